@@ -75,6 +75,7 @@ if TYPE_CHECKING:
     from msmarco_qdrant.ingest.api import ingest_passages
     from msmarco_qdrant.migrate.indexes import add_index, list_indexes, remove_index
     from msmarco_qdrant.migrate.runner import migrate_collection, migration_status
+    from msmarco_qdrant.migrate.tenants import set_tenant_field
     from msmarco_qdrant.reembed.api import prune_collection, reembed_collection, rollback_collection
     from msmarco_qdrant.search.async_client import AsyncSearchClient
     from msmarco_qdrant.search.client import SearchClient
@@ -116,6 +117,7 @@ _MODULES = {
     "ingest.api": "ingest_passages",
     "migrate.indexes": "add_index list_indexes remove_index",
     "migrate.runner": "migrate_collection migration_status",
+    "migrate.tenants": "set_tenant_field",
     "reembed.api": "prune_collection reembed_collection rollback_collection",
     "search.async_client": "AsyncSearchClient",
     "search.client": "SearchClient",
@@ -199,6 +201,7 @@ __all__ = [
     "rollback_collection",
     "save_search_defaults",
     "scroll_passages",
+    "set_tenant_field",
 ]
 
 

@@ -61,6 +61,27 @@ def remove(*, fields: tuple[str, ...], settings: Settings, as_json: bool) -> Non
     _print(settings, "removed", done, as_json=as_json)
 
 
+@index.command(examples=["customer", "--none"])
+@click.argument("field", required=False)
+@click.option("--none", "is_none", is_flag=True, help="The collection has no tenants any more.")
+@settings_options("store", "transport", "collection")
+@json_option
+def tenant(*, field: str | None, is_none: bool, settings: Settings, as_json: bool) -> None:
+    """Choose the meta field FIELD whose values are the tenants of a collection.
+
+    It gets an index of kind tenant. Every search, count and lookup then has to name a tenant with
+    --tenant, and finds only its passages.
+    """
+    from msmarco_qdrant.migrate.tenants import set_tenant_field
+
+    if (field is None) != is_none:
+        raise click.UsageError("pass FIELD, or --none")
+    with open_configured_store(settings) as store:
+        set_tenant_field(store, settings.collection, field)
+    shown = "no tenants" if field is None else f"tenants by {field}: pass --tenant to read them"
+    print_result({"collection": settings.collection, "tenant_field": field}, shown, as_json=as_json)
+
+
 @index.command("list", examples=["--collection msmarco"])
 @settings_options("store", "transport", "collection")
 @json_option
@@ -70,9 +91,12 @@ def list_(*, settings: Settings, as_json: bool) -> None:
 
     with open_configured_store(settings) as store:
         found = list_indexes(store, settings.collection)
+        field = store.metadata(settings.collection).tenant_field
     lines = [f"{field}={kind}" for field, kind in found.items()] or ["no indexes"]
     print_result(
-        {"collection": settings.collection, "indexes": dict(found)}, *lines, as_json=as_json
+        {"collection": settings.collection, "indexes": dict(found), "tenant_field": field},
+        *(lines if field is None else [*lines, f"tenants by {field}"]),
+        as_json=as_json,
     )
 
 

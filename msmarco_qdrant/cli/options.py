@@ -78,6 +78,11 @@ wait_index_option = click.option(
     is_flag=True,
     help="Wait until a server has built its index, however long it makes no progress.",
 )
+tenant_option = click.option(
+    "--tenant",
+    metavar="NAME",
+    help="Only passages of this tenant; a collection with a tenant field requires it.",
+)
 exact_option = click.option(
     "--exact", is_flag=True, help="Compare with every passage, without the index."
 )

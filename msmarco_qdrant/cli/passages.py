@@ -22,6 +22,7 @@ from msmarco_qdrant.cli.options import (
     open_configured_store,
     refuse_unused,
     settings_options,
+    tenant_option,
 )
 from msmarco_qdrant.cli.output import (
     drop_output,
@@ -62,13 +63,14 @@ def _require_utf8(_context: click.Context, _parameter: click.Parameter, given: _
 @click.command(cls=Command, examples=["7187158"])
 @click.argument("pid", callback=_require_utf8)
 @settings_options("store", "transport", "collection")
+@tenant_option
 @json_option
-def get(*, pid: str, settings: Settings, as_json: bool) -> None:
+def get(*, pid: str, settings: Settings, tenant: str | None, as_json: bool) -> None:
     """Show the passage PID. Write '--' before a PID that begins with a dash."""
     from msmarco_qdrant.collection.passages import get_passages
 
     with open_configured_store(settings) as store:
-        found = get_passages(store, [pid], collection=settings.collection)
+        found = get_passages(store, [pid], tenant=tenant, collection=settings.collection)
         place = f"'{settings.collection}' in {store.dsn}"
     if pid not in found:
         raise click.ClickException(f"no passage {pid!r} in the collection {place}")
@@ -83,9 +85,17 @@ def get(*, pid: str, settings: Settings, as_json: bool) -> None:
 @click.command(cls=Command, examples=["", "--filter 'year>=2020'"])
 @settings_options("store", "transport", "collection")
 @filter_option
+@tenant_option
 @estimate_option
 @json_option
-def count(*, settings: Settings, filters: tuple[str, ...], estimate: bool, as_json: bool) -> None:
+def count(
+    *,
+    settings: Settings,
+    filters: tuple[str, ...],
+    tenant: str | None,
+    estimate: bool,
+    as_json: bool,
+) -> None:
     """Count the passages of a collection, or those that match a filter."""
     from msmarco_qdrant.collection.passages import count_passages
 
@@ -93,7 +103,9 @@ def count(*, settings: Settings, filters: tuple[str, ...], estimate: bool, as_js
     parse_filters(filters)  # refuses invalid conditions before a store is opened
     with open_configured_store(settings) as store:
         chosen = parse_for(store, name, filters)
-        found = count_passages(store, collection=name, meta_filter=chosen, exact=not estimate)
+        found = count_passages(
+            store, meta_filter=chosen, tenant=tenant, exact=not estimate, collection=name
+        )
     print_result({"collection": name, "passages": found}, str(found), as_json=as_json)
 
 
@@ -102,6 +114,7 @@ def count(*, settings: Settings, filters: tuple[str, ...], estimate: bool, as_js
 @settings_options("store", "transport", "collection")
 @limit_option(10, "Number of values.")
 @filter_option
+@tenant_option
 @estimate_option
 @json_option
 def facets(
@@ -110,6 +123,7 @@ def facets(
     settings: Settings,
     limit: int,
     filters: tuple[str, ...],
+    tenant: str | None,
     estimate: bool,
     as_json: bool,
 ) -> None:
@@ -121,7 +135,13 @@ def facets(
     with open_configured_store(settings) as store:
         chosen = parse_for(store, name, filters)
         found = count_facets(
-            store, field, limit=limit, meta_filter=chosen, exact=not estimate, collection=name
+            store,
+            field,
+            limit=limit,
+            meta_filter=chosen,
+            tenant=tenant,
+            exact=not estimate,
+            collection=name,
         )
     if as_json:
         print_json([{"value": facet.value, "count": facet.count} for facet in found])
@@ -140,6 +160,7 @@ def _facet_row(facet: Facet) -> list[str]:
 @settings_options("store", "transport", "collection")
 @limit_option(10, "Number of passages.")
 @filter_option
+@tenant_option
 @click.option(
     "--order-by",
     metavar="FIELD",
@@ -153,6 +174,7 @@ def list_(
     settings: Settings,
     limit: int,
     filters: tuple[str, ...],
+    tenant: str | None,
     order_by: str | None,
     after: str | None,
     as_json: bool,
@@ -168,7 +190,12 @@ def list_(
     with open_configured_store(settings) as store:
         chosen = parse_for(store, name, filters)
         passages = scroll_passages(
-            store, meta_filter=chosen, order_by=order_by, after=after, collection=name
+            store,
+            meta_filter=chosen,
+            tenant=tenant,
+            order_by=order_by,
+            after=after,
+            collection=name,
         )
         found = [*islice(passages, limit)]
     if as_json:
@@ -192,6 +219,7 @@ def list_(
 )
 @settings_options("store", "transport", "collection")
 @filter_option
+@tenant_option
 @click.option("--yes", is_flag=True, help="With --filter: confirm to delete all that match.")
 @json_option
 def delete(  # one for each option
@@ -200,6 +228,7 @@ def delete(  # one for each option
     source: str | None,
     settings: Settings,
     filters: tuple[str, ...],
+    tenant: str | None,
     yes: bool,
     as_json: bool,
 ) -> None:
@@ -211,7 +240,7 @@ def delete(  # one for each option
         raise click.UsageError("pass one PID or more, --from FILE, or --filter CONDITION")
     refuse_unused("--filter", used=bool(filters), options=["yes"])
     if filters:
-        _delete_matching(settings, filters, yes=yes, as_json=as_json)
+        _delete_matching(settings, filters, tenant, yes=yes, as_json=as_json)
         return
     from msmarco_qdrant.collection.passages import delete_passages
     from msmarco_qdrant.sources.corpus import read_pids
@@ -219,7 +248,9 @@ def delete(  # one for each option
     distinct = _DistinctPids(pids if source is None else read_pids(source))
     with open_configured_store(settings) as store:
         try:
-            deleted = delete_passages(store, distinct, collection=settings.collection)
+            deleted = delete_passages(
+                store, distinct, tenant=tenant, collection=settings.collection
+            )
         except SourceError as exc:
             if not len(distinct):
                 raise
@@ -236,23 +267,27 @@ def delete(  # one for each option
 
 
 def _delete_matching(
-    settings: Settings, filters: tuple[str, ...], *, yes: bool, as_json: bool
+    settings: Settings, filters: tuple[str, ...], tenant: str | None, *, yes: bool, as_json: bool
 ) -> None:
     """Delete the passages that match, or show how many there are without `yes`."""
     from msmarco_qdrant.collection.delete import require_fields
-    from msmarco_qdrant.collection.passages import count_passages, delete_passages
+    from msmarco_qdrant.collection.passages import delete_passages, read_count
+    from msmarco_qdrant.collection.tenants import tenant_filter
 
     name = settings.collection
     parse_filters(filters)
     with open_configured_store(settings) as store:
         chosen = parse_for(store, name, filters)
-        if chosen is not None and not yes and require_fields(store, name, chosen):
-            found = count_passages(store, collection=name, meta_filter=chosen)
+        scope = None
+        if tenant is not None:
+            scope = tenant_filter(store.metadata(name), name, tenant, store.dsn)
+        if chosen is not None and not yes and require_fields(store, name, chosen, scope):
+            found = read_count(store.collection(name), chosen, exact=True, scope=scope)
             raise UsageError(
                 f"nothing was deleted: {found:,} passages of '{name}' in {store.dsn} match; pass "
                 "--yes to delete them"
             )
-        deleted = delete_passages(store, meta_filter=chosen, collection=name)
+        deleted = delete_passages(store, meta_filter=chosen, tenant=tenant, collection=name)
     print_result({"deleted": deleted}, f"{deleted:,} deleted", as_json=as_json)
 
 

@@ -23,6 +23,7 @@ from msmarco_qdrant.cli.options import (
     ranking_options,
     refuse_unused,
     settings_options,
+    tenant_option,
 )
 from msmarco_qdrant.cli.output import check_output, echo, print_hits, print_result
 from msmarco_qdrant.cli.program import NAME
@@ -83,6 +84,7 @@ if TYPE_CHECKING:
     help="With --reranker: convert its scores to 0 to 1.",
 )
 @filter_option
+@tenant_option
 @click.option(
     "--group-by", metavar="FIELD", help="Only the best passage for each value of this field."
 )
@@ -127,6 +129,7 @@ def search(  # noqa: PLR0913  # one for each option
     score_threshold: float | None,
     rerank_sigmoid: bool,
     filters: tuple[str, ...],
+    tenant: str | None,
     group_by: str | None,
     ef: int | None,
     oversampling: float,
@@ -158,6 +161,7 @@ def search(  # noqa: PLR0913  # one for each option
         "rerank_depth": (rerank_depth or "auto") if reranker is not None else None,
         "rerank_sigmoid": rerank_sigmoid,
         "meta_filter": parse_filters(filters),  # refuses invalid conditions early
+        "tenant": tenant,
         "group_by": group_by,
         "ef": ef,
         "oversampling": oversampling,

@@ -26,6 +26,7 @@ from msmarco_qdrant.errors import (
 )
 from msmarco_qdrant.filters import SearchFilter
 from msmarco_qdrant.stores import Collection, Store
+from msmarco_qdrant.stores.filters import combine
 from msmarco_qdrant.stores.foreign import ForeignPoints, has_seq
 from msmarco_qdrant.stores.names import base_name
 from msmarco_qdrant.stores.payload import SeqClock, check_pid, point_id
@@ -76,13 +77,16 @@ def delete_points(store: Store, name: str, ids: Iterable[PointId], *, up_to_seq:
     return count
 
 
-def delete_matching(store: Store, name: str, meta_filter: SearchFilter) -> int:
+def delete_matching(
+    store: Store, name: str, meta_filter: SearchFilter, scope: SearchFilter | None = None
+) -> int:
     """Delete the passages that match a filter, durably. Points that are not passages stay.
 
     Args:
         store: The store that holds the collection.
         name: The collection's name.
         meta_filter: The filter, checked.
+        scope: The passages of which the filter chooses; None for all.
 
     Returns:
         The number of passages found in the live collection. A passage that another client writes
@@ -93,10 +97,11 @@ def delete_matching(store: Store, name: str, meta_filter: SearchFilter) -> int:
         UsageError: See `require_fields`.
     """
     collection = store.collection(name)
-    has_match = require_fields(store, name, meta_filter)
-    log_filter_notes(collection, meta_filter, has_match=has_match)
+    has_match = require_fields(store, name, meta_filter, scope)
+    log_filter_notes(collection, meta_filter, has_match=has_match, scope=scope)
     foreign, count = ForeignPoints(name, store.dsn), 0
-    found = collection.scan(("pid", "seq"), meta_filter=meta_filter)
+    chosen = combine(scope, meta_filter)
+    found = collection.scan(("pid", "seq"), meta_filter=chosen)
     written = ((id_, payload["seq"]) for id_, payload in found if foreign.is_written(id_, payload))
     for batch in in_batches(written, _BATCH):
         newest = max(seq for _, seq in batch)
@@ -104,7 +109,9 @@ def delete_matching(store: Store, name: str, meta_filter: SearchFilter) -> int:
     return count
 
 
-def require_fields(store: Store, name: str, meta_filter: SearchFilter) -> bool:
+def require_fields(
+    store: Store, name: str, meta_filter: SearchFilter, scope: SearchFilter | None = None
+) -> bool:
     """Refuse to delete passages only because they lack a field that no passage has.
 
     Such a field is misspelled, or not in `meta`, as the pid: `{"pid": Not("7")}` matches all. The
@@ -117,10 +124,10 @@ def require_fields(store: Store, name: str, meta_filter: SearchFilter) -> bool:
         UsageError: If the filter matches a passage and has such a field.
     """
     collection = store.collection(name)
-    if _is_empty(collection, meta_filter):
+    if _is_empty(collection, combine(scope, meta_filter)):
         return False
     for field in filter_fields(meta_filter):
-        if _is_empty(collection, field.exists()):
+        if _is_empty(collection, combine(scope, field.exists())):
             fields = "payload keys" if field.is_key else "fields of meta"
             raise UsageError(
                 f"nothing was deleted: a filter to delete by must have {fields} that some "
@@ -129,7 +136,7 @@ def require_fields(store: Store, name: str, meta_filter: SearchFilter) -> bool:
     return True
 
 
-def _is_empty(collection: Collection, meta_filter: SearchFilter) -> bool:
+def _is_empty(collection: Collection, meta_filter: SearchFilter | None) -> bool:
     """True if no point matches."""
     return next(iter(collection.scan(("pid",), meta_filter=meta_filter)), None) is None
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral
 from os import PathLike
 from typing import TypeAlias
 
 from msmarco_qdrant.collection.filter_notes import log_filter_notes
+from msmarco_qdrant.collection.tenants import tenant_filter
 from msmarco_qdrant.core.advice import advised_command
 from msmarco_qdrant.core.arguments import suggest_keywords
 from msmarco_qdrant.core.field_path import (
@@ -35,6 +36,7 @@ from msmarco_qdrant.stores import (
     Store,
     use_store,
 )
+from msmarco_qdrant.stores.filters import combine
 
 _log = logging.getLogger(__name__)
 
@@ -50,7 +52,7 @@ _Counts: TypeAlias = Counter[tuple[int, bool | int | str]]
 
 @dataclass(frozen=True, slots=True)
 class FacetRequest:
-    """A checked request for facets.
+    """A checked request for facets, among the passages of a scope.
 
     Raises:
         UsageError: For an invalid field, limit or filter.
@@ -60,6 +62,7 @@ class FacetRequest:
     limit: int = 10
     meta_filter: SearchFilter | None = None
     exact: bool = True
+    scope: SearchFilter | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.field, str) or self.field == "":
@@ -70,6 +73,11 @@ class FacetRequest:
             raise UsageError(f"limit must be 1 to {MAX_FACETS:,}, got {self.limit!r}")
         check_exact(self.exact)
         check_filter(self.meta_filter)
+
+    @property
+    def chosen(self) -> SearchFilter | None:
+        """The filter of the passages to count."""
+        return combine(self.scope, self.meta_filter)
 
 
 def check_exact(exact: object) -> None:
@@ -89,6 +97,7 @@ def count_facets(
     *,
     limit: int = 10,
     meta_filter: SearchFilter | None = None,
+    tenant: str | None = None,
     exact: bool = True,
     collection: str = "msmarco",
     connection: Connection = DEFAULT_CONNECTION,
@@ -103,6 +112,7 @@ def count_facets(
         field: The field; dots go into objects, also those of a list.
         limit: Maximum number of values, 1 to 10,000.
         meta_filter: Count only passages that match, as in `SearchClient.search`.
+        tenant: Only this tenant's; see `set_tenant_field`.
         exact: False to estimate the counts of an indexed field, which is faster.
         collection: The collection's name.
         connection: The API key, port and time limits of a server, if `store` is a URL.
@@ -116,7 +126,9 @@ def count_facets(
     """
     request = FacetRequest(field, limit, meta_filter, exact)
     with use_store(store, connection) as opened:
-        opened.metadata(collection)  # raises for another program's collection
+        metadata = opened.metadata(collection)  # raises for another program's collection
+        scope = tenant_filter(metadata, collection, tenant, opened.dsn)
+        request = replace(request, scope=scope)
         return read_facets(opened, AliasedCollection(opened, collection), collection, request)
 
 
@@ -162,9 +174,7 @@ def _ask_engine(
     while bound is None or limit <= bound:
         answers: list[Sequence[Facet]] = []
         for key in keys:
-            facets = source.facet(
-                key, limit=limit, meta_filter=request.meta_filter, exact=request.exact
-            )
+            facets = source.facet(key, limit=limit, meta_filter=request.chosen, exact=request.exact)
             if facets is None:
                 return None
             answers.append(facets)
@@ -189,7 +199,7 @@ def _scan(source: Collection | AliasedCollection, request: FacetRequest) -> tupl
     """Count the values in the field of each passage; return the number of passages, too."""
     counts: _Counts = Counter()
     other, scanned = None, 0
-    for _, payload in source.scan((root_key(request.field),), meta_filter=request.meta_filter):
+    for _, payload in source.scan((root_key(request.field),), meta_filter=request.chosen):
         scanned += 1
         meta = payload.get("meta")
         if not isinstance(meta, dict):
@@ -221,6 +231,7 @@ def _advise_index(store: Store, name: str, field: str, found: _Counts) -> None:
 
 def _note_absence(source: Collection | AliasedCollection, request: FacetRequest) -> None:
     """Warn of fields that no passage has."""
-    log_filter_notes(source, {request.field: Exists()}, has_match=False)
+    scope = request.scope
+    log_filter_notes(source, {request.field: Exists()}, has_match=False, scope=scope)
     if request.meta_filter is not None:
-        log_filter_notes(source, request.meta_filter, has_match=False)
+        log_filter_notes(source, request.meta_filter, has_match=False, scope=scope)

@@ -27,7 +27,7 @@ from msmarco_qdrant.filters import (
 from msmarco_qdrant.filters import Any as EitherOf
 from msmarco_qdrant.stores import AliasedCollection, Collection
 from msmarco_qdrant.stores.filter_indexes import filter_keys
-from msmarco_qdrant.stores.filters import has_key
+from msmarco_qdrant.stores.filters import combine, has_key
 
 FILTER_NOTES: ContextVar[list[str] | None] = ContextVar("FILTER_NOTES", default=None)
 """Collects the warnings of the filters of a request, for an answer by HTTP."""
@@ -105,7 +105,11 @@ class FilterField:
 
 
 def log_filter_notes(
-    collection: Collection | AliasedCollection, given: SearchFilter, *, has_match: bool
+    collection: Collection | AliasedCollection,
+    given: SearchFilter,
+    *,
+    has_match: bool,
+    scope: SearchFilter | None = None,
 ) -> None:
     """Warn of fields that no passage has, or whose values are of other types.
 
@@ -116,11 +120,12 @@ def log_filter_notes(
         collection: The collection.
         given: The filter.
         has_match: True if a passage matches it.
+        scope: The passages to read; None for all.
     """
     for field in filter_fields(given):
         if has_match and not field.is_negative:
             continue
-        found = collection.scan(("meta",), meta_filter=field.exists())
+        found = collection.scan(("meta",), meta_filter=combine(scope, field.exists()))
         payload = next((payload for _, payload in found), None)
         if (note := field.note(field.sampled(payload))) is None:
             continue

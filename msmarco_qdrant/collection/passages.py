@@ -15,6 +15,7 @@ from typing import BinaryIO, TypeAlias
 from msmarco_qdrant.collection.delete import delete_matching, delete_pids
 from msmarco_qdrant.collection.facets import check_exact
 from msmarco_qdrant.collection.filter_notes import log_filter_notes
+from msmarco_qdrant.collection.tenants import is_tenants, tenant_filter
 from msmarco_qdrant.core.arguments import suggest_keywords
 from msmarco_qdrant.core.batched import in_batches
 from msmarco_qdrant.core.records import Passage
@@ -31,7 +32,7 @@ from msmarco_qdrant.stores import (
     Store,
     use_store,
 )
-from msmarco_qdrant.stores.filters import has_condition, to_qdrant
+from msmarco_qdrant.stores.filters import combine, has_condition, to_qdrant
 from msmarco_qdrant.stores.foreign import ForeignPoints
 from msmarco_qdrant.stores.payload import HIT_FIELDS, point_id
 
@@ -49,6 +50,7 @@ def get_passages(
     store: _StoreOrPath,
     pids: Iterable[str],
     *,
+    tenant: str | None = None,
     collection: str = "msmarco",
     connection: Connection = DEFAULT_CONNECTION,
 ) -> dict[str, Passage]:
@@ -57,6 +59,7 @@ def get_passages(
     Args:
         store: An open store, which is not closed, or a path or URL to open.
         pids: The pids of the passages to read.
+        tenant: Only this tenant's; see `set_tenant_field`.
         collection: The collection's name.
         connection: The API key, port and time limits of a server, if `store` is a URL.
 
@@ -70,13 +73,15 @@ def get_passages(
     """
     found: dict[str, Passage] = {}
     with use_store(store, connection) as opened:
-        source, foreign = _own_collection(opened, collection), ForeignPoints(collection, opened.dsn)
+        metadata = opened.metadata(collection)  # raises for another program's collection
+        source, foreign = opened.collection(collection), ForeignPoints(collection, opened.dsn)
+        tenant_filter(metadata, collection, tenant, opened.dsn)
         for batch in in_batches(_check_pids(pids), _BATCH):
             ids = {pid: point_id(pid) for pid in batch}
             payloads = source.retrieve([*ids.values()], HIT_FIELDS)
             for pid, id_ in ids.items():
                 passage = foreign.passage(id_, payloads[id_]) if id_ in payloads else None
-                if passage is not None:
+                if passage is not None and is_tenants(metadata, passage.meta, tenant):
                     found[pid] = passage
     return found
 
@@ -87,6 +92,7 @@ def list_passages(
     *,
     limit: int = 10,
     meta_filter: SearchFilter | None = None,
+    tenant: str | None = None,
     collection: str = "msmarco",
     connection: Connection = DEFAULT_CONNECTION,
 ) -> list[Passage]:
@@ -96,6 +102,7 @@ def list_passages(
         store: An open store, which is not closed, or a path or URL to open.
         limit: Maximum number of passages, 1 or more.
         meta_filter: Only passages that match, as in `SearchClient.search`.
+        tenant: Only this tenant's; see `set_tenant_field`.
         collection: The collection's name.
         connection: The API key, port and time limits of a server, if `store` is a URL.
 
@@ -111,12 +118,13 @@ def list_passages(
         raise UsageError(f"limit must be 1 or more, got {limit}")
     check_filter(meta_filter)
     with use_store(store, connection) as opened:
-        source, foreign = _own_collection(opened, collection), ForeignPoints(collection, opened.dsn)
-        found = source.scan(HIT_FIELDS, meta_filter=meta_filter)
+        source, scope = _scoped(opened, collection, tenant)
+        foreign = ForeignPoints(collection, opened.dsn)
+        found = source.scan(HIT_FIELDS, meta_filter=combine(scope, meta_filter))
         passages = (foreign.passage(id_, payload) for id_, payload in found)
         listed = [*islice((one for one in passages if one is not None), limit)]
         if meta_filter is not None:
-            log_filter_notes(source, meta_filter, has_match=bool(listed))
+            log_filter_notes(source, meta_filter, has_match=bool(listed), scope=scope)
         return listed
 
 
@@ -125,6 +133,7 @@ def count_passages(
     store: _StoreOrPath,
     *,
     meta_filter: SearchFilter | None = None,
+    tenant: str | None = None,
     exact: bool = True,
     collection: str = "msmarco",
     connection: Connection = DEFAULT_CONNECTION,
@@ -134,6 +143,7 @@ def count_passages(
     Args:
         store: An open store, which is not closed, or a path or URL to open.
         meta_filter: Only passages that match, as in `SearchClient.search`.
+        tenant: Only this tenant's; see `set_tenant_field`.
         exact: False to estimate the number by the payload indexes of the filter's fields, which is
             faster in a large collection. A server whose strict mode forbids exact counts estimates
             it always, with a warning.
@@ -146,7 +156,8 @@ def count_passages(
     """
     check_count(meta_filter, exact=exact)
     with use_store(store, connection) as opened:
-        return read_count(_own_collection(opened, collection), meta_filter, exact=exact)
+        source, scope = _scoped(opened, collection, tenant)
+        return read_count(source, meta_filter, exact=exact, scope=scope)
 
 
 def check_count(meta_filter: SearchFilter | None, *, exact: bool) -> None:
@@ -160,12 +171,16 @@ def check_count(meta_filter: SearchFilter | None, *, exact: bool) -> None:
 
 
 def read_count(
-    source: Collection | AliasedCollection, meta_filter: SearchFilter | None, *, exact: bool
+    source: Collection | AliasedCollection,
+    meta_filter: SearchFilter | None,
+    *,
+    exact: bool,
+    scope: SearchFilter | None = None,
 ) -> int:
-    """Count the passages of an open collection; see `count_passages`."""
-    count = source.count(meta_filter, exact=exact)
+    """Count the passages of an open collection, of those in a scope; see `count_passages`."""
+    count = source.count(combine(scope, meta_filter), exact=exact)
     if meta_filter is not None:
-        log_filter_notes(source, meta_filter, has_match=count > 0)
+        log_filter_notes(source, meta_filter, has_match=count > 0, scope=scope)
     return count
 
 
@@ -175,6 +190,7 @@ def delete_passages(
     pids: Iterable[str] | None = None,
     *,
     meta_filter: SearchFilter | None = None,
+    tenant: str | None = None,
     collection: str = "msmarco",
     connection: Connection = DEFAULT_CONNECTION,
 ) -> int:
@@ -187,6 +203,7 @@ def delete_passages(
         pids: The pids of the passages to delete, read one batch at a time.
         meta_filter: Instead of `pids`: delete the passages that match, as in `SearchClient.search`;
             points that are not passages stay.
+        tenant: Delete only this tenant's passages; None for those of any tenant.
         collection: The collection's name.
         connection: The API key, port and time limits of a server, if `store` is a URL.
 
@@ -209,10 +226,23 @@ def delete_passages(
     if meta_filter is not None and not has_condition(to_qdrant(meta_filter)):
         raise UsageError("meta_filter must have a condition; to delete everything, drop_collection")
     with use_store(store, connection) as opened:
-        _own_collection(opened, collection)
+        metadata = opened.metadata(collection)  # raises for another program's collection
+        scope = None
+        if tenant is not None:
+            scope = tenant_filter(metadata, collection, tenant, opened.dsn)
         if meta_filter is not None:
-            return delete_matching(opened, collection, meta_filter)
-        return delete_pids(opened, collection, _check_pids(() if pids is None else pids))
+            return delete_matching(opened, collection, meta_filter, scope)
+        chosen = _check_pids(() if pids is None else pids)
+        if scope is None:
+            return delete_pids(opened, collection, chosen)
+        return sum(
+            delete_pids(
+                opened,
+                collection,
+                get_passages(opened, batch, tenant=tenant, collection=collection),
+            )
+            for batch in in_batches(chosen, _BATCH)
+        )
 
 
 @suggest_keywords
@@ -262,6 +292,12 @@ def export_passages(
         ):
             write(scan, file)
     return scan.done
+
+
+def _scoped(store: Store, name: str, tenant: str | None) -> tuple[Collection, SearchFilter | None]:
+    """Return a collection that is not another program's, and the filter of the tenant."""
+    scope = tenant_filter(store.metadata(name), name, tenant, store.dsn)
+    return store.collection(name), scope
 
 
 def _own_collection(store: Store, name: str) -> Collection:

@@ -11,12 +11,13 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from os import PathLike
 from typing import Any, TypeAlias
 
 from msmarco_qdrant.collection.filter_notes import log_filter_notes
+from msmarco_qdrant.collection.tenants import tenant_filter
 from msmarco_qdrant.core.advice import advised_command
 from msmarco_qdrant.core.arguments import suggest_keywords
 from msmarco_qdrant.core.collection_types import PayloadIndex, PointId
@@ -55,6 +56,7 @@ class ScrollRequest:
         order_by: The field that orders them, with "-" in front for the highest first; None for
             the order of ids.
         after: The pid of the passage to continue behind.
+        scope: The passages of which the filter chooses; None for all.
 
     Raises:
         UsageError: For an invalid filter, field or pid.
@@ -63,6 +65,7 @@ class ScrollRequest:
     meta_filter: SearchFilter | None = None
     order_by: str | None = None
     after: str | None = None
+    scope: SearchFilter | None = None
 
     def __post_init__(self) -> None:
         check_filter(self.meta_filter)
@@ -77,6 +80,11 @@ class ScrollRequest:
                 raise UsageError(f"order_by must have at most one dot, got {self.field!r}")
         if self.after is not None and (not isinstance(self.after, str) or self.after == ""):
             raise UsageError(f"after must be a non-empty pid, got {self.after!r}")
+
+    @property
+    def chosen(self) -> SearchFilter | None:
+        """The filter of the passages to read."""
+        return combine(self.scope, self.meta_filter)
 
     @property
     def field(self) -> str:
@@ -94,6 +102,7 @@ def scroll_passages(
     store: Store | str | PathLike[str],
     *,
     meta_filter: SearchFilter | None = None,
+    tenant: str | None = None,
     order_by: str | None = None,
     after: str | None = None,
     collection: str = "msmarco",
@@ -108,6 +117,7 @@ def scroll_passages(
         store: An open store, which is not closed, or a path or URL, which is opened until the
             last passage.
         meta_filter: Only passages that match, as in `SearchClient.search`.
+        tenant: Only this tenant's; see `set_tenant_field`.
         order_by: A `meta` field of numbers or moments that orders them, lowest first, or "-year"
             for the highest first; passages without a value are left out, and those of the same
             value are in the order of ids. It needs a payload index of kind integer, float or
@@ -124,7 +134,9 @@ def scroll_passages(
     owns_store = not isinstance(store, Store)
     opened = store if isinstance(store, Store) else open_store(store, connection=connection)
     try:
-        opened.metadata(collection)  # raises for another program's collection
+        metadata = opened.metadata(collection)  # raises for another program's collection
+        scope = tenant_filter(metadata, collection, tenant, opened.dsn)
+        request = replace(request, scope=scope)
         foreign = ForeignPoints(collection, opened.dsn)
         source = AliasedCollection(opened, collection)
         found = read_scroll(opened, source, collection, foreign, request)
@@ -176,12 +188,12 @@ def _to_passages(
             has_match = True
             yield passage
     if request.meta_filter is not None and not has_match:
-        log_filter_notes(source, request.meta_filter, has_match=False)
+        log_filter_notes(source, request.meta_filter, has_match=False, scope=request.scope)
 
 
 def _by_id(source: AliasedCollection, request: ScrollRequest) -> Iterator[_Point]:
     start = None if request.after is None else point_id(request.after)
-    for id_, payload in source.scan(HIT_FIELDS, meta_filter=request.meta_filter, start=start):
+    for id_, payload in source.scan(HIT_FIELDS, meta_filter=request.chosen, start=start):
         if id_ != start:
             yield id_, payload
 
@@ -197,7 +209,7 @@ def _by_value(
     ]
     for order in orders:
         if store.capabilities.payload_indexes and order.kind not in _KINDS:
-            raise _no_index(store, source, name, request.field, order.kind)
+            raise _no_index(store, source, name, request.field, order.kind, request.scope)
     behind = None if request.after is None else _place_of(orders, request.after, name)
     streams = [order.points(behind) for order in orders]
     return ((one.id, one.payload) for _, one in heapq.merge(*streams, key=lambda item: item[0]))
@@ -237,9 +249,12 @@ class _KeyOrder:
         """Return the value of each of some points that is the first in this order."""
         order = PointOrder(self.key, self.request.is_descending)
         found = [
-            point for id_ in ids for point in self._read(order, ("pid",), has_ids([id_]), limit=1)
+            point for id_ in ids for point in self._read(order, ("pid",), self._of(id_), limit=1)
         ]
         return {point.id: point.value for point in found}
+
+    def _of(self, id_: PointId) -> SearchFilter | None:
+        return combine(self.request.scope, has_ids([id_]))
 
     def points(self, behind: _Place | None) -> Iterator[tuple[_Place, OrderedPoint]]:
         """Yield each point once, by its first value, with its place."""
@@ -249,7 +264,7 @@ class _KeyOrder:
         while True:
             size = self._page_size
             order = PointOrder(self.key, self.request.is_descending, start)
-            page = self._read(order, HIT_FIELDS, self.request.meta_filter, limit=size)
+            page = self._read(order, HIT_FIELDS, self.request.chosen, limit=size)
             is_last = len(page) < size == self._page_size
             last = page[-1].value if page else 0.0
             whole = page if is_last else [one for one in page if one.value != last]
@@ -272,14 +287,16 @@ class _KeyOrder:
     ) -> Sequence[OrderedPoint]:
         found = self.source.read_ordered(order, fields, limit=limit, meta_filter=meta_filter)
         if found is None:
-            raise _no_index(self.store, self.source, self.name, self.field, self.kind)
+            raise _no_index(
+                self.store, self.source, self.name, self.field, self.kind, self.request.scope
+            )
         return found
 
     def _with_value(
         self, value: float, behind: _Place | None
     ) -> Iterator[tuple[_Place, OrderedPoint]]:
         """Yield the points of one value, page by page in the order of ids."""
-        chosen = combine(self.request.meta_filter, has_order_value(self.key, value, self.kind))
+        chosen = combine(self.request.chosen, has_order_value(self.key, value, self.kind))
         for id_, payload in self.source.scan(HIT_FIELDS, meta_filter=chosen):
             yield from self._sorted([OrderedPoint(id_, value, payload)], behind)
 
@@ -315,10 +332,15 @@ class _KeyOrder:
 
 
 def _no_index(
-    store: Store, source: AliasedCollection, name: str, field: str, kind: PayloadIndex | None
+    store: Store,
+    source: AliasedCollection,
+    name: str,
+    field: str,
+    kind: PayloadIndex | None,
+    scope: SearchFilter | None,
 ) -> UsageError:
     """Return the error for a field without an index that orders it."""
-    payloads = source.scan(("meta",), meta_filter={field: Exists()})
+    payloads = source.scan(("meta",), meta_filter=combine(scope, {field: Exists()}))
     _, payload = next(payloads, (0, {}))
     values = field_values(payload.get("meta") or {}, field)
     sample = values[0] if values else None

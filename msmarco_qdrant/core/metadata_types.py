@@ -61,6 +61,7 @@ class CollectionMetadata:
         user_migrations: Those of `migrations` that are a user's; None in the metadata of an
             earlier version, which did not record them.
         search_defaults: Options of searches that do not choose their own.
+        tenant_field: The `meta` field whose values are the tenants; None without tenants.
     """
 
     schema_version: int
@@ -75,6 +76,7 @@ class CollectionMetadata:
     restoring: str | None = None
     user_migrations: tuple[UserMigration, ...] | None = ()
     search_defaults: SearchDefaults = NO_DEFAULTS
+    tenant_field: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,6 +79,10 @@ def _create(
         swaps=found.metadata.swaps + 1,
         check=check,
     )
+    if (tenant_field := found.metadata.tenant_field) is not None:
+        metadata = replace(metadata, tenant_field=tenant_field)
+        check()
+        store.put_metadata(physical, metadata)
     return Copying(found.live, physical, metadata, is_swapped=False)
 
 
@@ -101,7 +105,10 @@ def _copy_settings(
     check()
     ledger = found.metadata
     metadata = replace(
-        copying.metadata, migrations=ledger.migrations, user_migrations=ledger.user_migrations
+        copying.metadata,
+        migrations=ledger.migrations,
+        user_migrations=ledger.user_migrations,
+        tenant_field=ledger.tenant_field,
     )
     store.put_metadata(copying.target, metadata)
 

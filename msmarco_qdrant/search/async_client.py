@@ -175,6 +175,7 @@ class AsyncSearchClient:
         rerank_depth: RerankDepth = None,
         rerank_sigmoid: bool = False,
         meta_filter: SearchFilter | None = None,
+        tenant: str | None = None,
         group_by: str | None = None,
         exact: bool = False,
         ef: int | None = None,
@@ -198,6 +199,7 @@ class AsyncSearchClient:
             rerank_sigmoid: Convert the cross-encoder's scores to 0 to 1, by the logistic function.
             meta_filter: Conditions on `meta` fields, such as
                 `{"lang": "en", "year": Range(gte=2020)}`, or a `Filter` of Qdrant.
+            tenant: Only this tenant's passages, which a collection with a tenant field requires.
             group_by: A `meta` field: return only the best passage for each of its values.
             exact: Compare with every vector, instead of searching the graph.
             ef: Candidates considered in the graph. None for the collection's default, else 128.
@@ -224,6 +226,7 @@ class AsyncSearchClient:
             rerank_depth=rerank_depth,
             rerank_sigmoid=rerank_sigmoid,
             meta_filter=meta_filter,
+            tenant=tenant,
             group_by=group_by,
             exact=exact,
             ef=ef,
@@ -246,6 +249,7 @@ class AsyncSearchClient:
         rerank_depth: RerankDepth = None,
         rerank_sigmoid: bool = False,
         meta_filter: SearchFilter | None = None,
+        tenant: str | None = None,
         group_by: str | None = None,
         exact: bool = False,
         ef: int | None = None,
@@ -269,6 +273,7 @@ class AsyncSearchClient:
             "rerank_depth": rerank_depth,
             "rerank_sigmoid": rerank_sigmoid,
             "meta_filter": meta_filter,
+            "tenant": tenant,
             "group_by": group_by,
             "exact": exact,
             "ef": ef,
@@ -292,6 +297,7 @@ class AsyncSearchClient:
         cursor: str | None = None,
         score_threshold: float | None = None,
         meta_filter: SearchFilter | None = None,
+        tenant: str | None = None,
         group_by: str | None = None,
         exact: bool = False,
         ef: int | None = None,
@@ -312,6 +318,7 @@ class AsyncSearchClient:
             cursor: `Hits.cursor` of a page of the same call: return the page after it.
             score_threshold: Omit hits with a lower score.
             meta_filter: Conditions on `meta` fields, as in `search`.
+            tenant: Only this tenant's passages, which a collection with a tenant field requires.
             group_by: A `meta` field: return only the best passage for each of its values.
             exact: Compare with every vector, instead of searching the graph.
             ef: Candidates considered in the graph; None for the collection's default.
@@ -335,6 +342,7 @@ class AsyncSearchClient:
             "cursor": cursor,
             "score_threshold": score_threshold,
             "meta_filter": meta_filter,
+            "tenant": tenant,
             "group_by": group_by,
             "exact": exact,
             "ef": ef,
@@ -353,6 +361,7 @@ class AsyncSearchClient:
         mode: SearchMode = "dense",
         fusion: Fusion | FusionMethod | None = None,
         rerank: bool = False,
+        tenant: str | None = None,
     ) -> Hits:
         """Rank given passages for a query; those that the collection lacks are omitted.
 
@@ -363,13 +372,16 @@ class AsyncSearchClient:
             fusion: How "hybrid" fuses both rankings; see `search`. Ranks, and the query's best
                 BM25 score, are those among the given passages.
             rerank: True to score all of them with the client's cross-encoder.
+            tenant: Only this tenant's passages, which a collection with a tenant field requires.
 
         Raises:
             UsageError: For an empty query, too many passages, or an invalid option.
             EncodingError: If the model has no vector for the query.
             StoreError: If the engine fails.
         """
-        (hits,) = await self.rank_many([query], [pids], mode=mode, fusion=fusion, rerank=rerank)
+        (hits,) = await self.rank_many(
+            [query], [pids], mode=mode, fusion=fusion, rerank=rerank, tenant=tenant
+        )
         return hits
 
     @suggest_keywords
@@ -381,10 +393,13 @@ class AsyncSearchClient:
         mode: SearchMode = "dense",
         fusion: Fusion | FusionMethod | None = None,
         rerank: bool = False,
+        tenant: str | None = None,
     ) -> list[Hits]:
         """Rank given passages for each of several queries; see `rank`."""
         with self._track():
-            steps = self._session.rank(queries, pids, mode=mode, fusion=fusion, rerank=rerank)
+            steps = self._session.rank(
+                queries, pids, mode=mode, fusion=fusion, rerank=rerank, tenant=tenant
+            )
             found = await self._driver.run(steps)
         return [Hits(hits) for hits in found]
 
@@ -424,40 +439,50 @@ class AsyncSearchClient:
         pids: Iterable[str] | None = None,
         *,
         meta_filter: SearchFilter | None = None,
+        tenant: str | None = None,
     ) -> int:
         """Delete passages, durably; return the number of those that existed.
 
         Args:
             pids: The passages to delete.
             meta_filter: Instead of pids: delete the passages that match, as in `search`.
+            tenant: Delete only this tenant's passages; None for those of any tenant.
 
         Raises:
             UsageError: For both or none of them, an invalid filter, or an invalid pid.
             StoreError: If the store fails.
         """
         with self._track():
-            (count,) = await self._delete([Deletion(pids, meta_filter)])
+            (count,) = await self._delete([Deletion(pids, meta_filter, tenant)])
             return count
 
-    async def get(self, pids: Iterable[str]) -> dict[str, Passage]:
+    async def get(self, pids: Iterable[str], *, tenant: str | None = None) -> dict[str, Passage]:
         """Read passages by their pids; those that the collection lacks are omitted.
 
         Args:
             pids: The passages to read.
+            tenant: Only this tenant's passages, which a collection with a tenant field requires.
 
         Raises:
             UsageError: If a pid is not a non-empty string.
             StoreError: If the store fails.
         """
         with self._track():
-            return await asyncio.to_thread(self._client.get, pids)
+            return await asyncio.to_thread(self._client.get, pids, tenant=tenant)
 
     @suggest_keywords
-    async def count(self, *, meta_filter: SearchFilter | None = None, exact: bool = True) -> int:
+    async def count(
+        self,
+        *,
+        meta_filter: SearchFilter | None = None,
+        tenant: str | None = None,
+        exact: bool = True,
+    ) -> int:
         """Count the passages of the collection.
 
         Args:
             meta_filter: Count those that match, as in `search`.
+            tenant: Only this tenant's passages, which a collection with a tenant field requires.
             exact: False to estimate the number, which is faster in a large collection.
 
         Raises:
@@ -465,7 +490,9 @@ class AsyncSearchClient:
             StoreError: If the store fails.
         """
         with self._track():
-            return await asyncio.to_thread(self._client.count, meta_filter=meta_filter, exact=exact)
+            return await asyncio.to_thread(
+                self._client.count, meta_filter=meta_filter, tenant=tenant, exact=exact
+            )
 
     @suggest_keywords
     async def facets(
@@ -474,6 +501,7 @@ class AsyncSearchClient:
         *,
         limit: int = 10,
         meta_filter: SearchFilter | None = None,
+        tenant: str | None = None,
         exact: bool = True,
     ) -> list[Facet]:
         """Count the passages of each value of a `meta` field, the most frequent first.
@@ -482,6 +510,7 @@ class AsyncSearchClient:
             field: A field of strings, integers or booleans; a payload index makes it fast.
             limit: Maximum number of values, 1 to 10,000.
             meta_filter: Count only passages that match, as in `search`.
+            tenant: Only this tenant's passages, which a collection with a tenant field requires.
             exact: False to estimate the counts of an indexed field, which is faster.
 
         Raises:
@@ -490,7 +519,12 @@ class AsyncSearchClient:
         """
         with self._track():
             return await asyncio.to_thread(
-                self._client.facets, field, limit=limit, meta_filter=meta_filter, exact=exact
+                self._client.facets,
+                field,
+                limit=limit,
+                meta_filter=meta_filter,
+                tenant=tenant,
+                exact=exact,
             )
 
     @suggest_keywords
@@ -498,6 +532,7 @@ class AsyncSearchClient:
         self,
         *,
         meta_filter: SearchFilter | None = None,
+        tenant: str | None = None,
         order_by: str | None = None,
         after: str | None = None,
     ) -> AsyncIterator[Passage]:
@@ -508,6 +543,7 @@ class AsyncSearchClient:
 
         Args:
             meta_filter: Only passages that match, as in `search`.
+            tenant: Only this tenant's passages, which a collection with a tenant field requires.
             order_by: A `meta` field of numbers or moments that orders them, lowest first, or
                 "-year" for the highest first; passages without a value are left out. It needs a
                 payload index of kind integer, float or datetime. None for the order of ids.
@@ -518,8 +554,13 @@ class AsyncSearchClient:
             StoreError: If the store fails.
         """
         scroll = partial(
-            self._client.scroll, meta_filter=meta_filter, order_by=order_by, after=after
+            self._client.scroll,
+            meta_filter=meta_filter,
+            tenant=tenant,
+            order_by=order_by,
+            after=after,
         )
+        self._session.current.scope(tenant)
         ScrollRequest(meta_filter, order_by, after)  # refuses invalid arguments at once
         return self._pages(scroll)
 

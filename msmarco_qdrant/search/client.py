@@ -193,6 +193,7 @@ class SearchClient:
         rerank_depth: RerankDepth = None,
         rerank_sigmoid: bool = False,
         meta_filter: SearchFilter | None = None,
+        tenant: str | None = None,
         group_by: str | None = None,
         exact: bool = False,
         ef: int | None = None,
@@ -216,6 +217,7 @@ class SearchClient:
             rerank_sigmoid: Convert the cross-encoder's scores to 0 to 1, by the logistic function.
             meta_filter: Conditions on `meta` fields, such as
                 `{"lang": "en", "year": Range(gte=2020)}`, or a `Filter` of Qdrant.
+            tenant: Only this tenant's passages, which a collection with a tenant field requires.
             group_by: A `meta` field: return only the best passage for each of its values.
             exact: Compare with every vector, instead of searching the graph.
             ef: Candidates considered in the graph. None for the collection's default, else 128.
@@ -242,6 +244,7 @@ class SearchClient:
             rerank_depth=rerank_depth,
             rerank_sigmoid=rerank_sigmoid,
             meta_filter=meta_filter,
+            tenant=tenant,
             group_by=group_by,
             exact=exact,
             ef=ef,
@@ -264,6 +267,7 @@ class SearchClient:
         rerank_depth: RerankDepth = None,
         rerank_sigmoid: bool = False,
         meta_filter: SearchFilter | None = None,
+        tenant: str | None = None,
         group_by: str | None = None,
         exact: bool = False,
         ef: int | None = None,
@@ -287,6 +291,7 @@ class SearchClient:
             "rerank_depth": rerank_depth,
             "rerank_sigmoid": rerank_sigmoid,
             "meta_filter": meta_filter,
+            "tenant": tenant,
             "group_by": group_by,
             "exact": exact,
             "ef": ef,
@@ -309,6 +314,7 @@ class SearchClient:
         cursor: str | None = None,
         score_threshold: float | None = None,
         meta_filter: SearchFilter | None = None,
+        tenant: str | None = None,
         group_by: str | None = None,
         exact: bool = False,
         ef: int | None = None,
@@ -329,6 +335,7 @@ class SearchClient:
             cursor: `Hits.cursor` of a page of the same call: return the page after it.
             score_threshold: Omit hits with a lower score.
             meta_filter: Conditions on `meta` fields, as in `search`.
+            tenant: Only this tenant's passages, which a collection with a tenant field requires.
             group_by: A `meta` field: return only the best passage for each of its values.
             exact: Compare with every vector, instead of searching the graph.
             ef: Candidates considered in the graph; None for the collection's default.
@@ -352,6 +359,7 @@ class SearchClient:
             "cursor": cursor,
             "score_threshold": score_threshold,
             "meta_filter": meta_filter,
+            "tenant": tenant,
             "group_by": group_by,
             "exact": exact,
             "ef": ef,
@@ -369,6 +377,7 @@ class SearchClient:
         mode: SearchMode = "dense",
         fusion: Fusion | FusionMethod | None = None,
         rerank: bool = False,
+        tenant: str | None = None,
     ) -> Hits:
         """Rank given passages for a query; those that the collection lacks are omitted.
 
@@ -379,13 +388,16 @@ class SearchClient:
             fusion: How "hybrid" fuses both rankings; see `search`. Ranks, and the query's best
                 BM25 score, are those among the given passages.
             rerank: True to score all of them with the client's cross-encoder.
+            tenant: Only this tenant's passages, which a collection with a tenant field requires.
 
         Raises:
             UsageError: For an empty query, too many passages, or an invalid option.
             EncodingError: If the model has no vector for the query.
             StoreError: If the engine fails.
         """
-        (hits,) = self.rank_many([query], [pids], mode=mode, fusion=fusion, rerank=rerank)
+        (hits,) = self.rank_many(
+            [query], [pids], mode=mode, fusion=fusion, rerank=rerank, tenant=tenant
+        )
         return hits
 
     @suggest_keywords
@@ -397,9 +409,12 @@ class SearchClient:
         mode: SearchMode = "dense",
         fusion: Fusion | FusionMethod | None = None,
         rerank: bool = False,
+        tenant: str | None = None,
     ) -> list[Hits]:
         """Rank given passages for each of several queries; see `rank`."""
-        steps = self.session.rank(queries, pids, mode=mode, fusion=fusion, rerank=rerank)
+        steps = self.session.rank(
+            queries, pids, mode=mode, fusion=fusion, rerank=rerank, tenant=tenant
+        )
         found = self._run(steps)
         return [Hits(hits) for hits in found]
 
@@ -436,38 +451,48 @@ class SearchClient:
         pids: Iterable[str] | None = None,
         *,
         meta_filter: SearchFilter | None = None,
+        tenant: str | None = None,
     ) -> int:
         """Delete passages, durably; return the number of those that existed.
 
         Args:
             pids: The passages to delete.
             meta_filter: Instead of pids: delete the passages that match, as in `search`.
+            tenant: Delete only this tenant's passages; None for those of any tenant.
 
         Raises:
             UsageError: For both or none of them, an invalid filter, or an invalid pid.
             StoreError: If the store fails.
         """
-        return self.writer.delete(Deletion(pids, meta_filter))
+        return self.writer.delete(Deletion(pids, meta_filter, tenant))
 
-    def get(self, pids: Iterable[str]) -> dict[str, Passage]:
+    def get(self, pids: Iterable[str], *, tenant: str | None = None) -> dict[str, Passage]:
         """Read passages by their pids; those that the collection lacks are omitted.
 
         Args:
             pids: The passages to read.
+            tenant: Only this tenant's passages, which a collection with a tenant field requires.
 
         Raises:
             UsageError: If a pid is not a non-empty string.
             StoreError: If the store fails.
         """
         self.session.check_open()
-        return get_passages(self.store, pids, collection=self.collection)
+        return get_passages(self.store, pids, tenant=tenant, collection=self.collection)
 
     @suggest_keywords
-    def count(self, *, meta_filter: SearchFilter | None = None, exact: bool = True) -> int:
+    def count(
+        self,
+        *,
+        meta_filter: SearchFilter | None = None,
+        tenant: str | None = None,
+        exact: bool = True,
+    ) -> int:
         """Count the passages of the collection.
 
         Args:
             meta_filter: Count those that match, as in `search`.
+            tenant: Only this tenant's passages, which a collection with a tenant field requires.
             exact: False to estimate the number, which is faster in a large collection.
 
         Raises:
@@ -475,7 +500,8 @@ class SearchClient:
             StoreError: If the store fails.
         """
         check_count(meta_filter, exact=exact)
-        return read_count(self.session.collection, meta_filter, exact=exact)
+        scope = self.session.current.scope(tenant)
+        return read_count(self.session.collection, meta_filter, exact=exact, scope=scope)
 
     @suggest_keywords
     def facets(
@@ -484,6 +510,7 @@ class SearchClient:
         *,
         limit: int = 10,
         meta_filter: SearchFilter | None = None,
+        tenant: str | None = None,
         exact: bool = True,
     ) -> list[Facet]:
         """Count the passages of each value of a `meta` field, the most frequent first.
@@ -492,13 +519,15 @@ class SearchClient:
             field: A field of strings, integers or booleans; a payload index makes it fast.
             limit: Maximum number of values, 1 to 10,000.
             meta_filter: Count only passages that match, as in `search`.
+            tenant: Only this tenant's passages, which a collection with a tenant field requires.
             exact: False to estimate the counts of an indexed field, which is faster.
 
         Raises:
             UsageError: For an invalid field, limit or filter, or a field of other values.
             StoreError: If the store fails.
         """
-        request = FacetRequest(field, limit, meta_filter, exact)
+        scope = self.session.current.scope(tenant)
+        request = FacetRequest(field, limit, meta_filter, exact, scope)
         return read_facets(self.store, self.session.collection, self.collection, request)
 
     @suggest_keywords
@@ -506,6 +535,7 @@ class SearchClient:
         self,
         *,
         meta_filter: SearchFilter | None = None,
+        tenant: str | None = None,
         order_by: str | None = None,
         after: str | None = None,
     ) -> Iterator[Passage]:
@@ -516,6 +546,7 @@ class SearchClient:
 
         Args:
             meta_filter: Only passages that match, as in `search`.
+            tenant: Only this tenant's passages, which a collection with a tenant field requires.
             order_by: A `meta` field of numbers or moments that orders them, lowest first, or
                 "-year" for the highest first; passages without a value are left out. It needs a
                 payload index of kind integer, float or datetime. None for the order of ids.
@@ -525,7 +556,8 @@ class SearchClient:
             UsageError: For an invalid argument, or an `order_by` without an index.
             StoreError: If the store fails.
         """
-        request = ScrollRequest(meta_filter, order_by, after)
+        scope = self.session.current.scope(tenant)
+        request = ScrollRequest(meta_filter, order_by, after, scope)
         source, foreign = self.session.collection, self.session.foreign
         return read_scroll(self.store, source, self.collection, foreign, request)
 

@@ -23,6 +23,7 @@ from msmarco_qdrant.stores.filter_indexes import (
     index_refusal,
     unindexed_step,
 )
+from msmarco_qdrant.stores.filters import combine
 
 if TYPE_CHECKING:
     from qdrant_client import models
@@ -87,7 +88,12 @@ class FilterChecks:
         if len(self._served) < _MAX_KNOWN:
             self._served.update(needed)
 
-    def check_fields(self, given: SearchFilter, found: Sequence[Sequence[Hit]]) -> Steps[None]:
+    def check_fields(
+        self,
+        given: SearchFilter,
+        found: Sequence[Sequence[Hit]],
+        scope: SearchFilter | None = None,
+    ) -> Steps[None]:
         """Warn of fields that no passage has, or whose values are of other types.
 
         It asks the engine only for fields that no hit shows: those of a filter without hits, and
@@ -96,6 +102,7 @@ class FilterChecks:
         Args:
             given: The filter.
             found: The hits of each query.
+            scope: The passages to read; None for all.
         """
         hits = [hit for answer in found for hit in answer]
         for field in filter_fields(given):
@@ -103,7 +110,7 @@ class FilterChecks:
                 continue
             values = next(filter(None, (field.values(hit.meta) for hit in hits)), None)
             if values is None:
-                values = yield from self._sample(field)
+                values = yield from self._sample(field, scope)
             note = field.note(values)
             if note is None:
                 continue
@@ -111,11 +118,17 @@ class FilterChecks:
                 notes.append(note)
             self._warn(note)
 
-    def _sample(self, field: FilterField) -> Steps[Sequence[Any]]:
+    def _sample(self, field: FilterField, scope: SearchFilter | None) -> Steps[Sequence[Any]]:
         """Return the values of a field in one passage that has it; empty if none has it.
 
         A value is kept; that there is none is kept for a minute, as the next ingest may change it.
+        Nothing of a tenant's passages is kept.
         """
+        if scope is not None:
+            chosen = combine(scope, field.exists())
+            query = PointQuery(nearest=None, limit=1, meta_filter=chosen, fields=("meta",))
+            ((*points,),) = yield Query([query])
+            return field.sampled(points[0].payload if points else None)
         until, values = self._samples.get(field.name, (0.0, ()))
         if not values and self._clock() >= until:
             query = PointQuery(nearest=None, limit=1, meta_filter=field.exists(), fields=("meta",))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, Literal, TypeAlias, TypedDict, cast, get_args
 
+from msmarco_qdrant.collection.tenants import check_tenant
 from msmarco_qdrant.core.field_path import check_field
 from msmarco_qdrant.core.limits import NO_LIMITS, RequestLimits, at_most, exact_refusal
 from msmarco_qdrant.core.search_defaults import NO_DEFAULTS, SearchDefaults
@@ -52,6 +53,8 @@ class SearchOptions(TypedDict, total=False):
             (see `msmarco_qdrant.filters`; dots in a field's name select nested fields, also those
             of the objects of a list), or a `Filter` of Qdrant, whose keys are those of the payload
             ("meta.lang").
+        tenant: Only this tenant's passages. A collection with a tenant field requires it; see
+            `set_tenant_field`.
         group_by: A `meta` field: return only the best passage for each of its values. A list
             counts as each of its values; a passage without the field is omitted. Reranked hits are
             grouped afterwards, so the result may have fewer than `limit`.
@@ -72,6 +75,7 @@ class SearchOptions(TypedDict, total=False):
     rerank_depth: RerankDepth
     rerank_sigmoid: bool
     meta_filter: SearchFilter | None
+    tenant: str | None
     group_by: str | None
     exact: bool
     ef: int | None
@@ -87,6 +91,7 @@ class SimilarOptions(TypedDict, total=False):
     cursor: str | None
     score_threshold: float | None
     meta_filter: SearchFilter | None
+    tenant: str | None
     group_by: str | None
     exact: bool
     ef: int | None
@@ -111,6 +116,7 @@ class SearchRequest:
     rerank_depth: int | None = None
     rerank_sigmoid: bool = False
     meta_filter: SearchFilter | None = None
+    tenant: str | None = None
     group_by: str | None = None
     exact: bool = False
     ef: int = DEFAULT_EFFORT.ef
@@ -133,6 +139,7 @@ class SearchRequest:
         if self.group_by is not None:
             check_field(self.group_by)
         check_filter(self.meta_filter)
+        check_tenant(self.tenant)
         self._check_page()
         self._check_scores()
 

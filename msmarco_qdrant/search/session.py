@@ -187,6 +187,7 @@ class SearchSession:
         mode: SearchMode = "dense",
         fusion: Fusion | FusionMethod | None = None,
         rerank: bool = False,
+        tenant: str | None = None,
     ) -> Steps[list[list[Hit]]]:
         """Check a ranking of given passages, and return its steps."""
         self.check_open()
@@ -197,7 +198,7 @@ class SearchSession:
 
         def rank(searcher: Searcher) -> Steps[list[list[Hit]]]:
             chosen = to_fusion(fusion, searcher.metadata.search_defaults)
-            return searcher.rank(queries, pids, mode, chosen, rerank=rerank)
+            return searcher.rank(queries, pids, mode, chosen, rerank=rerank, tenant=tenant)
 
         return retry_after_model_swap(self._current, rank)
 

@@ -15,6 +15,7 @@ from msmarco_qdrant.core.collection_types import PointId
 from msmarco_qdrant.core.example import Example, VectorLike
 from msmarco_qdrant.core.search_types import PointQuery, ScoredPoint
 from msmarco_qdrant.errors import PassageNotFoundError, SchemaError, UsageError
+from msmarco_qdrant.filters import SearchFilter
 from msmarco_qdrant.search.step import EncodePassages, Query, Refresh, Steps
 from msmarco_qdrant.stores.foreign import pid_problem
 from msmarco_qdrant.stores.payload import point_id
@@ -99,8 +100,10 @@ def _to_example(name: str, given: object) -> Example:
     return Example(pid=given)
 
 
-def find_target(examples: Examples, searcher: Searcher) -> Steps[NDArray[np.float32]]:
-    """Return the vector to search for: float32 `(dimension,)`.
+def find_target(
+    examples: Examples, searcher: Searcher, scope: SearchFilter | None = None
+) -> Steps[NDArray[np.float32]]:
+    """Return the vector to search for: float32 `(dimension,)`; passages must match `scope`.
 
     Raises:
         PassageNotFoundError: If the collection lacks a passage of the examples.
@@ -110,7 +113,7 @@ def find_target(examples: Examples, searcher: Searcher) -> Steps[NDArray[np.floa
 
     encoder = searcher.metadata.encoder
     _check_dimensions(examples.all, encoder.dimension, searcher.collection)
-    stored = yield from _read_vectors(examples, searcher)
+    stored = yield from _read_vectors(examples, searcher, scope)
     encoded: Any = ()
     if examples.texts:
         encoded = yield EncodePassages(searcher.encoder, examples.texts)
@@ -141,14 +144,14 @@ def _check_dimensions(examples: Sequence[Example], dimension: int, collection: s
 
 
 def _read_vectors(
-    examples: Examples, searcher: Searcher
+    examples: Examples, searcher: Searcher, scope: SearchFilter | None
 ) -> Steps[dict[PointId, NDArray[np.float32]]]:
     """Read the vectors of the passages among the examples."""
     ids = examples.ids
     if not ids:
         return {}
     name = searcher.metadata.encoder.vector_name
-    query = PointQuery(None, len(ids), ids=ids, fields=("pid",), vector=name)
+    query = PointQuery(None, len(ids), meta_filter=scope, ids=ids, fields=("pid",), vector=name)
     answers: list[list[ScoredPoint]] = yield Query([query])
     found = {
         point.id: point.vector

@@ -17,6 +17,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from msmarco_qdrant.collection.tenants import is_tenants, tenant_filter
 from msmarco_qdrant.core.collection_types import PointId
 from msmarco_qdrant.core.field_path import root_key
 from msmarco_qdrant.core.hits import Hits
@@ -56,7 +57,7 @@ from msmarco_qdrant.search.similar import Examples, find_target
 from msmarco_qdrant.search.step import Encode, Score, Steps
 from msmarco_qdrant.search.thresholds import check_threshold
 from msmarco_qdrant.search.ties import extend_ranking, sort_by_pid, sort_hits
-from msmarco_qdrant.stores.filters import to_qdrant, without_points
+from msmarco_qdrant.stores.filters import combine, to_qdrant, without_points
 from msmarco_qdrant.stores.foreign import ForeignPoints
 from msmarco_qdrant.stores.payload import HIT_FIELDS, SPARSE_VECTOR, point_id
 
@@ -100,6 +101,7 @@ class Searcher:
         self.collection = collection
         self._pages = PageRetriever(self.retriever)
         self._encoder = encoder
+        self._dsn = foreign.dsn
         self._filters = FilterChecks(collection, foreign.dsn, indexed=indexed)
 
     @property
@@ -118,6 +120,14 @@ class Searcher:
             raise UsageError("this client was opened with bm25_only: it has no encoder")
         return self._encoder
 
+    def scope(self, tenant: str | None) -> SearchFilter | None:
+        """Return the filter of a tenant's passages, None for a collection without tenants.
+
+        Raises:
+            UsageError: If the collection has tenants and none is given, or the other way round.
+        """
+        return tenant_filter(self.metadata, self.collection, tenant, self._dsn)
+
     def search(self, queries: Sequence[str], request: SearchRequest) -> Steps[list[Hits]]:
         """Return the page of hits of each query."""
         check_threshold(request, self.metadata.encoder.similarity)
@@ -129,7 +139,7 @@ class Searcher:
         """Return the page of hits of a search by examples, without these."""
         check_threshold(request, self.metadata.encoder.similarity)
         prepared = yield from self._prepare_filter(request)
-        target = yield from find_target(examples, self)
+        target = yield from find_target(examples, self, self.scope(request.tenant))
         others = replace(prepared, meta_filter=without_points(prepared.meta_filter, examples.ids))
         vectors = [QueryVectors(Nearest(target, self.metadata.encoder.vector_name), None)]
         query = f"similar {target.tobytes().hex()}"  # cursors contain a digest of it
@@ -137,10 +147,11 @@ class Searcher:
         return hits
 
     def _prepare_filter(self, request: SearchRequest) -> Steps[SearchRequest]:
-        """Convert and check the filter of a search once, for all its queries."""
-        if request.meta_filter is None:
+        """Convert and check the filter of a search, of a tenant's passages, for all its queries."""
+        asked = combine(self.scope(request.tenant), request.meta_filter)
+        if asked is None:
             return request
-        chosen = to_qdrant(request.meta_filter)
+        chosen = to_qdrant(asked)
         yield from self._filters.check_indexes(chosen, request.limits)
         return replace(request, meta_filter=chosen)
 
@@ -158,7 +169,7 @@ class Searcher:
             check_cursor(request.after, searches[0], self.metadata)
         found = yield from self._search(queries, vectors, request)
         if given is not None and not request.start:
-            yield from self._filters.check_fields(given, found)
+            yield from self._filters.check_fields(given, found, self.scope(request.tenant))
         pages = [_renumber(hits, request.start) for hits in found]
         return [
             Hits(hits, cursor=next_cursor(hits, request, search, self.metadata))
@@ -189,9 +200,12 @@ class Searcher:
         fusion: Fusion,
         *,
         rerank: bool,
+        tenant: str | None = None,
     ) -> Steps[list[list[Hit]]]:
         """Return for each query those of its pids that the collection holds, the best first."""
         ids = [[point_id(pid) for pid in dict.fromkeys(given)] for given in pids]
+        if self.scope(tenant) is not None:  # before scores: they depend on the others
+            ids = yield from self._of_tenant(ids, tenant)
         vectors = yield from self._encode(queries, mode)
         plans = [score_queries(one, given) for one, given in zip(vectors, ids, strict=True)]
         rankings = yield from self.retriever.query(plans)
@@ -206,6 +220,20 @@ class Searcher:
         if rerank:
             found = yield from _rerank(queries, found)
         return [_renumber(hits, 0) for hits in found]
+
+    def _of_tenant(
+        self, ids: Sequence[Sequence[PointId]], tenant: str | None
+    ) -> Steps[list[list[PointId]]]:
+        """Return those of each list of ids whose passages are the tenant's."""
+        stored = yield from retrieve_payloads(ids)
+        return [
+            [
+                id_
+                for id_, payload in payloads.items()
+                if is_tenants(self.metadata, payload.get("meta") or {}, tenant)
+            ]
+            for payloads in stored
+        ]
 
     def _encode(self, queries: Sequence[str], mode: SearchMode) -> Steps[list[QueryVectors]]:
         dense: Sequence[Nearest | None] = [None] * len(queries)

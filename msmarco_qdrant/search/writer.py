@@ -23,10 +23,11 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Deletion:
-    """Passages to delete: these pids, or those that match the filter."""
+    """Passages to delete, of one tenant: these pids, or those that match the filter."""
 
     pids: Iterable[str] | None
     meta_filter: SearchFilter | None
+    tenant: str | None = None
 
 
 class PassageWriter:
@@ -78,6 +79,7 @@ class PassageWriter:
                 self._store,
                 deletion.pids,
                 meta_filter=deletion.meta_filter,
+                tenant=deletion.tenant,
                 collection=self._name,
             )
 

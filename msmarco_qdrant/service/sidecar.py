@@ -267,8 +267,9 @@ class _Events(WorkerEvents):
 async def _warm_up(client: AsyncSearchClient) -> None:
     """Run every one-time cost of models and code now, so that no caller waits for it."""
     await client.warm_up()
+    tenant = None if client.metadata.tenant_field is None else "warm up"
     for mode in get_args(SearchMode):
-        await client.search("warm up", mode=mode, limit=1)
+        await client.search("warm up", mode=mode, limit=1, tenant=tenant)
 
 
 async def _until(stopping: asyncio.Event, *tasks: asyncio.Task[None]) -> None:

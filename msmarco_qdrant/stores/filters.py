@@ -146,11 +146,14 @@ def has_condition(given: models.Filter) -> bool:
     )
 
 
-def combine(*given: SearchFilter | None) -> models.Filter:
-    """Return the filter of the points that match each of some filters."""
+def combine(*given: SearchFilter | None) -> SearchFilter | None:
+    """Return the filter of the points that match each of some filters; None for all points."""
+    found = [one for one in given if one is not None]
+    if len(found) <= 1:
+        return found[0] if found else None
     from qdrant_client import models
 
-    return models.Filter(must=[to_qdrant(one) for one in given if one is not None])
+    return models.Filter(must=[to_qdrant(one) for one in found])
 
 
 def has_ids(ids: Sequence[PointId]) -> models.Filter:

@@ -23,6 +23,8 @@ def metadata_to_json(metadata: CollectionMetadata) -> dict[str, Any]:
     value["encoder_details"] = {name: value["encoder"].pop(name) for name in _DETAILS}
     if metadata.search_defaults == NO_DEFAULTS:
         del value["search_defaults"]
+    if metadata.tenant_field is None:
+        del value["tenant_field"]
     return value
 
 
@@ -59,6 +61,7 @@ def metadata_from_json(value: Any, name: str) -> CollectionMetadata:
             restoring=_name(value, "restoring"),
             user_migrations=_user_migrations(value.get("user_migrations")),
             search_defaults=_search_defaults(value.get("search_defaults", {})),
+            tenant_field=_name(value, "tenant_field"),
         )
     except (TypeError, KeyError, UsageError) as exc:
         raise StoreCorruptError(

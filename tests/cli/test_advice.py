@@ -560,6 +560,9 @@ CASES: dict[str, Case] = {
             world
         ),
     ),
+    "a tenant of a collection without": Case(
+        ("collection.tenants:tenant_filter",), _failure("count", "--tenant", "acme")
+    ),
     "an order without an index": Case(
         ("collection.scroll:_no_index",), _failure("list", "--order-by", "year")
     ),

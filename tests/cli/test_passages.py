@@ -88,6 +88,29 @@ def test_passages_are_listed_in_an_order(filled: str) -> None:
     assert ["1"] == [one["pid"] for one in found]
 
 
+def test_a_tenant_is_chosen_and_read(filled: str) -> None:
+    """By a field, which every command that reads then asks for."""
+    done = command("index", "tenant", "lang", "--store", filled)
+    assert (0, "tenants by lang: pass --tenant to read them\n", "") == done
+    done = command("count", "--store", filled)
+    assert 2 == done.status
+    assert "of the field 'lang': pass --tenant" in done.err
+    assert (0, "2\n", "") == command("count", "--store", filled, "--tenant", "en")
+    assert 1 == command("get", "2", "--store", filled, "--tenant", "en").status
+    done = command("list", "--store", filled, "--tenant", "fr", "--json")
+    assert ["2"] == [one["pid"] for one in json.loads(done.out)]
+    done = command("facets", "year", "--store", filled, "--tenant", "fr", "--json")
+    assert [{"value": 2002, "count": 1}] == json.loads(done.out)
+    assert (0, "0 deleted, 1 missing\n", "") == command(
+        "delete", "2", "--store", filled, "--tenant", "en"
+    )
+    listed = command("index", "list", "--store", filled).out
+    assert listed.endswith("tenants by lang\n")
+    assert 0 == command("index", "tenant", "--none", "--store", filled).status
+    assert (0, "5\n", "") == command("count", "--store", filled)
+    assert 2 == command("index", "tenant", "--store", filled).status
+
+
 @pytest.mark.parametrize("name", ["count", "list", "delete"])
 def test_s5_an_answer_of_nothing_is_explained(
     filled: str, name: str, caplog: pytest.LogCaptureFixture

@@ -1,0 +1,54 @@
+"""Choose the field of a collection whose values are its tenants."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from os import PathLike
+
+from msmarco_qdrant.collection.generations import read_generations
+from msmarco_qdrant.collection.tenants import check_tenant_field
+from msmarco_qdrant.core.arguments import suggest_keywords
+from msmarco_qdrant.migrate.indexes import add_index
+from msmarco_qdrant.stores import DEFAULT_CONNECTION, Connection, Store, use_store
+from msmarco_qdrant.stores.migration_locks import hold_lock, require_lock
+
+
+@suggest_keywords
+def set_tenant_field(
+    store: Store | str | PathLike[str],
+    collection: str,
+    field: str | None,
+    *,
+    connection: Connection = DEFAULT_CONNECTION,
+) -> None:
+    """Choose the `meta` field whose values are the tenants of a collection.
+
+    The field gets an index of kind tenant. Searches, counts, facets, scrolls and lookups then have
+    to name a tenant, and find only its passages: those with that value, or a list with it. Clients
+    that are open already have to be opened again. A passage without the field is no tenant's.
+    Backups, migrations and re-embeddings keep it.
+
+    Args:
+        store: The store that holds the collection, or its path or URL.
+        collection: The collection's name.
+        field: The field, outside of objects; None for a collection without tenants.
+        connection: The API key, port and time limits of a server, if `store` is a URL.
+
+    Raises:
+        CollectionNotFoundError: If the collection does not exist.
+        StoreInUseError: If another process is migrating it.
+        UsageError: If the field is inside of an object, or has an index of another kind.
+    """
+    if field is not None:
+        check_tenant_field(field)
+    with use_store(store, connection) as opened:
+        if field is not None:
+            add_index(opened, collection, field, "tenant")
+        name, locks = read_generations(opened, collection).name, opened.migration_locks
+        with hold_lock(locks, name, opened.dsn) as ours:
+            found = read_generations(opened, name)
+            # also of former ones, to which a rollback returns
+            for physical in (found.live, *(other.physical for other in found.others)):
+                metadata = replace(opened.metadata(physical), tenant_field=field)
+                require_lock(locks, name, ours)
+                opened.put_metadata(physical, metadata)
