@@ -1,4 +1,4 @@
-"""The `--filter` option: conditions on `meta` fields in a form for the shell.
+"""The options `--filter` and `--where`: conditions on `meta` fields in a form for the shell.
 
 The first operator from the left ends the field's name; the rest is the value. A name without an
 operator means that the field exists. All conditions on one field are combined: any of several
@@ -8,20 +8,20 @@ values, none of several values, or the two bounds of a range.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import date, datetime
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
 
 from msmarco_qdrant.core.field_path import check_field
 from msmarco_qdrant.errors import UsageError
-from msmarco_qdrant.filters import Bound, Condition, Exists, Not, Range, Scalar
+from msmarco_qdrant.filters import All, Bound, Condition, Exists, Not, Range, Scalar, check_filter
 
 if TYPE_CHECKING:
     from msmarco_qdrant.core.collection_types import PayloadIndex
-    from msmarco_qdrant.filters import MetaFilter
+    from msmarco_qdrant.filters import MetaFilter, SearchFilter
     from msmarco_qdrant.stores import Store
 
 _FORMS = (
@@ -49,33 +49,98 @@ _INDEXED_TYPES: Mapping[str, tuple[type, ...]] = {
     "datetime": (date, datetime),
 }
 
-filter_option = click.option(
+_WHERE = f"{__name__}.where"
+
+
+class Where(str):
+    """The text of a `--where` among those of `--filter`."""
+
+    __slots__ = ()
+
+
+def _note_where(context: click.Context, _: click.Parameter, texts: tuple[str, ...]) -> None:
+    context.meta[_WHERE] = [*map(Where, texts)]
+
+
+def _add_where(
+    context: click.Context, _: click.Parameter, texts: tuple[str, ...]
+) -> tuple[str, ...]:
+    return (*texts, *context.meta.get(_WHERE, []))
+
+
+_where_option = click.option(
+    "--where",
+    multiple=True,
+    metavar="EXPRESSION",
+    is_eager=True,  # before `--filter`, which adds it
+    expose_value=False,
+    callback=_note_where,
+    help="Only passages that an expression of conditions with and, or, not and parentheses holds "
+    "for, such as \"lang = de and (year >= 1950 or title has 'sea music')\".",
+)
+_filter_option = click.option(
     "--filter",
     "filters",
     multiple=True,
     metavar="CONDITION",
+    callback=_add_where,
     help="Only passages whose meta has FIELD=VALUE, FIELD!=VALUE, FIELD>=N (or >, <=, <; a number "
     "or a date), FIELD (it exists) or !FIELD (it is missing). Repeat it: all conditions must hold, "
     "but only one of several FIELD=VALUE of the same field.",
 )
+
+
+def filter_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--filter` and `--where`; a command gets the texts of both as `filters`."""
+    for option in (_where_option, _filter_option):
+        command = option(command)
+    return command
+
 
 _Part: TypeAlias = tuple[str, str]  # operator ("" and "!" for a field alone) and value
 
 
 def parse_filters(
     texts: Sequence[str], indexes: Mapping[str, PayloadIndex] | None = None
-) -> MetaFilter | None:
-    """Combine the values of `--filter`: the condition of every field must hold.
+) -> SearchFilter | None:
+    """Combine the texts of `--filter` and `--where`: all of them must hold.
 
     A value of `=` and `!=` matches as a string, and as a boolean, a number of JSON or a moment if
     it is one. If the field has a payload index, the value matches only as the types of the index.
     `indexes` has the kind of the index of each payload key, such as `{"meta.year": "integer"}`.
-    The result has a condition for each field; it is None without any.
+
+    Returns:
+        The conditions of `--filter` by field, the filter of a `--where`, or all of them; None
+        without any.
 
     Raises:
-        click.UsageError: For an invalid condition, or conditions on one field that exclude each
-            other.
+        click.UsageError: For an invalid condition, or conditions of `--filter` on one field that
+            exclude each other.
     """
+    known = indexes or {}
+    conditions = [text for text in texts if not isinstance(text, Where)]
+    parts: list[SearchFilter] = [_parse_conditions(conditions, known)] if conditions else []
+    parts += [_parse_where(text, known) for text in texts if isinstance(text, Where)]
+    return All(parts) if len(parts) > 1 else next(iter(parts), None)
+
+
+def _parse_where(text: str, indexes: Mapping[str, PayloadIndex]) -> SearchFilter:
+    from msmarco_qdrant.cli.where import parse_where
+    from msmarco_qdrant.stores.filters import index_kind, meta_key
+
+    def parse_values(field: str, value: str) -> list[Scalar]:
+        return _parse_scalars(value, index_kind(indexes, meta_key(field)))
+
+    found = parse_where(text, parse_values, _number_or_moment)
+    try:
+        check_filter(found)
+    except UsageError as exc:
+        raise click.UsageError(f"--where {text!r}: {exc}") from exc
+    return found
+
+
+def _parse_conditions(texts: Sequence[str], indexes: Mapping[str, PayloadIndex]) -> MetaFilter:
+    """Parse the texts of `--filter`: the condition of every field must hold."""
     from msmarco_qdrant.stores.filters import index_kind, meta_key
 
     fields: dict[str, list[_Part]] = {}
@@ -83,12 +148,12 @@ def parse_filters(
         field, part = _split(text)
         fields.setdefault(field, []).append(part)
     return {
-        field: _condition(field, parts, index_kind(indexes or {}, meta_key(field)))
+        field: _condition(field, parts, index_kind(indexes, meta_key(field)))
         for field, parts in fields.items()
-    } or None
+    }
 
 
-def parse_for(store: Store, collection: str, texts: Sequence[str]) -> MetaFilter | None:
+def parse_for(store: Store, collection: str, texts: Sequence[str]) -> SearchFilter | None:
     """Parse with the payload indexes of a collection, so that the engine can use them."""
     if not texts:
         return None
@@ -150,15 +215,18 @@ def _range(field: str, parts: Sequence[_Part]) -> Range:
 
 def _parse_bound(text: str, value: str) -> Bound:
     """Parse a number, else a date or time."""
-    bound: Bound | None = _number(value)
-    if bound is None:
-        bound = _moment(value)
+    bound = _number_or_moment(value)
     if bound is None:
         raise click.UsageError(
             f"--filter {text!r}: expected a number, a date such as 2024-05-01, or a time such as "
             "2024-05-01T12:30:00+02:00"
         )
     return bound
+
+
+def _number_or_moment(value: str) -> Bound | None:
+    number = _number(value)
+    return _moment(value) if number is None else number
 
 
 def _parse_scalars(value: str, index: PayloadIndex | None) -> list[Scalar]:

@@ -23,8 +23,8 @@ _GROUPS = {
         *("skip_field", "rejects", "allow_rejects", "workers"),
     ],
     "Search": [
-        *("mode", "fusion", "dense_weight", "reranker", "rerank_depth", "filters", "group_by"),
-        *("ef", "oversampling", "exact"),
+        *("mode", "fusion", "dense_weight", "reranker", "rerank_depth", "filters", "where"),
+        *("group_by", "ef", "oversampling", "exact"),
     ],
     _OTHER: [],
     "Output": ["as_json", "run", "report"],

@@ -237,7 +237,9 @@ def delete(  # one for each option
     Write '--' before a PID that begins with a dash.
     """
     if bool(pids) + (source is not None) + bool(filters) != 1:
-        raise click.UsageError("pass one PID or more, --from FILE, or --filter CONDITION")
+        raise click.UsageError(
+            "pass one PID or more, --from FILE, --filter CONDITION or --where EXPRESSION"
+        )
     refuse_unused("--filter", used=bool(filters), options=["yes"])
     if filters:
         _delete_matching(settings, filters, tenant, yes=yes, as_json=as_json)

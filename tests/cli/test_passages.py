@@ -144,7 +144,7 @@ def test_passages_that_match_are_deleted(filled: str, passages: Sequence[Passage
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("delete 1 --filter lang=en", "pass one PID or more, --from FILE, or --filter CONDITION"),
+        ("delete 1 --filter lang=en", "pass one PID or more, --from FILE, --filter CONDITION"),
         ("delete 1 --yes", "--yes needs --filter"),
         ("delete --filter =en", "expected FIELD=VALUE"),
         ("count --filter =en", "expected FIELD=VALUE"),
