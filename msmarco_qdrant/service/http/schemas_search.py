@@ -9,7 +9,7 @@ from pydantic import AfterValidator, ConfigDict, Field, model_validator
 from pydantic.config import JsonDict
 
 from msmarco_qdrant.core.search_types import Fusion, FusionMethod, SearchMode
-from msmarco_qdrant.filters import MetaFilter
+from msmarco_qdrant.filters import SearchFilter
 from msmarco_qdrant.search.options import CONVEX, RERANK_DEPTH, RerankDepth, SearchOptions
 from msmarco_qdrant.service.http.schemas import SOME_TEXT, Pid, RequestModel
 from msmarco_qdrant.service.http.schemas_filter import (
@@ -143,7 +143,7 @@ class SearchIn(RequestModel):
         return self.rerank_depth or ("auto" if self.rerank else None)
 
     @property
-    def meta_filter(self) -> MetaFilter | None:
+    def meta_filter(self) -> SearchFilter | None:
         """The filter in the package's own form, None for none."""
         return to_meta_filter(self.filter)
 
@@ -181,7 +181,7 @@ class CountIn(RequestModel):
     exact: bool = Field(default=True, description="False for a fast estimate.")
 
     @property
-    def meta_filter(self) -> MetaFilter | None:
+    def meta_filter(self) -> SearchFilter | None:
         """The filter in the package's own form, None for none."""
         return to_meta_filter(self.filter)
 
@@ -199,7 +199,7 @@ class ScrollIn(RequestModel):
     after: Pid | None = Field(default=None, description="`next` of the page before.")
 
     @property
-    def meta_filter(self) -> MetaFilter | None:
+    def meta_filter(self) -> SearchFilter | None:
         """The filter in the package's own form, None for none."""
         return to_meta_filter(self.filter)
 
@@ -213,7 +213,7 @@ class FacetsIn(RequestModel):
     exact: bool = Field(default=True, description="False for a fast estimate.")
 
     @property
-    def meta_filter(self) -> MetaFilter | None:
+    def meta_filter(self) -> SearchFilter | None:
         """The filter in the package's own form, None for none."""
         return to_meta_filter(self.filter)
 

@@ -34,8 +34,10 @@ _FORMS: Final = {
         ", with dense_weight 0 to 1, depth 1 to 10,000 and k 1 or more"
     ),
     "filter": (
-        'must be a value, a list of values, a range such as {"gte": 2001}, {"exists": true}, or '
-        'one of them in {"not": ...}; integers have 64 bits, bounds are numbers, dates such as '
+        'must be a value, a list of values, a range such as {"gte": 2001}, {"exists": true}, '
+        '{"text": "two words"}, {"geo_radius": {"lat": 52.5, "lon": 13.4, "radius_m": 5000}}, '
+        '{"object": {"name": "Ada"}}, or some of them in {"not": ...}, {"any": [...]} or '
+        '{"all": [...]}; integers have 64 bits, bounds are numbers, dates such as '
         "2024-05-01 or moments such as 2024-05-01T12:30:00+02:00"
     ),
 }
@@ -47,6 +49,7 @@ _PLACES: Final = {
     "negative": 2,
     "filter": 2,
 }  # parts of an error's place
+_TAG: Final = re.compile(r"\[[a-z_]+\]")  # of a form that a validator chose, or a key
 _UNKNOWN: Final = "unknown field"
 
 
@@ -124,7 +127,7 @@ def _list_errors(
     """Return one error per place; a pid or a filter's field may have several forms."""
     reasons: dict[str, str] = {}
     for error in exc.errors(include_url=False, include_context=False):
-        loc = error["loc"]
+        loc = [part for part in error["loc"] if not _TAG.fullmatch(str(part))]
         place = loc[: _PLACES.get(str(loc[0]), len(loc))] if loc else loc
         where = ".".join([*prefix, *(str(part)[:80] for part in place)]) or "body"
         is_known = where in reasons and str(loc[0]) in _FORMS

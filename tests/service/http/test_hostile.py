@@ -196,7 +196,18 @@ def test_searches_that_nobody_can_answer(tmp_path: Path) -> None:
         *_each("filter", *({field: 1} for field in fields)),
         *_each("filter", *({"a": wrong} for wrong in (*_NO_CONDITIONS, 2**64))),
         *_each("filter", *({"a": {"gte": wrong}} for wrong in ("x", *_NO_CONDITIONS, 2**64))),
-        *_each("filter", {"a": {"gte": 1, "lt": "2024-05-01"}}, {"a": {"not": {"not": 1}}}),
+        *_each(
+            "filter",
+            {"a": {"gte": 1, "lt": "2024-05-01"}},
+            {"a": {"any": []}},
+            {"a": {"object": {}}},
+        ),
+        *_each(
+            "filter", {"a": {"text": "x " * 1_001}}, {"a": {"text": "--"}}, {"a": {"object": {}}}
+        ),
+        *_each("filter", {"a": {"not": 1, "any": [2]}}, {"$any": [{"a": 1}], "b": 1}, {"$not": 1}),
+        *_each("filter", {"a": {"object": {"b": {"not": 1}}}}, {"$any": [{"a": 1}] * 1_001}),
+        *_each("filter", {"p": {"geo_radius": {"lat": 91, "lon": 0, "radius_m": 1}}}),
         *_each("filter", {str(number): 1 for number in range(5_000)}, {"a": [1] * 5_000}),
         {"query": "a", **{str(number): 1 for number in range(10_000)}},
         *({"queries": wrong} for wrong in _NO_QUERIES),
@@ -210,6 +221,8 @@ def test_searches_that_nobody_can_answer(tmp_path: Path) -> None:
     bodies += [b'{"query": "a", "filter": {"a": %s}}' % number for number in _NUMBERS]
     bodies += [
         b'{"query": "a", "filter": ' + b'{"a":' * 199 + b"1" + b"}" * 199 + b"}",
+        b'{"query": "a", "filter": {"a": ' + b'{"not":' * 190 + b"1" + b"}" * 192,
+        b'{"query": "a", "filter": ' + b'{"$not":' * 190 + b'{"a": 1}' + b"}" * 191,
         b"[" * 999,
     ]
 

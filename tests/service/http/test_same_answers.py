@@ -14,7 +14,8 @@ import httpx
 import pytest
 
 from msmarco_qdrant import AsyncSearchClient, Example, Fusion, Passage, SearchClient, SearchOptions
-from msmarco_qdrant.filters import Not, Range
+from msmarco_qdrant.filters import All, GeoRadius, Not, Range, Text
+from msmarco_qdrant.filters import Any as Either
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.search.options import SimilarOptions
 from msmarco_qdrant.service.http.app import create_app
@@ -43,7 +44,12 @@ def _passages() -> list[Passage]:
         Passage(
             str(number),
             " ".join(random.choices(_WORDS, k=random.randint(4, 24))),
-            {"lang": ("en", "de", "fr")[number % 3], "year": 2000 + number % 7},
+            {
+                "lang": ("en", "de", "fr")[number % 3],
+                "year": 2000 + number % 7,
+                "place": {"lat": 52 + number % 4, "lon": 13},
+                "authors": [{"name": ("Ada", "Bo")[number % 2], "born": 1810 + number % 9}],
+            },
         )
         for number in range(40)
     ]
@@ -113,6 +119,34 @@ SEARCHES: Mapping[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
             {"filter": {"lang": ["en", "de"], "year": {"gte": 2003}}},
         ),
         ({"meta_filter": {"lang": Not("en")}}, {"filter": {"lang": {"not": "en"}}}),
+        (
+            {"meta_filter": Either([{"lang": "en"}, Not({"year": Range(gte=2003)})])},
+            {"filter": {"$any": [{"lang": "en"}, {"$not": {"year": {"gte": 2003}}}]}},
+        ),
+        (
+            {"meta_filter": All([{"year": Either([2001, Range(gt=2004)])}, {"lang": Text("EN")}])},
+            {
+                "filter": {
+                    "$all": [{"year": {"any": [2001, {"gt": 2004}]}}, {"lang": {"text": "EN"}}]
+                }
+            },
+        ),
+        (
+            {
+                "meta_filter": {
+                    "place": GeoRadius(lat=52.0, lon=13.0, radius_m=100_000),
+                    "authors": {"name": "Ada", "born": All([Range(gt=1800), Not(1815)])},
+                }
+            },
+            {
+                "filter": {
+                    "place": {"geo_radius": {"lat": 52, "lon": 13, "radius_m": 100_000}},
+                    "authors": {
+                        "object": {"name": "Ada", "born": {"all": [{"gt": 1800}, {"not": 1815}]}}
+                    },
+                }
+            },
+        ),
     ],
     "group_by": [({"group_by": "lang"}, {"group_by": "lang"})],
     "exact": [({"exact": True}, {"exact": True})],
