@@ -130,7 +130,8 @@ def _list_errors(
         loc = [part for part in error["loc"] if not _TAG.fullmatch(str(part))]
         place = loc[: _PLACES.get(str(loc[0]), len(loc))] if loc else loc
         where = ".".join([*prefix, *(str(part)[:80] for part in place)]) or "body"
-        is_known = where in reasons and str(loc[0]) in _FORMS
+        is_inner = error["type"] == "extra_forbidden" and len(loc) > 1
+        is_known = (where in reasons or is_inner) and str(loc[0]) in _FORMS
         reasons[where] = _FORMS[str(loc[0])] if is_known else _describe(error, unknown)
     errors = [{"where": where, "reason": reason} for where, reason in reasons.items()]
     return errors[:_MAX_ERRORS]

@@ -196,17 +196,11 @@ def test_searches_that_nobody_can_answer(tmp_path: Path) -> None:
         *_each("filter", *({field: 1} for field in fields)),
         *_each("filter", *({"a": wrong} for wrong in (*_NO_CONDITIONS, 2**64))),
         *_each("filter", *({"a": {"gte": wrong}} for wrong in ("x", *_NO_CONDITIONS, 2**64))),
-        *_each(
-            "filter",
-            {"a": {"gte": 1, "lt": "2024-05-01"}},
-            {"a": {"any": []}},
-            {"a": {"object": {}}},
-        ),
-        *_each(
-            "filter", {"a": {"text": "x " * 1_001}}, {"a": {"text": "--"}}, {"a": {"object": {}}}
-        ),
+        *_each("filter", {"a": {"gte": 1, "lt": "2024-05-01"}}, {"a": {"any": []}}),
+        *_each("filter", *({"a": {"text": wrong}} for wrong in ("x " * 1_001, "--", 1, None))),
+        *_each("filter", *({"a": {"object": wrong}} for wrong in ({}, {"b": {"not": 1}}, None))),
         *_each("filter", {"a": {"not": 1, "any": [2]}}, {"$any": [{"a": 1}], "b": 1}, {"$not": 1}),
-        *_each("filter", {"a": {"object": {"b": {"not": 1}}}}, {"$any": [{"a": 1}] * 1_001}),
+        *_each("filter", {"$any": [{"a": 1}] * 1_001}),
         *_each("filter", {"p": {"geo_radius": {"lat": 91, "lon": 0, "radius_m": 1}}}),
         *_each("filter", {str(number): 1 for number in range(5_000)}, {"a": [1] * 5_000}),
         {"query": "a", **{str(number): 1 for number in range(10_000)}},
