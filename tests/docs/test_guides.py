@@ -108,6 +108,27 @@ def test_alerts_are_about_metrics_of_the_sidecar() -> None:
         assert {name.removesuffix("_bucket") for name in found} <= types | names, alert
 
 
+def test_sizes_are_those_of_the_shown_formulas() -> None:
+    """Gigabytes on disk and in memory, of each quantization."""
+    text = page("operations.md")
+    formulas = r"disk   = .* \(4 d \+ q d \+ ([\d,]+)\)\nmemory = .* \(q d \+ ([\d,]+)\) \+ 100 MB"
+    (found,) = re.findall(formulas, text)
+    on_disk, in_memory = (float(number.replace(",", "")) for number in found)
+    counts = {"100,000": 1e5, "1 million": 1e6, "8.8 million": 8.8e6}
+    head = (
+        "passages | dimension | none: disk | memory | int8: disk | memory | turbo4: disk | memory"
+    )
+    table = rows(text, head)
+    assert 6 == len(table)
+    for name, dimension, *shown in table:
+        count, floats = counts[name], int(dimension)
+        expected = []
+        for per_float in (0, 1, 0.5):
+            expected.append(count * ((4 + per_float) * floats + on_disk) / 1e9)
+            expected.append((count * (per_float * floats + in_memory) + 1e8) / 1e9)
+        assert pytest.approx(expected, rel=0.03) == [float(cell) for cell in shown]
+
+
 @pytest.mark.slow
 def test_model_change_commands_print_the_shown_output(tmp_path: Path) -> None:
     """Each command in a process of its own, with stand-ins that are loaded by name from a cache."""
