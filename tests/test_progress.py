@@ -11,9 +11,13 @@ import pytest
 
 from msmarco_qdrant import (
     SearchClient,
+    backup_collection,
+    check_collection,
     encode_corpus,
+    export_passages,
     ingest_passages,
     reembed_collection,
+    restore_collection,
     rollback_collection,
 )
 from msmarco_qdrant.core.encoder_types import EncoderInfo
@@ -46,6 +50,30 @@ def evaluate(store: Path, *, progress: bool) -> None:
         evaluate_search(client, queries, judgments, [System()], progress=progress)
 
 
+def export(store: Path, *, progress: bool) -> None:
+    """Export to a file."""
+    export_passages(store / "s", store / "passages.jsonl", progress=progress)
+
+
+def back_up(store: Path, *, progress: bool) -> None:
+    """Write a portable backup."""
+    folder = store / f"backup {progress}"
+    backup_collection(store / "s", "msmarco", folder, portable=True, progress=progress)
+
+
+def restore(store: Path, *, progress: bool) -> None:
+    """Restore a portable backup into another store."""
+    back_up(store, progress=False)
+    folder = store / "backup False"
+    restore_collection(store / f"restored {progress}", folder, progress=progress)
+    folder.rename(store / f"used {progress}")
+
+
+def check(store: Path, *, progress: bool) -> None:
+    """Check every point."""
+    check_collection(store / "s", "msmarco", progress=progress)
+
+
 def reembed_and_back(store: Path, *, progress: bool) -> None:
     """Change the model, and go back."""
     for change, encoder in ((reembed_collection, NEW), (rollback_collection, OLD)):
@@ -59,7 +87,7 @@ def _load(info: EncoderInfo) -> HashingEncoder:
 @pytest.mark.parametrize(
     ("operation", "shown"),
     [
-        (encode, ["29 passages"]),
+        *((operation, ["29 passages"]) for operation in (encode, export, back_up, restore, check)),
         (evaluate, ["searching with dense: 2 queries", "1 queries"]),
         (
             reembed_and_back,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,16 +44,15 @@ def backup(*, name: str, folder: Path, portable: bool, settings: Settings, as_js
     the indexes, and can be restored into a store of the same kind.
     """
     from msmarco_qdrant.collection.backup import backup_collection
-    from msmarco_qdrant.runtime.progress import ProgressDisplay
 
-    with exit_on_sigterm(), closing(ProgressDisplay()) as display:
+    with exit_on_sigterm():
         report = backup_collection(
             settings.store,
             name,
             folder,
             portable=portable,
             connection=settings.connection,
-            on_progress=display.show_of,
+            progress=True,
         )
     print_result(
         to_json_value(report),
@@ -75,15 +73,14 @@ def restore(*, folder: Path, name: str | None, settings: Settings, as_json: bool
     interruption.
     """
     from msmarco_qdrant.collection.restore import restore_collection
-    from msmarco_qdrant.runtime.progress import ProgressDisplay
 
-    with exit_on_sigterm(), closing(ProgressDisplay()) as display:
+    with exit_on_sigterm():
         report = restore_collection(
             settings.store,
             folder,
             name=name,
             connection=settings.connection,
-            on_progress=display.show_of,
+            progress=True,
         )
     print_result(
         to_json_value(report),

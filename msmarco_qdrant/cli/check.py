@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from typing import TYPE_CHECKING
 
 import click
@@ -42,13 +41,10 @@ def check(*, name: str, settings: Settings, repair: bool, yes: bool, as_json: bo
     It reads every point with its vector. The exit status is 1 while faults are left.
     """
     from msmarco_qdrant.collection.check import check_collection
-    from msmarco_qdrant.runtime.progress import ProgressDisplay
 
     refuse_unused("--repair", used=repair, options=["yes"])
-    with open_configured_store(settings) as store, closing(ProgressDisplay()) as display:
-        report = check_collection(
-            store, name, repair=repair, remove=yes, on_progress=display.show_of
-        )
+    with open_configured_store(settings) as store:
+        report = check_collection(store, name, repair=repair, remove=yes, progress=True)
     value = {**to_json_value(report), "is_sound": report.is_sound}
     print_result(value, *_report_lines(report, repair=repair), as_json=as_json)
     return 0 if report.is_sound else _FAULTS

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -318,23 +317,21 @@ def export(*, file: Path, settings: Settings, as_json: bool) -> None:
     lines are written to standard output.
     """
     from msmarco_qdrant.collection.passages import export_passages
-    from msmarco_qdrant.runtime.progress import ProgressDisplay
 
     is_stdout = str(file) == "-"
     refuse_unused(
         "a FILE; '-' writes passages to standard output", used=not is_stdout, options=["as_json"]
     )
     try:
-        with closing(ProgressDisplay()) as display:
-            count = export_passages(
-                settings.store,
-                sys.stdout.buffer if is_stdout else file,
-                collection=settings.collection,
-                connection=settings.connection,
-                on_progress=None if is_stdout else display.show_of,
-            )
-            if is_stdout:
-                sys.stdout.flush()
+        count = export_passages(
+            settings.store,
+            sys.stdout.buffer if is_stdout else file,
+            collection=settings.collection,
+            connection=settings.connection,
+            progress=not is_stdout,
+        )
+        if is_stdout:
+            sys.stdout.flush()
     except BrokenPipeError:  # the reader, such as `head`, has enough
         drop_output(sys.stdout)
         return

@@ -22,6 +22,7 @@ from msmarco_qdrant.core.collection_types import CollectionInfo, PointBatch
 from msmarco_qdrant.core.metadata_types import CollectionMetadata
 from msmarco_qdrant.core.reports import BackupKind, BackupReport
 from msmarco_qdrant.errors import StoreError, StoreInUseError, UnsupportedError
+from msmarco_qdrant.runtime.progress import counted_progress
 from msmarco_qdrant.stores import DEFAULT_CONNECTION, Connection, Store, use_store
 from msmarco_qdrant.stores.metadata import metadata_to_json
 
@@ -39,6 +40,7 @@ def backup_collection(
     portable: bool = False,
     connection: Connection = DEFAULT_CONNECTION,
     on_progress: _Progress | None = None,
+    progress: bool = False,
 ) -> BackupReport:
     """Back up a collection into a directory, for `restore_collection`.
 
@@ -53,6 +55,7 @@ def backup_collection(
             again. By default a snapshot is used where the engine has one.
         connection: The API key, port and time limits of a server, if `store` is a URL.
         on_progress: Called regularly with the passages written and their total, if it is portable.
+        progress: Show it on standard error: a bar in a terminal or a notebook, else lines.
 
     Returns:
         The kind and size of the backup.
@@ -71,10 +74,10 @@ def backup_collection(
             f"{exc}. The process that uses it can back it up: backup_collection(store, "
             f"{collection!r}, ...)"
         ) from exc
-    with opening as opened:
+    with opening as opened, counted_progress(on_progress, progress=progress) as count:
         source = _BackupSource(opened, collection)
         target = BackupDirectory(Path(folder))
-        kind, files = source.write(target, portable=portable, on_progress=on_progress)
+        kind, files = source.write(target, portable=portable, on_progress=count)
         manifest = source.manifest(kind, files)
         target.finish(manifest)
     return BackupReport(

@@ -28,6 +28,7 @@ from msmarco_qdrant.collection.replicas import (
 from msmarco_qdrant.core.advice import advised_command
 from msmarco_qdrant.core.arguments import suggest_keywords
 from msmarco_qdrant.core.metadata_types import LockHolder
+from msmarco_qdrant.runtime.progress import counted_progress
 from msmarco_qdrant.stores import DEFAULT_CONNECTION, Connection, Store, use_store
 from msmarco_qdrant.stores.filters import index_kind
 from msmarco_qdrant.stores.migration_locks import describe_holder, hold_lock
@@ -127,7 +128,8 @@ def check_collection(
     *,
     repair: bool = False,
     remove: bool = False,
-    on_progress: Callable[[int, int], None] = lambda _done, _total: None,
+    on_progress: Callable[[int, int], None] | None = None,
+    progress: bool = False,
     connection: Connection = DEFAULT_CONNECTION,
 ) -> CheckReport:
     """Check the collection behind a name: alias, lock, indexes, replicas and every point.
@@ -140,6 +142,7 @@ def check_collection(
         repair: Repair what can be repaired without removing anything.
         remove: With `repair`, also remove foreign points and leftover collections.
         on_progress: Called regularly with the points done and their total.
+        progress: Show it on standard error: a bar in a terminal or a notebook, else lines.
         connection: The API key, port and time limits of a server, if `store` is a URL.
 
     Raises:
@@ -152,10 +155,9 @@ def check_collection(
         unlinked = _check_alias(opened, name)
         if unlinked is not None:
             return CheckReport(name, None, 0, (unlinked,))
-        check = _Check(
-            opened, name, repair=repair, remove=repair and remove, on_progress=on_progress
-        )
-        return check.run()
+        with counted_progress(on_progress, progress=progress) as count:
+            check = _Check(opened, name, repair=repair, remove=repair and remove, on_progress=count)
+            return check.run()
 
 
 def _check_alias(store: Store, name: str) -> Finding | None:

@@ -22,6 +22,7 @@ from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.filters import SearchFilter, check_filter
 from msmarco_qdrant.runtime.atomic_file import atomic_write
+from msmarco_qdrant.runtime.progress import counted_progress
 from msmarco_qdrant.sources.corpus import MAX_LINE_BYTES
 from msmarco_qdrant.sources.parquet import check_extra, write_parquet
 from msmarco_qdrant.stores import (
@@ -253,6 +254,7 @@ def export_passages(
     collection: str = "msmarco",
     connection: Connection = DEFAULT_CONNECTION,
     on_progress: Callable[[int, int], None] | None = None,
+    progress: bool = False,
 ) -> int:
     """Write every passage of a collection to a file that `ingest_passages` reads back unchanged.
 
@@ -271,6 +273,7 @@ def export_passages(
         collection: The collection's name.
         connection: The API key, port and time limits of a server, if `store` is a URL.
         on_progress: Called regularly with the passages written and their total.
+        progress: Show it on standard error: a bar in a terminal or a notebook, else lines.
 
     Returns:
         The number of passages written.
@@ -282,9 +285,12 @@ def export_passages(
         StoreError: If the store cannot be opened or read, or has no such collection.
     """
     write = _select_writer(Path(path)) if isinstance(path, str | PathLike) else _write_lines
-    with use_store(store, connection) as opened:
+    with (
+        use_store(store, connection) as opened,
+        counted_progress(on_progress, progress=progress) as count,
+    ):
         foreign = ForeignPoints(collection, opened.dsn)
-        scan = _PassageScan(_own_collection(opened, collection), foreign, on_progress)
+        scan = _PassageScan(_own_collection(opened, collection), foreign, count)
         with (
             nullcontext(path)
             if not isinstance(path, str | PathLike)
@@ -324,12 +330,12 @@ class _PassageScan:
         self,
         collection: Collection,
         foreign: ForeignPoints,
-        on_progress: Callable[[int, int], None] | None,
+        on_progress: Callable[[int, int], None],
     ) -> None:
         self.done = 0
         self._collection = collection
         self._foreign = foreign
-        self._on_progress = on_progress or (lambda _done, _total: None)
+        self._on_progress = on_progress
 
     def __iter__(self) -> Iterator[Passage]:
         total = self._collection.info(all_replicas=False).points

@@ -41,6 +41,7 @@ from msmarco_qdrant.errors import (
     StoreError,
     UnsupportedError,
 )
+from msmarco_qdrant.runtime.progress import counted_progress
 from msmarco_qdrant.stores import DEFAULT_CONNECTION, Connection, Store, open_store, use_store
 from msmarco_qdrant.stores.migration_locks import hold_lock
 from msmarco_qdrant.stores.names import physical_name, physical_number
@@ -59,6 +60,7 @@ def restore_collection(
     name: str | None = None,
     connection: Connection = DEFAULT_CONNECTION,
     on_progress: _Progress | None = None,
+    progress: bool = False,
 ) -> RestoreReport:
     """Restore a collection from a directory that `backup_collection` wrote.
 
@@ -73,6 +75,7 @@ def restore_collection(
         connection: The API key, port and time limits of a server, if `store` is a URL.
         on_progress: Called regularly with the passages written and their total, unless the backup
             is in the store's own format.
+        progress: Show it on standard error: a bar in a terminal or a notebook, else lines.
 
     Returns:
         The restored collection.
@@ -89,8 +92,11 @@ def restore_collection(
     manifest = read_manifest(Path(folder))
     check_collection_name(name or manifest.collection)
     check_files(Path(folder), manifest.files)
-    with use_store(store, connection, create=True) as opened:
-        run = _Restore(opened, Path(folder), manifest, name or manifest.collection, on_progress)
+    with (
+        use_store(store, connection, create=True) as opened,
+        counted_progress(on_progress, progress=progress) as count,
+    ):
+        run = _Restore(opened, Path(folder), manifest, name or manifest.collection, count)
         physical = run.run()
         passages = opened.collection(physical).info().points
     return RestoreReport(
@@ -112,11 +118,11 @@ class _Restore:
         folder: Path,
         manifest: BackupManifest,
         name: str,
-        on_progress: _Progress | None,
+        on_progress: Callable[[int, int], None],
     ) -> None:
         self.name = name
         self._store, self._folder, self._manifest = store, folder, manifest
-        self._on_progress = on_progress or (lambda _done, _total: None)
+        self._on_progress = on_progress
         self._metadata: CollectionMetadata = manifest.collection_metadata()
         self._marked = replace(self._metadata, restoring=uuid.uuid4().hex)
 

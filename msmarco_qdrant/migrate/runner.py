@@ -35,6 +35,7 @@ from msmarco_qdrant.errors import (
     UsageError,
 )
 from msmarco_qdrant.migrate.ledger import Ledger
+from msmarco_qdrant.runtime.progress import counted_progress
 from msmarco_qdrant.stores import DEFAULT_CONNECTION, Connection, Store, use_store
 from msmarco_qdrant.stores.migration_locks import describe_holder, hold_lock, require_lock
 from msmarco_qdrant.stores.names import base_name
@@ -150,7 +151,7 @@ def lock_holder(store: Store, collection: str) -> LockHolder | None:
 
 
 @suggest_keywords
-def migrate_collection(
+def migrate_collection(  # noqa: PLR0913  # all but two have defaults
     store: Store | str | PathLike[str],
     collection: str,
     *,
@@ -158,7 +159,8 @@ def migrate_collection(
     to: str | None = None,
     dry_run: bool = False,
     on_step: Callable[[MigrationStep], None] = lambda _step: None,
-    on_progress: Callable[[int, int], None] = lambda _done, _total: None,
+    on_progress: Callable[[int, int], None] | None = None,
+    progress: bool = False,
     connection: Connection = DEFAULT_CONNECTION,
 ) -> Sequence[MigrationStep]:
     """Apply the pending migrations in order. Repeating it does nothing.
@@ -172,6 +174,7 @@ def migrate_collection(
         on_step: Called before each step with its cost at that time; in a dry run, the cost on the
             collection as it is now.
         on_progress: Called regularly with the passages done and their total.
+        progress: Show it on standard error: a bar in a terminal or a notebook, else lines.
         connection: The API key, port and time limits of a server, if `store` is a URL.
 
     Returns:
@@ -186,8 +189,11 @@ def migrate_collection(
         UsageError: If the folder's migrations cannot be loaded, `to` is not one of them, or for a
             physical name.
     """
-    with use_store(store, connection) as opened:
-        run = _MigrationRun(opened, collection, directory, to, on_progress)
+    with (
+        use_store(store, connection) as opened,
+        counted_progress(on_progress, progress=progress) as count,
+    ):
+        run = _MigrationRun(opened, collection, directory, to, count)
         if dry_run:
             steps = []
             for migration in run.pending():

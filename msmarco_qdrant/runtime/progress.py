@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from typing import Any, ParamSpec, TextIO
 
 _LINE_EVERY_S = 10.0
@@ -134,3 +134,21 @@ def with_display(
             on_progress(*args, **options)
 
     return call
+
+
+@contextmanager
+def counted_progress(
+    on_progress: Callable[[int, int], None] | None, *, progress: bool
+) -> Iterator[Callable[[int, int], None]]:
+    """Yield a callback for the passages done and their total, which may be unknown.
+
+    Args:
+        on_progress: The caller's own callback.
+        progress: Also show the progress.
+    """
+    with ExitStack() as stack:
+        if progress:
+            display = ProgressDisplay()
+            yield with_display(stack, display, display.show_of, on_progress)
+        else:
+            yield on_progress or (lambda _done, _total: None)
