@@ -252,7 +252,7 @@ class NullCollection:
         meta_filter: SearchFilter | None = None,  # noqa: ARG002
         exact: bool = True,  # noqa: ARG002
     ) -> list[Facet] | None:
-        """Return None, as there is no index."""
+        """Return None, as it has no indexes."""
         return None
 
     def query(self, queries: Sequence[PointQuery]) -> list[list[ScoredPoint]]:

@@ -110,7 +110,7 @@ def scroll_passages(
 ) -> Iterator[Passage]:
     """Read all passages, or those that match, one after the other.
 
-    They are read page by page while you iterate. One that is written or deleted meanwhile may be
+    They are read page by page while you iterate. One that is written or deleted then may be
     missing; every other is returned once. To stop and continue later, keep the last pid.
 
     Args:

@@ -25,7 +25,7 @@ def set_tenant_field(
 
     The field gets an index of kind tenant. Searches, counts, facets, scrolls and lookups then have
     to name a tenant, and find only its passages: those with that value, or a list with it. Clients
-    that are open already have to be opened again. A passage without the field is no tenant's.
+    that are open already have to be opened again. A passage without the field belongs to none.
     Backups, migrations and re-embeddings keep it.
 
     Args:

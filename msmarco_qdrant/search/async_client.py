@@ -538,7 +538,7 @@ class AsyncSearchClient:
     ) -> AsyncIterator[Passage]:
         """Read all passages, or those that match, one after the other.
 
-        They are read page by page while you iterate. One that is written or deleted meanwhile may
+        They are read page by page while you iterate. One that is written or deleted then may
         be missing; every other is returned once. To continue later, keep the last pid.
 
         Args:
