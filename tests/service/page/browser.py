@@ -17,6 +17,7 @@ import httpx
 import pytest
 
 from msmarco_qdrant.cli.quickstart import sample_passages
+from msmarco_qdrant.core.collection_types import PayloadIndex
 from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.core.search_types import SearchMode
 from msmarco_qdrant.service.http.app import create_app
@@ -46,12 +47,14 @@ class Site:
         tokens: Who may do what.
         rerank: Whether it says that it can rerank.
         loading: Whether it says that its model is being loaded.
+        fields: The fields that it says have a payload index.
     """
 
     url: str
     tokens: Tokens = field(default_factory=Tokens)
     rerank: bool = True
     loading: bool = False
+    fields: Mapping[str, PayloadIndex] = field(default_factory=dict)
 
     def post(self, passages: Sequence[Mapping[str, object]]) -> None:
         """Bring passages by HTTP, and wait until they can be found."""
@@ -85,7 +88,13 @@ class Site:
         encoder_info = real.store.metadata("msmarco").encoder
         modes: Sequence[SearchMode] = ("dense", "bm25", "hybrid")
         return About(
-            "msmarco", encoder_info.model, encoder_info.dimension, modes, self.rerank, points
+            "msmarco",
+            encoder_info.model,
+            encoder_info.dimension,
+            modes,
+            self.rerank,
+            points,
+            fields=self.fields,
         )
 
 
