@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Annotated, Any, Final, Literal, Self, TypeAlias
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -29,8 +30,19 @@ SOME_TEXT: Final[JsonDict] = {"pattern": r"^[^\x00]*[^\x00\s][^\x00]*$"}
 Integer: TypeAlias = Annotated[int, Field(ge=-_BIGGEST, lt=_BIGGEST)]
 """An integer that engines compare with: 64 bits with a sign."""
 
+
+def _check_pid(pid: str) -> str:
+    if not pid or "\0" in pid:
+        raise ValueError("a pid must be one or more characters without NUL")
+    return pid
+
+
 Pid: TypeAlias = (
-    Annotated[str, Field(max_length=MAX_PID_CHARS, json_schema_extra={"pattern": r"^[^\x00]+$"})]
+    Annotated[
+        str,
+        Field(max_length=MAX_PID_CHARS, json_schema_extra={"pattern": r"^[^\x00]+$"}),
+        AfterValidator(_check_pid),
+    ]
     | Integer
 )
 """A pid; an integer means its decimal form."""

@@ -375,6 +375,7 @@ def test_no_parameter_is_left_out() -> None:
         ("/search", {"exact": 1}, "exact", "must be a valid boolean, got 1"),
         ("/search", {"rerank_depth": 5, "limit": 6}, "body", "rerank_depth must be limit (6) or"),
         ("/rank", {"pids": "1"}, "pids", "must be a valid list"),
+        ("/rank", {"pids": [""]}, "pids.0", "must be a string of 1 to 1,024 characters, or an"),
         ("/rank", {"pids": [True]}, "pids.0", "must be a string of 1 to 1,024 characters, or an"),
         ("/rank", {"limit": 1}, "limit", "unknown field: must be one of query, pids, mode, fusion"),
         ("/similar", {"vector": []}, "vector", "must have at least 1 item"),

@@ -18,7 +18,7 @@ export class Keys {
     document.addEventListener("focusin", (event) => this.#rove(event.target.closest(".hit")));
   }
 
-  /** Make the first result the one that Tab reaches. */
+  /** Make the first result the one that Tab reaches, with its button. */
   reset() {
     this.#rove(this.#rankings[0].items[0] ?? this.#rankings[1].items[0] ?? null);
   }
@@ -63,7 +63,9 @@ export class Keys {
   #rove(item) {
     if (!item) return;
     for (const one of this.#rankings.flatMap((ranking) => ranking.items)) {
-      one.tabIndex = one === item ? 0 : -1;
+      const reached = one === item ? 0 : -1;
+      one.tabIndex = reached;
+      for (const button of one.querySelectorAll(".alike")) button.tabIndex = reached;
     }
   }
 }

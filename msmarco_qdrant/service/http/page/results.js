@@ -101,7 +101,8 @@ function factsOf(hit, onLike) {
     ...fields.slice(0, FIELDS).map(([name, value]) => fact(brief(name, 40), brief(value))),
   );
   if (fields.length > FIELDS) list.append(fact("…", `${fields.length - FIELDS} more`));
-  const like = element("button", { class: "plain more", type: "button" }, "More like this");
+  const like = element("button", { class: "plain more alike", type: "button" }, "More like this");
+  like.tabIndex = -1; // of the result that the keyboard has reached, `Keys` makes it 0
   like.addEventListener("click", () => onLike(hit.pid));
   return element("div", { class: "below" }, list, like);
 }
