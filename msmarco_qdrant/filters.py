@@ -268,7 +268,7 @@ def _check_filter(given: typing.Any, depth: int) -> None:
 def split_words(text: str) -> Sequence[str]:
     """Split a text at spaces and punctuation, for conditions on one word each.
 
-    The engines split further, if need be: they know the letters of more scripts than Python does.
+    The engines may split them further, as they have the letters of more scripts than Python has.
     """
     apart = (c if c.isalnum() or _is_inner(c) else " " for c in text)
     return [word for word in "".join(apart).split() if any(map(str.isalnum, word))]
@@ -388,7 +388,7 @@ def _several(name: str, given: typing.Any) -> Sequence[typing.Any]:
 
 
 def _is_inner(character: str) -> bool:
-    """True for a character beside ASCII that may belong to a word of some script."""
+    """True for a character outside of ASCII that may belong to a word of some script."""
     return character > "\x7f" and unicodedata.category(character)[0] not in "PZC"
 
 

@@ -230,7 +230,7 @@ class _Parser:
         return [text] if is_quoted else self._parse_values(field, text)
 
     def _plain_value(self) -> tuple[str, bool]:
-        """Return a value, and True if it stands in quotation marks."""
+        """Return a value, and True if it is in quotation marks."""
         token = self._next
         if token.kind not in ("word", "text"):
             self._fail("a value")
