@@ -343,6 +343,18 @@ _DRAWN_FILTERS = st.lists(_FILTERS, min_size=FILTERS, max_size=FILTERS)
 _CHECKS = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large]
 
 
+def test_the_deepest_filter(collections: Mapping[str, Collection]) -> None:
+    """A server's protocol bounds the depth of messages: nine objects inside of three others."""
+    meta: Any = {"a": 1}
+    wanted: Any = {"a": Either([1, 2])}
+    for _ in range(8):
+        meta, wanted = {"a": [meta]}, {"a": wanted}
+    chosen = All([Not(Not(wanted))])
+    check_filter(chosen)
+    remembered(Path((("a", ""),)))
+    agree(collections, [meta, *[{}] * (PASSAGES - 1)], [chosen])
+
+
 @given(metas=_DRAWN_METAS, drawn=_DRAWN_FILTERS)
 @settings(deadline=None, max_examples=3, suppress_health_check=_CHECKS)
 def test_s5_s6_engines_and_plain_python_agree(

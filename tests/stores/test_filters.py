@@ -13,9 +13,19 @@ from qdrant_client.conversions.conversion import GrpcToRest, RestToGrpc
 
 from msmarco_qdrant.core.collection_types import PayloadIndex
 from msmarco_qdrant.errors import UnsupportedError, UsageError
-from msmarco_qdrant.filters import Exists, MetaFilter, Not, Range
+from msmarco_qdrant.filters import (
+    All,
+    Exists,
+    GeoRadius,
+    MetaFilter,
+    Not,
+    Range,
+    SearchFilter,
+    Text,
+)
+from msmarco_qdrant.filters import Any as Either
 from msmarco_qdrant.stores.edge.filters import edge_filter
-from msmarco_qdrant.stores.filter_indexes import index_advice
+from msmarco_qdrant.stores.filter_indexes import first_unindexed, index_advice, unindexed_step
 from msmarco_qdrant.stores.filters import canonical_key, index_kind, meta_key, to_qdrant
 
 KEY = "meta.x"
@@ -86,6 +96,88 @@ def test_all_fields_hold() -> None:
     assert models.Filter() == to_qdrant({})
 
 
+_X1, _X2 = ({"key": "meta.x", "match": {"value": number}} for number in (1, 2))
+
+
+def _dumped(given: SearchFilter) -> dict[str, Any]:
+    return to_qdrant(given).model_dump(exclude_none=True)
+
+
+def _match(key: str, **match: Any) -> dict[str, Any]:
+    return {"key": key, "match": match}
+
+
+def _nested(key: str, *must: dict[str, Any]) -> dict[str, Any]:
+    return {"nested": {"key": key, "filter": {"must": [*must]}}}
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (Either([{"x": 1}, {"x": 2}]), {"should": [{"must": [_X1]}, {"must": [_X2]}]}),
+        (All([{"x": 1}, {"x": 2}]), {"must": [{"must": [_X1]}, {"must": [_X2]}]}),
+        (Not({"x": 1}), {"must_not": [{"must": [_X1]}]}),
+        ({"x": Either([1, Not(2)])}, {"must": [{"should": [_X1, {"must_not": [_X2]}]}]}),
+        ({"x": All([1, Not(2)])}, {"must": [{"must": [_X1, {"must_not": [_X2]}]}]}),
+        ({"x": Not(Either([1, 2]))}, {"must_not": [{"should": [_X1, _X2]}]}),
+        ({"x": Text("sea")}, {"must": [_match("meta.x", text="sea")]}),
+        (
+            {"x": Text("sea-music")},
+            {"must": [{"must": [_match("meta.x", text="sea"), _match("meta.x", text="music")]}]},
+        ),
+        (
+            {"a": {"b": 1}},
+            {
+                "must": [
+                    {
+                        "should": [
+                            _nested("meta.a[]", _match("b", value=1)),
+                            {"must": [_match("meta.a.b", value=1)]},
+                        ]
+                    }
+                ]
+            },
+        ),
+        (
+            {'"a[]"[].c': {"b": 1}},
+            {
+                "must": [
+                    {
+                        "should": [
+                            _nested('meta."a[]"[].c[]', _match("b", value=1)),
+                            _nested('meta."a[]"[]', _match("c.b", value=1)),
+                        ]
+                    }
+                ]
+            },
+        ),
+    ],
+)
+def test_combinations_in_qdrants_words(given: SearchFilter, expected: dict[str, Any]) -> None:
+    """An object is that of a list, or the only one; each word is a condition."""
+    assert expected == _dumped(given)
+
+
+@pytest.mark.parametrize(
+    ("given", "kind"),
+    [
+        ({"x": Text("sea music")}, "text"),
+        ({"x": GeoRadius(lat=1, lon=2, radius_m=3)}, "geo"),
+        ({"x": "en"}, "tenant"),
+        ({"x": Either(["en", Not(["de"])])}, "keyword"),
+    ],
+)
+def test_kinds_that_serve_words_and_places(given: SearchFilter, kind: PayloadIndex) -> None:
+    """Without an index, the advice names the field; in strict mode, the command that adds it."""
+    chosen = to_qdrant(given)
+    assert [] == index_advice(chosen, {KEY: kind})
+    assert index_advice(chosen, {KEY: "integer"})
+    assert first_unindexed(chosen, {KEY: kind}) is None
+    key, kinds = first_unindexed(chosen, {}) or ("", ())
+    wanted = "keyword" if kind == "tenant" else kind
+    assert f"index add x={wanted} " in unindexed_step("sea", key, kinds, None)
+
+
 def test_qdrants_own_is_taken_as_it_is() -> None:
     """The very same object."""
     own = models.Filter(must=value(1))
@@ -98,6 +190,8 @@ def test_qdrants_own_is_taken_as_it_is() -> None:
         {"x": ["1", 1, True, 1.5], "y": Not([1, 2])},
         {"x": Range(gt=1, lte=2), "y": Not(Range(gte=NEW_YEAR))},
         {"x": Exists(), "y": Not(Exists())},
+        {"x": Text("sea music"), "y": GeoRadius(lat=1, lon=2, radius_m=3)},
+        {"a.b": {"c.d": 1, "e": Not({"f": Exists()})}, "g": Either([1, All([2, Not(3)])])},
     ],
 )
 def test_grpc_carries_them(given: MetaFilter) -> None:
