@@ -229,6 +229,7 @@ class RankOptions(TypedDict, total=False):
 
     mode: SearchMode
     fusion: Fusion | FusionMethod
+    tenant: str | None
     rerank: bool
 
 
@@ -252,16 +253,23 @@ class Searcher(Protocol):
     ) -> Hits:
         """Return the hits most similar to examples."""
 
-    async def get(self, pids: Iterable[str]) -> Mapping[str, Passage]:
+    async def get(self, pids: Iterable[str], *, tenant: str | None = None) -> Mapping[str, Passage]:
         """Return passages by pid."""
 
-    async def count(self, *, meta_filter: SearchFilter | None = None, exact: bool = True) -> int:
+    async def count(
+        self,
+        *,
+        meta_filter: SearchFilter | None = None,
+        tenant: str | None = None,
+        exact: bool = True,
+    ) -> int:
         """Return the number of passages."""
 
     def scroll(
         self,
         *,
         meta_filter: SearchFilter | None = None,
+        tenant: str | None = None,
         order_by: str | None = None,
         after: str | None = None,
     ) -> AsyncIterator[Passage]:
@@ -273,6 +281,7 @@ class Searcher(Protocol):
         *,
         limit: int = 10,
         meta_filter: SearchFilter | None = None,
+        tenant: str | None = None,
         exact: bool = True,
     ) -> Sequence[Facet]:
         """Return the values of a field, each with its number of passages."""

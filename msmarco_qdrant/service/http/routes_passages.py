@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Annotated
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 from pydantic_core import to_json
 
@@ -35,11 +36,16 @@ class PassageRoutes:
         self._queries = queries
         self._answer_bytes = dependencies.limits.answer_bytes
 
-    async def get_passage(self, request: Request, pid: str) -> Response:
+    async def get_passage(
+        self,
+        request: Request,
+        pid: str,
+        tenant: Annotated[str | None, Query(min_length=1, max_length=256)] = None,
+    ) -> Response:
         """Return a passage."""
         check_utf8(request)
         wanted = parse_pid(pid)
-        found, _ = await self._queries.run(lambda client: client.get([wanted]))
+        found, _ = await self._queries.run(lambda client: client.get([wanted], tenant=tenant))
         passage = found.get(wanted)
         if passage is None:
             detail = "No passage has that pid: batches that wait may write it, see /status."
@@ -51,7 +57,9 @@ class PassageRoutes:
         """Return the number of passages, or of those that a filter matches."""
         given = parse_request(CountIn, await self._queries.read(request))
         count, notes = await self._queries.run(
-            lambda client: client.count(meta_filter=given.meta_filter, exact=given.exact)
+            lambda client: client.count(
+                meta_filter=given.meta_filter, tenant=given.tenant, exact=given.exact
+            )
         )
         return with_warnings({"count": count}, notes)
 
@@ -63,7 +71,10 @@ class PassageRoutes:
         async def read(client: Searcher) -> list[Passage]:
             found: list[Passage] = []
             async for passage in client.scroll(
-                meta_filter=given.meta_filter, order_by=given.order_by, after=after
+                meta_filter=given.meta_filter,
+                tenant=given.tenant,
+                order_by=given.order_by,
+                after=after,
             ):
                 found.append(passage)
                 if len(found) > given.limit:
@@ -82,7 +93,11 @@ class PassageRoutes:
         given = parse_request(FacetsIn, await self._queries.read(request))
         facets, notes = await self._queries.run(
             lambda client: client.facets(
-                given.field, limit=given.limit, meta_filter=given.meta_filter, exact=given.exact
+                given.field,
+                limit=given.limit,
+                meta_filter=given.meta_filter,
+                tenant=given.tenant,
+                exact=given.exact,
             )
         )
         return with_warnings({"facets": facets}, notes)

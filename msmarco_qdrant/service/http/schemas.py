@@ -47,6 +47,17 @@ Pid: TypeAlias = (
 )
 """A pid; an integer means its decimal form."""
 
+Tenant: TypeAlias = Annotated[str, Field(min_length=1, max_length=256)]
+
+
+def tenant_field() -> Any:
+    """Return the description of the field `tenant`."""
+    return Field(
+        default=None,
+        description="Only this tenant's passages, for a collection with a tenant field.",
+    )
+
+
 # ---- requests ------------------------------------------------------------------------------
 
 

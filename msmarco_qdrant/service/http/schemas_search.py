@@ -11,7 +11,7 @@ from pydantic.config import JsonDict
 from msmarco_qdrant.core.search_types import Fusion, FusionMethod, SearchMode
 from msmarco_qdrant.filters import SearchFilter
 from msmarco_qdrant.search.options import CONVEX, RERANK_DEPTH, RerankDepth, SearchOptions
-from msmarco_qdrant.service.http.schemas import SOME_TEXT, Pid, RequestModel
+from msmarco_qdrant.service.http.schemas import SOME_TEXT, Pid, RequestModel, Tenant, tenant_field
 from msmarco_qdrant.service.http.schemas_filter import (
     MAX_FIELD_CHARS,
     FilterIn,
@@ -88,6 +88,7 @@ class SearchIn(RequestModel):
         default=False, description="Scores of the cross-encoder as 0 to 1."
     )
     filter: FilterIn = filter_field()
+    tenant: Tenant | None = tenant_field()
     group_by: GroupField | None = Field(
         default=None, description="A field of `meta`: the best passage for each of its values."
     )
@@ -165,19 +166,22 @@ class RankIn(RequestModel):
     fusion: FusionForm | None = Field(
         default=None, description='How "hybrid" combines both rankings.'
     )
+    tenant: Tenant | None = tenant_field()
     rerank: bool = Field(default=False, description="Score all of them with the cross-encoder.")
 
     @property
     def options(self) -> RankOptions:
         """The options of the client, without defaults."""
-        fusion = {} if self.fusion is None else {"fusion": self.fusion}
-        return cast("RankOptions", {"mode": self.mode, "rerank": self.rerank, **fusion})
+        names = ("mode", "fusion", "tenant", "rerank")
+        given = {name: value for name in names if (value := getattr(self, name)) is not None}
+        return cast("RankOptions", given)
 
 
 class CountIn(RequestModel):
     """A count of passages."""
 
     filter: FilterIn = filter_field()
+    tenant: Tenant | None = tenant_field()
     exact: bool = Field(default=True, description="False for a fast estimate.")
 
     @property
@@ -191,6 +195,7 @@ class ScrollIn(RequestModel):
 
     limit: int = Field(default=100, ge=1, le=MAX_LIMIT, description="Most passages.")
     filter: FilterIn = filter_field()
+    tenant: Tenant | None = tenant_field()
     order_by: GroupField | None = Field(
         default=None,
         description="A field of numbers or moments with a payload index, or `-field` for the "
@@ -210,6 +215,7 @@ class FacetsIn(RequestModel):
     field: GroupField = Field(description="A field of `meta`.")
     limit: int = Field(default=10, ge=1, le=MAX_LIMIT, description="Most values.")
     filter: FilterIn = filter_field()
+    tenant: Tenant | None = tenant_field()
     exact: bool = Field(default=True, description="False for a fast estimate.")
 
     @property

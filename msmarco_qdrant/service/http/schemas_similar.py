@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from msmarco_qdrant.core.example import Example
 from msmarco_qdrant.search.options import SimilarOptions
-from msmarco_qdrant.service.http.schemas import SOME_TEXT, Pid, RequestModel
+from msmarco_qdrant.service.http.schemas import SOME_TEXT, Pid, RequestModel, Tenant, tenant_field
 from msmarco_qdrant.service.http.schemas_filter import FilterIn, filter_field, to_meta_filter
 from msmarco_qdrant.service.http.schemas_search import (
     MAX_CURSOR_CHARS,
@@ -63,6 +63,7 @@ class SimilarIn(RequestModel):
         default=None, description="Leave out hits with a lower score."
     )
     filter: FilterIn = filter_field()
+    tenant: Tenant | None = tenant_field()
     group_by: GroupField | None = Field(
         default=None, description="A field of `meta`: the best passage for each of its values."
     )

@@ -114,23 +114,30 @@ class NoSearcher:
         """Refuse."""
         raise NotImplementedError(positive, negative, options)
 
-    async def get(self, pids: Iterable[str]) -> Mapping[str, Passage]:
+    async def get(self, pids: Iterable[str], *, tenant: str | None = None) -> Mapping[str, Passage]:
         """Refuse."""
-        raise NotImplementedError(pids)
+        raise NotImplementedError(pids, tenant)
 
-    async def count(self, *, meta_filter: SearchFilter | None = None, exact: bool = True) -> int:
+    async def count(
+        self,
+        *,
+        meta_filter: SearchFilter | None = None,
+        tenant: str | None = None,
+        exact: bool = True,
+    ) -> int:
         """Refuse."""
-        raise NotImplementedError(meta_filter, exact)
+        raise NotImplementedError(meta_filter, tenant, exact)
 
     def scroll(
         self,
         *,
         meta_filter: SearchFilter | None = None,
+        tenant: str | None = None,
         order_by: str | None = None,
         after: str | None = None,
     ) -> AsyncIterator[Passage]:
         """Refuse."""
-        raise NotImplementedError(meta_filter, order_by, after)
+        raise NotImplementedError(meta_filter, tenant, order_by, after)
 
     async def facets(
         self,
@@ -138,10 +145,11 @@ class NoSearcher:
         *,
         limit: int = 10,
         meta_filter: SearchFilter | None = None,
+        tenant: str | None = None,
         exact: bool = True,
     ) -> Sequence[Facet]:
         """Refuse."""
-        raise NotImplementedError(field, limit, meta_filter, exact)
+        raise NotImplementedError(field, limit, meta_filter, tenant, exact)
 
 
 @dataclass

@@ -17,6 +17,7 @@ from msmarco_qdrant import AsyncSearchClient, Example, Fusion, Passage, SearchCl
 from msmarco_qdrant.filters import All, GeoRadius, Not, Range, Text
 from msmarco_qdrant.filters import Any as Either
 from msmarco_qdrant.ingest.api import ingest_passages
+from msmarco_qdrant.migrate.tenants import set_tenant_field
 from msmarco_qdrant.search.options import SimilarOptions
 from msmarco_qdrant.service.http.app import create_app
 from msmarco_qdrant.service.http.dependencies import AppDependencies
@@ -71,10 +72,12 @@ class Ways:
 
 
 @asynccontextmanager
-async def _ways(place: Path) -> AsyncIterator[Ways]:
+async def _ways(place: Path, tenant_field: str | None = None) -> AsyncIterator[Ways]:
     encoder, reranker = HashingEncoder(), WordOverlapReranker()
     with closing(open_store(place, create=True)) as store:
         ingest_passages(_passages(), store, encoder=encoder, payload_indexes={"year": "integer"})
+        if tenant_field is not None:
+            set_tenant_field(store, "msmarco", tenant_field)
         blocking = SearchClient(store, "msmarco", encoder, reranker=reranker)
         async with await AsyncSearchClient.open(
             store, encoder=encoder, reranker=reranker
@@ -148,6 +151,7 @@ SEARCHES: Mapping[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
             },
         ),
     ],
+    "tenant": [],  # see test_tenants
     "group_by": [({"group_by": "lang"}, {"group_by": "lang"})],
     "exact": [({"exact": True}, {"exact": True})],
     "ef": [({"ef": 16}, {"ef": 16})],
@@ -158,10 +162,11 @@ SEARCHES: Mapping[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
 RANKINGS: Mapping[str, list[dict[str, Any]]] = {
     "mode": [{"mode": mode} for mode in ("dense", "bm25", "hybrid")],
     "fusion": [{"mode": "hybrid", "fusion": "rrf"}],
+    "tenant": [],  # see test_tenants
     "rerank": [{"rerank": True}],
 }
 SIMILAR = {
-    *("limit", "offset", "cursor", "score_threshold", "meta_filter", "group_by"),
+    *("limit", "offset", "cursor", "score_threshold", "meta_filter", "tenant", "group_by"),
     *("exact", "ef", "oversampling", "rescore"),
 }
 # Each argument of `similar`, with its form over HTTP: the examples, then the options of a search.
@@ -249,6 +254,37 @@ def test_similar_passages(tmp_path: Path) -> None:
                 assert expected
             answer = await ways.http.post("/similar", json={"pid": "none"})
             assert (404, "no-such-passage") == problem_of(answer)
+
+    asyncio.run(main())
+
+
+def test_tenants(tmp_path: Path) -> None:
+    """Every request names its tenant, and answers with that tenant's passages alone."""
+
+    async def main() -> None:
+        async with _ways(tmp_path, "lang") as ways:
+            query, tenant = _QUERIES[0], {"tenant": "de"}
+            own = {passage.pid for passage in _passages() if passage.meta["lang"] == "de"}
+            hits = ways.blocking.search(query, limit=40, tenant="de").to_dicts()
+            assert own == {hit["pid"] for hit in hits}
+            requests: list[tuple[str, dict[str, Any], Any]] = [
+                ("/search", {"query": query, "limit": 40}, {"hits": hits}),
+                ("/rank", {"query": query, "pids": ["0", "1"]}, None),
+                ("/similar", {"pid": "1", "limit": 40}, None),
+                ("/count", {}, {"count": len(own)}),
+                ("/scroll", {}, None),
+                ("/facets", {"field": "lang"}, {"facets": [{"value": "de", "count": len(own)}]}),
+            ]
+            for path, body, expected in requests:
+                answer = await ways.posted(path, {**body, **tenant})
+                assert expected is None or expected == answer
+                rows = answer.get("hits", answer.get("passages", []))
+                assert {row["pid"] for row in rows} <= own, path
+                refused = await ways.http.post(path, json=body)
+                assert (422, "invalid") == problem_of(refused), path
+            assert 200 == (await ways.http.get("/passages/1?tenant=de")).status_code
+            assert 404 == (await ways.http.get("/passages/0?tenant=de")).status_code
+            assert 422 == (await ways.http.get("/passages/1")).status_code
 
     asyncio.run(main())
 
