@@ -301,7 +301,7 @@ REFUSED: dict[str, Refused] = {
         f"7\t{RIVER}\tRiver\n".encode(), "TSV with 3 columns and no header that names them"
     ),
     "two and three columns": Refused(PLAIN + b"9\tx\ty\n", "TSV with 3 columns"),
-    "qrels": Refused(b"1\t0\t7\t1\n", "TSV with 4 columns"),
+    "qrels": Refused(b"1\t0\t7\t1\n", "holds judgments, not passages"),
     "unknown header": Refused(
         b"PassageID\tPassage Text\n" + PLAIN, "a header of unknown names: PassageID, Passage Text"
     ),
