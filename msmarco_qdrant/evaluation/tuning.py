@@ -187,8 +187,8 @@ class _Trial:
             for qid, grades in judged.items()
         }
         self._current = client.metadata.search_defaults.fusion or CONVEX
-        others = [fusion for fusion in FUSIONS if not _is_same(fusion, self._current)]
-        self._fusions = (*others, self._current)
+        tried = [self._current if _is_same(one, self._current) else one for one in FUSIONS]
+        self._fusions = tuple(dict.fromkeys((*tried, self._current)))
         self._efs = _usable_efs(client)
         self._runs: dict[Fusion, dict[str, Ranking]] = {fusion: {} for fusion in self._fusions}
         self._recalls: dict[int, list[float]] = {ef: [] for ef in self._efs}

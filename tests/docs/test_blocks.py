@@ -20,6 +20,7 @@ NOT_RUN = {
     "export MSMARCO_QDRANT_STORE=https": "Qdrant Cloud",
     "msmarco-qdrant ingest products.jsonl --model intfloat": "the model hub",
     "msmarco-qdrant evaluate --queries queries.dl19.tsv": "MS MARCO's data, benchmarks/quality.py",
+    "msmarco-qdrant evaluate --queries queries.dev.tsv": "the same, benchmarks/tune.py",
     "msmarco-qdrant evaluate --store build/demo": "the store of `make demo`",
     "msmarco-qdrant check msmarco": "a damaged collection, tests/collection/test_check.py",
     "uvicorn fastapi_app:app": "tests/docs/test_fastapi.py reads it",

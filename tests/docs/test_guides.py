@@ -66,6 +66,7 @@ def films(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "async.md",
         "models.md",
         "modes.md",
+        "evaluate.md",
         "model-change.md",
     ],
 )
