@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import re
 import shutil
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from textwrap import indent
 
 import pytest
 
@@ -150,9 +152,12 @@ def test_model_change_commands_print_the_shown_output(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_python_blocks_are_typed(tmp_path: Path) -> None:
-    """Every block passes mypy with the project's strict settings."""
+    """Every block, and the notebook, passes mypy with the project's strict settings."""
     texts = [README, *(path.read_text() for path in sorted((ROOT / "docs").glob("*.md")))]
     found = [block for text in texts for block in blocks(text, "python")]
+    notebook = json.loads((ROOT / "examples" / "notebook.ipynb").read_text())
+    cells = ["".join(one["source"]) for one in notebook["cells"] if one["cell_type"] == "code"]
+    found.append(f"async def cells() -> None:\n{indent(chr(10).join(cells), '    ')}\n")
     files = [tmp_path / f"block_{number}.py" for number, _ in enumerate(found)]
     for file, block in zip(files, found, strict=True):
         file.write_text(block)

@@ -55,6 +55,8 @@ def test_the_site_is_built_strictly(tmp_path: Path) -> None:
     assert (0, "") == (done.returncode, done.stdout + done.stderr)
     expected = {
         "index.html": "Search passages by meaning",
+        "fastapi.html": "A search service in one process",
+        "notebook.html": "Curiosity drives on Mars and drills into its rocks.</td>",
         "reference/command-line.html": "msmarco-qdrant migrate reembed [OPTIONS]",
         "reference/http.html": "POST /search",
         "reference/python/search.html": "msmarco_qdrant.SearchClient.search_many",
