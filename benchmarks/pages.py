@@ -138,7 +138,8 @@ def walk(client: SearchClient, query: str, options: dict[str, Any]) -> Iterator[
     """Ranks and pids of the hits of pages, from cursor to cursor."""
     cursor: str | None = None
     for _ in range(DEPTH // SIZE):
-        page = client.search(query, limit=SIZE, cursor=cursor, **options)
+        place: dict[str, Any] = {"offset": 0} if cursor is None else {"cursor": cursor}
+        page = client.search(query, limit=SIZE, **place, **options)
         yield from shown(page)
         if (cursor := page.cursor) is None:
             return
@@ -187,7 +188,12 @@ def timed(
                 limit=SIZE,
                 query=qdrant_edge.Query.Nearest(vector, using=name),
                 with_payload=["pid", "text", "meta"],
-                params=qdrant_edge.SearchParams(hnsw_ef=128),
+                params=qdrant_edge.SearchParams(
+                    hnsw_ef=128,
+                    quantization=qdrant_edge.QuantizationSearchParams(
+                        rescore=True, oversampling=2.0
+                    ),
+                ),
                 **options,
             )
         )

@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     "--offset",
     type=click.IntRange(0, 9_999),
     metavar="N",
-    help="Skip the N best hits. Prints the cursor of the next page.",
+    help="Skip the N best hits, 0 for the first of several pages. Prints the next page's cursor.",
 )
 @click.option(
     "--cursor",
@@ -153,7 +153,7 @@ def search(  # noqa: PLR0913  # one for each option
 
     options: SearchOptions = {
         "limit": limit or (10 if query is not None else rerank_depth or 1),
-        "offset": offset or 0,
+        "offset": offset,
         "cursor": cursor,
         "mode": mode,
         "fusion": chosen_fusion(fusion, dense_weight),

@@ -167,7 +167,7 @@ class AsyncSearchClient:
         query: str,
         *,
         limit: int = 10,
-        offset: int = 0,
+        offset: int | None = None,
         cursor: str | None = None,
         mode: SearchMode = "dense",
         fusion: Fusion | FusionMethod | None = None,
@@ -187,7 +187,8 @@ class AsyncSearchClient:
         Args:
             query: Keywords, a sentence or a question.
             limit: Maximum number of hits, 1 to 10,000.
-            offset: Number of best hits to skip; offset and limit together are at most 10,000.
+            offset: Number of best hits to skip, 0 for the first of several pages; offset and limit
+                together are at most 10,000.
             cursor: `cursor` of the hits of the page before, for the next page of the same search.
             mode: "dense" compares vectors, "bm25" words; "hybrid" fuses both rankings.
             fusion: How "hybrid" fuses them: "convex", "rrf", "dbsf", or a `Fusion` with weights.
@@ -241,7 +242,7 @@ class AsyncSearchClient:
         queries: Sequence[str],
         *,
         limit: int = 10,
-        offset: int = 0,
+        offset: int | None = None,
         cursor: str | None = None,
         mode: SearchMode = "dense",
         fusion: Fusion | FusionMethod | None = None,
@@ -293,7 +294,7 @@ class AsyncSearchClient:
         positive: Sequence[str | Example] = (),
         negative: Sequence[str | Example] = (),
         limit: int = 10,
-        offset: int = 0,
+        offset: int | None = None,
         cursor: str | None = None,
         score_threshold: float | None = None,
         meta_filter: SearchFilter | None = None,
@@ -314,7 +315,7 @@ class AsyncSearchClient:
                 vectors.
             negative: Examples that hits are to differ from, in the same form.
             limit: Maximum number of hits, 1 to 10,000.
-            offset: Number of best hits to skip.
+            offset: Number of best hits to skip, 0 for the first of several pages.
             cursor: `Hits.cursor` of a page of the same call: return the page after it.
             score_threshold: Omit hits with a lower score.
             meta_filter: Conditions on `meta` fields, as in `search`.

@@ -24,6 +24,7 @@ from msmarco_qdrant.filters import SearchFilter, check_filter
 from msmarco_qdrant.search.cursor import Cursor, parse_cursor
 
 MAX_LIMIT = 10_000
+PAGES = 100  # hits of quantized vectors whose pages fit together
 CONVEX = Fusion()
 RERANK_DEPTH = 100
 """Hits to rerank with "auto", if the collection keeps no number."""
@@ -36,8 +37,9 @@ class SearchOptions(TypedDict, total=False):
 
     Attributes:
         limit: Maximum number of hits, 1 to 10,000; 10 by default.
-        offset: Number of best hits to skip, for a later page; offset and limit together are at
-            most 10,000.
+        offset: Number of best hits to skip, 0 for the first of several pages; offset and limit
+            together are at most 10,000. With an offset, the first 100 hits of quantized vectors
+            are from as many candidates as those of limit 100.
         cursor: `Hits.cursor` of a page: return the page after it. Repeat the query and the options
             of that search; only `limit` may differ.
         mode: "dense" (the default) compares vectors, "bm25" words; "hybrid" fuses both rankings.
@@ -67,7 +69,7 @@ class SearchOptions(TypedDict, total=False):
     """
 
     limit: int
-    offset: int
+    offset: int | None
     cursor: str | None
     mode: SearchMode
     fusion: Fusion | FusionMethod | None
@@ -87,7 +89,7 @@ class SimilarOptions(TypedDict, total=False):
     """Keyword arguments of `similar`, besides its examples; see `SearchOptions`."""
 
     limit: int
-    offset: int
+    offset: int | None
     cursor: str | None
     score_threshold: float | None
     meta_filter: SearchFilter | None
@@ -108,7 +110,7 @@ class SearchRequest:
     """
 
     limit: int = 10
-    offset: int = 0
+    offset: int | None = None
     cursor: str | None = None
     mode: SearchMode = "dense"
     fusion: Fusion = CONVEX
@@ -151,7 +153,12 @@ class SearchRequest:
     @property
     def start(self) -> int:
         """The number of hits before the page."""
-        return self.offset if self.cursor is None else parse_cursor(self.cursor).position
+        return (self.offset or 0) if self.cursor is None else parse_cursor(self.cursor).position
+
+    @property
+    def is_page(self) -> bool:
+        """True if it is one of several pages."""
+        return self.offset is not None or self.cursor is not None
 
     @property
     def end(self) -> int:
@@ -194,18 +201,27 @@ class SearchRequest:
             ef=breadth(self.ef, limit),
             exact=self.exact,
             rescore=self.rescore,
-            oversampling=self.oversampling,
+            oversampling=self._oversampling(limit),
         )
 
+    def _oversampling(self, limit: int) -> float:
+        """Return the oversampling for so many passages; all pages to 100 score as many again."""
+        if not self.is_page or self.mode != "dense" or self.rerank_depth is not None:
+            return self.oversampling
+        most = PAGES + 1  # one more hit is retrieved, to notice ties
+        if limit >= most:
+            return self.oversampling
+        return (int(self.oversampling * most) + 0.5) / limit  # engines round the product down
+
     def _check_page(self) -> None:
-        is_offset = _is_integer(self.offset) and 0 <= self.offset < MAX_LIMIT
-        _require(is_offset, f"offset must be 0 to {MAX_LIMIT - 1:,}", self.offset)
-        if self.offset and self.cursor is not None:
+        offset = 0 if self.offset is None else self.offset
+        is_offset = _is_integer(offset) and 0 <= offset < MAX_LIMIT
+        _require(is_offset, f"offset must be 0 to {MAX_LIMIT - 1:,}", offset)
+        if self.offset is not None and self.cursor is not None:
             raise UsageError("pass either offset or cursor, not both")
-        if self.offset + self.limit > MAX_LIMIT:
+        if offset + self.limit > MAX_LIMIT:
             raise UsageError(
-                f"offset + limit must be at most {MAX_LIMIT:,}, got {self.offset:,} + "
-                f"{self.limit:,}"
+                f"offset + limit must be at most {MAX_LIMIT:,}, got {offset:,} + {self.limit:,}"
             )
         self._check_depth()
         if self.start >= MAX_LIMIT:
@@ -218,9 +234,9 @@ class SearchRequest:
         if isinstance(self.rerank_depth, str):
             _require(False, 'rerank_depth must be a number, "auto" or None', self.rerank_depth)
         _check_count("rerank_depth", self.rerank_depth)
-        if self.cursor is None and self.rerank_depth < self.offset + self.limit:
-            least = f"offset + limit ({self.offset} + {self.limit})"
-            if not self.offset:
+        if self.cursor is None and self.rerank_depth < offset + self.limit:
+            least = f"offset + limit ({offset} + {self.limit})"
+            if not offset:
                 least = f"limit ({self.limit})"
             rule = f"rerank_depth must be {least} or more, to score every hit"
             raise UsageError(f"{rule}, got {self.rerank_depth!r}")

@@ -20,7 +20,7 @@ from msmarco_qdrant.core.search_types import (
     SearchEffort,
     SearchMode,
 )
-from msmarco_qdrant.search.options import SearchRequest
+from msmarco_qdrant.search.options import PAGES, SearchRequest
 from msmarco_qdrant.search.ranking import fuse
 from msmarco_qdrant.search.step import Query, Retrieve, Steps
 from msmarco_qdrant.search.ties import (
@@ -121,7 +121,10 @@ class Retriever:
         """Return rankings with all points that have the score of the limit, and their pids."""
         found = [[*points] for points in rankings]
         tied = list(range(len(vectors)))
-        for wider in wider_limits(limit, request.max_limit):
+        limits = [*wider_limits(limit, request.max_limit)]
+        if request.is_page and limit < PAGES < request.max_limit:
+            limits.insert(0, PAGES + 1)  # with the same candidates as the other pages
+        for wider in limits:
             if tied:
                 asked = [vectors[index] for index in tied]
                 ranked = yield from self.rank_all(asked, request, wider, ("pid",))

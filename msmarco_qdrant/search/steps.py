@@ -308,7 +308,7 @@ def _group_limits(request: SearchRequest) -> Iterator[int]:
     limit, most = request.end * _PASSAGES_PER_GROUP, request.max_limit
     spare = 0 if request.mode == "hybrid" else 1  # one more is retrieved, to notice ties
     whole = request.fusion.depth if request.mode == "hybrid" else max(request.ef - spare, 1)
-    if limit < min(whole, most):
+    if limit < min(whole, most) and not request.is_page:
         yield limit
     while whole < most:
         yield whole
