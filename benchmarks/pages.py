@@ -178,7 +178,7 @@ def timed(
     import qdrant_edge
 
     name = client.metadata.encoder.vector_name
-    starts = {query: client.search(query, limit=DEPTH - SIZE) for query in queries}
+    starts = {q: client.search(q, limit=DEPTH - SIZE, offset=0) for q in queries}
     bounds = {query: hits[SIZE // 2].score for query, hits in starts.items()}
 
     def own(query: str, **options: Any) -> object:

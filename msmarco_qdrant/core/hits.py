@@ -24,8 +24,8 @@ class Hits(list[Hit]):
         cursor: See below.
 
     Attributes:
-        cursor: Pass it as `cursor=` with the same query and options for the next page. None if
-            there are no more hits.
+        cursor: Pass it as `cursor=` with the same query and options for the next page. None after
+            the last page.
     """
 
     __slots__ = ("cursor",)

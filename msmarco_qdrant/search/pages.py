@@ -153,7 +153,7 @@ def check_cursor(after: Cursor, search: str, metadata: CollectionMetadata) -> No
 def next_cursor(
     hits: Sequence[Hit], request: SearchRequest, search: str, metadata: CollectionMetadata
 ) -> str | None:
-    """Return the cursor of the end of a page; None if there are no more hits."""
+    """Return the cursor of the end of a page; None after the last page."""
     end = request.start + len(hits)
     is_last = request.rerank_depth is not None and end >= request.rerank_depth
     if len(hits) < request.end - request.start or not hits or is_last:
