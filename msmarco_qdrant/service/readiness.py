@@ -171,7 +171,8 @@ async def _check_by_search(running: Running) -> Sequence[Check]:
     if any(check.problem for check in checks):
         return [Check("model"), *checks]
     try:
-        await running.client.search("ready", limit=1)
+        tenant = None if running.client.metadata.tenant_field is None else "ready"
+        await running.client.search("ready", limit=1, tenant=tenant)
     except ModelError:
         return [Check("model", "the collection has another one now, not loaded yet"), *checks]
     except StoreError as exc:

@@ -19,6 +19,7 @@ from msmarco_qdrant.core.metadata_types import UserMigration
 from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.errors import MsmarcoQdrantError, SpoolError, StoreCorruptError, UsageError
 from msmarco_qdrant.ingest.api import ingest_passages
+from msmarco_qdrant.migrate.tenants import set_tenant_field
 from msmarco_qdrant.reembed.api import reembed_collection
 from msmarco_qdrant.service.settings import SidecarSettings
 from msmarco_qdrant.service.sidecar import Sidecar
@@ -303,3 +304,15 @@ def test_files_of_the_inbox(tmp_path: Path) -> None:
         (inbox / ".second").rename(inbox / "second.jsonl")
         asked_until(lambda: pids_of(client, "london")[1:] or None)
         assert [] == [*inbox.iterdir()]
+
+
+def test_a_collection_with_tenants_is_served(tmp_path: Path) -> None:
+    """The sidecar is ready, and a search names its tenant."""
+    place = tmp_path / "store"
+    rows = [Passage(name, "a city", {"org": name}) for name in ("a", "b")]
+    ingest_passages(rows, place, encoder=HashingEncoder())
+    set_tenant_field(place, "msmarco", "org")
+    with sidecar_client(settings_in(tmp_path, str(place))) as client:
+        wait_until_ready(client)
+        assert ["a"] == pids_of(client, "city", tenant="a")
+        assert 422 == client.post("/search", json={"query": "city"}).status_code
