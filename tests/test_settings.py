@@ -56,6 +56,7 @@ GOOD: list[tuple[str, str, Any]] = [
     ("port", "0", 0),
     ("port", "65535", 65535),
     ("read_token", HIDDEN, SecretStr(HIDDEN)),
+    ("tenant_tokens", f"acme={HIDDEN}", SecretStr(f"acme={HIDDEN}")),
     ("write_token", HIDDEN, SecretStr(HIDDEN)),
     ("spool", "/spool", Path("/spool")),
     ("inbox", "/inbox", Path("/inbox")),

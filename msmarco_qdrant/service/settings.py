@@ -36,6 +36,11 @@ class SidecarSettings(Settings):
     write_token: SecretStr | None = Field(
         default=None, description="bearer token for writes and deletes; not required if empty"
     )
+    tenant_tokens: SecretStr | None = Field(
+        default=None,
+        description="bearer tokens that read one tenant's passages: `TENANT=TOKEN`, with commas "
+        "between several; only with both tokens",
+    )
     spool: Path = Field(
         default=Path("qdrant_spool"),
         description="directory of accepted batches, on a persistent disk",
@@ -100,7 +105,8 @@ class SidecarSettings(Settings):
     def secrets(self) -> list[str]:
         """The API key and the tokens that are set."""
         found = (self.api_key, self.read_token, self.write_token)
-        return [secret.get_secret_value() for secret in found if secret]
+        shown = [secret.get_secret_value() for secret in found if secret]
+        return [*shown, *_parse_tokens(self.tenant_tokens).values()]
 
     @property
     def tokens(self) -> Tokens:
@@ -110,7 +116,8 @@ class SidecarSettings(Settings):
             UsageError: For a token that is too short; see `Tokens`.
         """
         secrets = (self.read_token, self.write_token)
-        return Tokens(*(secret.get_secret_value() if secret else None for secret in secrets))
+        read, write = (secret.get_secret_value() if secret else None for secret in secrets)
+        return Tokens(read, write, _parse_tokens(self.tenant_tokens))
 
     @property
     def payload_indexes(self) -> Mapping[str, PayloadIndex]:
@@ -156,3 +163,10 @@ class SidecarSettings(Settings):
 def _overlap(first: Path, second: Path) -> bool:
     first, second = (path.expanduser().resolve() for path in (first, second))
     return first.is_relative_to(second) or second.is_relative_to(first)
+
+
+def _parse_tokens(given: SecretStr | None) -> dict[str, str]:
+    """Return the token of each tenant of `TENANT=TOKEN,...`; "" for one without."""
+    words = given.get_secret_value().split(",") if given else []
+    parts = [word.strip().partition("=") for word in words if word.strip()]
+    return {tenant: token for tenant, _, token in parts}

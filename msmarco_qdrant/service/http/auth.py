@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import re
+from contextvars import ContextVar
 from hashlib import sha256
 from typing import Final
 
@@ -14,6 +15,9 @@ from msmarco_qdrant.service.http import problems
 from msmarco_qdrant.service.http.problems import Kind, ProblemError
 from msmarco_qdrant.service.http.tokens import SCOPES, Scope, Tokens, is_loopback
 
+TENANT: ContextVar[str | None] = ContextVar("TENANT", default=None)
+"""The tenant whose token the request of this task has."""
+
 _HOST: Final = re.compile(r"(?:\[([^\[\]]*)\]|([^:\[\]]*))(?::[0-9]*)?")
 _DESCRIPTIONS: Final = {
     "read": "Search, and read metrics and batches.",
@@ -21,13 +25,15 @@ _DESCRIPTIONS: Final = {
 }
 
 
-def require(tokens: Tokens, *scopes: Scope) -> list[params.Depends]:
+def require(tokens: Tokens, *scopes: Scope, tenants: bool = False) -> list[params.Depends]:
     """Return a route's dependencies that require the token of one of some scopes.
 
     The first scope decides if a token is needed. Where none is, the request must name a host of
     loopback: a page of another site reaches this port under another name (DNS rebinding).
     Starlette's TrustedHostMiddleware cannot do that: it covers every route, the probes too, takes
     no address range, and its refusal is not a problem of RFC 9457.
+
+    With `tenants`, the token of a tenant is accepted, too, and its tenant is in `TENANT`.
 
     The dependencies raise ProblemError: 401 without a token or with an unknown one, 403 with the
     token of another scope, 421 for another host.
@@ -41,6 +47,8 @@ def require(tokens: Tokens, *scopes: Scope) -> list[params.Depends]:
         return [Depends(_check_host)]
     expected = f"Expected the token to {' or '.join(scopes)}."
 
+    hashed = {name: _digest(token) for name, token in tokens.tenants.items()}
+
     async def check(request: Request) -> None:  # a coroutine, to take none of the few threads
         credentials = await bearers[0](request)
         if credentials is None:
@@ -51,7 +59,13 @@ def require(tokens: Tokens, *scopes: Scope) -> list[params.Depends]:
             for scope in SCOPES
             if (token := tokens.of(scope)) and hmac.compare_digest(given, _digest(token))
         }
-        if not found:
+        tenant = next(
+            (name for name, token in hashed.items() if hmac.compare_digest(given, token)), None
+        )
+        TENANT.set(tenant)
+        if tenant is not None and tenants:
+            return
+        if not found and tenant is None:
             raise _refuse(problems.NO_TOKEN, expected, "invalid_token")
         if found.isdisjoint(scopes):
             raise _refuse(problems.WRONG_TOKEN, expected, "insufficient_scope")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 from fastapi import Request
 from fastapi.responses import Response
@@ -13,9 +13,11 @@ from pydantic_core import to_json
 from msmarco_qdrant.collection.filter_notes import FILTER_NOTES
 from msmarco_qdrant.core.hits import Hits
 from msmarco_qdrant.service.http import problems
+from msmarco_qdrant.service.http.auth import TENANT
 from msmarco_qdrant.service.http.body import JSON, media_type, parse_json, read_body
 from msmarco_qdrant.service.http.dependencies import AppDependencies
 from msmarco_qdrant.service.http.problems import ProblemError, invalid, later
+from msmarco_qdrant.service.http.tenants import TenantSearcher
 from msmarco_qdrant.service.interfaces import Searcher
 
 _T = TypeVar("_T")
@@ -52,11 +54,13 @@ class Queries:
     async def run(self, call: Callable[[Searcher], Awaitable[_T]]) -> tuple[_T, Sequence[str]]:
         """Return the result of a call of the client, and the warnings of its filter.
 
+        With the token of a tenant, the client has only the reads of its passages.
+
         Raises:
             ProblemError: If too many run, the client does not exist yet, or the call takes too
                 long.
         """
-        limits = self._limits
+        limits, tenant = self._limits, TENANT.get()
         if self._running.locked():
             detail = f"At most {limits.searches} searches run at once: try again soon."
             raise later(problems.BUSY, detail, 1)
@@ -64,6 +68,8 @@ class Queries:
             searcher = self._searcher()
             if searcher is None:
                 raise later(problems.NOT_READY, "The model is loading: see /readyz.", 5)
+            if tenant is not None:
+                searcher = cast("Searcher", TenantSearcher(searcher, tenant))
             notes: list[str] = []
             FILTER_NOTES.set(notes)
             try:

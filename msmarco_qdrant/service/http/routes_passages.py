@@ -106,7 +106,9 @@ class PassageRoutes:
 def passage_router(dependencies: AppDependencies, queries: Queries) -> APIRouter:
     """Return the routes that read passages."""
     routes = PassageRoutes(dependencies, queries)
-    router = APIRouter(tags=["passages"], dependencies=require(dependencies.tokens, "read"))
+    router = APIRouter(
+        tags=["passages"], dependencies=require(dependencies.tokens, "read", tenants=True)
+    )
     router.add_api_route(
         "/passages/{pid:path}",
         routes.get_passage,

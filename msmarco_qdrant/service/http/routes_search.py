@@ -84,7 +84,7 @@ def search_router(dependencies: AppDependencies, queries: Queries) -> APIRouter:
     routes = SearchRoutes(dependencies, queries)
     router = APIRouter(
         tags=["search"],
-        dependencies=require(dependencies.tokens, "read"),
+        dependencies=require(dependencies.tokens, "read", tenants=True),
         responses=problem_responses(*REFUSALS_OF_BODIES),
     )
     router.add_api_route(

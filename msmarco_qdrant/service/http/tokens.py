@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias
 
@@ -25,6 +25,7 @@ class Tokens:
     Attributes:
         read: The token to search, and to read metrics and batches.
         write: The token to write and delete passages, and to read batches.
+        tenants: The token of each tenant, to read its passages.
 
     Raises:
         UsageError: For a token that is short, or has more than visible ASCII.
@@ -32,6 +33,7 @@ class Tokens:
 
     read: str | None = field(default=None, repr=False)
     write: str | None = field(default=None, repr=False)
+    tenants: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         for scope in SCOPES:
@@ -41,6 +43,23 @@ class Tokens:
                     f"the {scope} token must be 16 or more visible ASCII characters without "
                     "spaces, as `openssl rand -hex 32` makes them"
                 )
+        self._check_tenants()
+
+    def _check_tenants(self) -> None:
+        for tenant, token in self.tenants.items():
+            if tenant == "" or not _VISIBLE_ASCII.fullmatch(token):
+                raise UsageError(
+                    "the token of a tenant must be TENANT=TOKEN, with a token of 16 or more "
+                    "visible ASCII characters without spaces and commas"
+                )
+        if self.tenants and (self.read is None or self.write is None):
+            raise UsageError(
+                "tokens of tenants need a read token and a write token, too: without them every "
+                "client of the port has these rights"
+            )
+        known = [*self.tenants.values(), self.read, self.write]
+        if self.tenants and len({*known}) < len(known):
+            raise UsageError("the tokens of tenants must differ from each other and all others")
 
     def of(self, scope: Scope) -> str | None:
         """Return the token of a scope, None if it is open."""
