@@ -1,9 +1,10 @@
 """All passages of a collection one after the other, in the order of ids or of a `meta` field.
 
 An engine orders points by a payload index, page by page, but not those of the same value. So a page
-is used up to its last value; the passages of that value are read in the order of ids, and the next
-page begins behind it. The order is thus the same each time, on every engine, however many passages
-have the same value, and nothing of what was returned has to be remembered.
+is used up to its last value, with which the next page begins. If a page has one value only, its
+passages are read in the order of ids instead. The order is thus the same each time, on every
+engine, however many passages have the same value, and nothing of what was returned has to be
+remembered.
 """
 
 from __future__ import annotations
@@ -271,8 +272,11 @@ class _KeyOrder:
             yield from self._sorted(whole, behind)
             if is_last:
                 return
-            yield from self._with_value(last, behind)
-            start = self._start(self._next(last))
+            if whole:  # the next page has all points of the last value, or begins with them
+                start = self._start(last)
+            else:
+                yield from self._with_value(last, behind)
+                start = self._start(self._next(last))
 
     @property
     def _page_size(self) -> int:
