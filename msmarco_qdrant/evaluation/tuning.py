@@ -373,7 +373,7 @@ def _sparse(bm25: Bm25Encoder, text: str) -> Nearest | None:
 
 
 def _usable_efs(client: SearchClient) -> Sequence[int]:
-    """Return the values to try; none if there is no graph to search or compare with."""
+    """Return the values to try; none without a graph, or without exact search."""
     name = client.collection
     if not client.store.capabilities.ann:
         return ()

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from msmarco_qdrant import AsyncSearchClient, Fusion, Hit, SearchClient, SearchDefaults
+from msmarco_qdrant import (
+    AsyncSearchClient,
+    Fusion,
+    Hit,
+    SearchClient,
+    SearchDefaults,
+    backup_collection,
+    open_store,
+    restore_collection,
+)
 from msmarco_qdrant.collection.create import drop_collection
 from msmarco_qdrant.collection.metadata import change_metadata, save_search_defaults
 from msmarco_qdrant.core.metadata_types import LockHolder
@@ -116,3 +126,13 @@ def test_a_path_is_a_store(tmp_path: Path) -> None:
     save_search_defaults(path, _SAVED)
     with SearchClient.open(path, encoder=HashingEncoder()) as client:
         assert _SAVED == client.metadata.search_defaults
+
+
+def test_a_backup_has_them(tmp_path: Path) -> None:
+    """A restored collection searches alike."""
+    with closing(open_store(tmp_path / "store", create=True)) as store:
+        ingest_passages(_PASSAGES[:3], store, encoder=HashingEncoder(), optimize=False)
+        save_search_defaults(store, _SAVED)
+        backup_collection(store, "msmarco", tmp_path / "backup")
+        restore_collection(store, tmp_path / "backup", name="again")
+        assert _SAVED == store.metadata("again").search_defaults

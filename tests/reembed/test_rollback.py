@@ -7,10 +7,12 @@ from dataclasses import replace
 import pytest
 
 from msmarco_qdrant.collection.generations import physical_collections
+from msmarco_qdrant.collection.metadata import save_search_defaults
 from msmarco_qdrant.collection.passages import delete_passages
 from msmarco_qdrant.core.collection_types import PointBatch, SparseVector
 from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.core.reports import ReembedStage
+from msmarco_qdrant.core.search_defaults import SearchDefaults
 from msmarco_qdrant.errors import MigrationError, ModelMismatchError, StoreCorruptError
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.migrate.runner import migration_status
@@ -55,6 +57,19 @@ def test_the_way_back_keeps_what_was_written_since(store: Store) -> None:
     assert ("things__0001",) == prune_collection(store, "things")
     with pytest.raises(MigrationError, match=r"'things' points to things__0002$"):
         rollback(store)
+
+
+def test_search_defaults_belong_to_the_model_of_before(
+    memory: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The new model starts without them, with a warning; the way back has them again."""
+    kept = SearchDefaults(ef=64, source="a test")
+    save_search_defaults(memory, kept, collection="things")
+    reembed(memory)
+    assert SearchDefaults() == memory.metadata("things").search_defaults
+    assert "the search defaults of 'things', ef 64 (a test), were chosen for" in caplog.text
+    rollback(memory)
+    assert kept == memory.metadata("things").search_defaults
 
 
 @pytest.mark.slow
