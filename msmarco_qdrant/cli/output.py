@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from msmarco_qdrant.core.escape import escape_controls, escape_json_controls
+from msmarco_qdrant.core.hits import Hits
 from msmarco_qdrant.core.json_value import to_json_value
 from msmarco_qdrant.errors import MsmarcoQdrantError, OutputError, UsageError
 from msmarco_qdrant.evaluation.tables import format_table
@@ -172,11 +173,11 @@ def print_rejects(rejects: RejectsFile, earlier: int = 0) -> None:
 def print_hits(hits: Sequence[Hit], *, as_json: bool) -> None:
     """Print ranked hits as text or JSON."""
     if as_json:
-        print_json(to_json_value(hits))
+        print_json(Hits(hits).to_dicts())
         return
     for hit in hits:
         echo(f"{hit.rank:>3}  {hit.score:.4f}  {hit.pid}")
-        print_content(hit.text, hit.meta)
+        print_content(" … ".join(hit.snippets) or hit.text, hit.meta)
     if not hits:
         echo("no passage found")
 

@@ -35,17 +35,11 @@ class Hits(list[Hit]):
         self.cursor = cursor
 
     def to_dicts(self) -> list[dict[str, Any]]:
-        """Return each hit as a dictionary with `rank`, `pid`, `score`, `text` and `meta`."""
-        return [
-            {
-                "rank": hit.rank,
-                "pid": hit.pid,
-                "score": hit.score,
-                "text": hit.text,
-                "meta": hit.meta,
-            }
-            for hit in self
-        ]
+        """Return each hit as a dictionary with `rank`, `pid`, `score`, `text` and `meta`.
+
+        Hits with a vector or snippets have `vector` or `snippets` as well.
+        """
+        return [_to_dict(hit) for hit in self]
 
     def to_pandas(self) -> pd.DataFrame:
         """Return a DataFrame with the columns of `to_dicts`, one row per hit.
@@ -55,13 +49,30 @@ class Hits(list[Hit]):
         """
         import pandas as pd
 
-        return pd.DataFrame(self.to_dicts(), columns=["rank", "pid", "score", "text", "meta"])
+        rows = self.to_dicts()
+        extra = [name for name in ("vector", "snippets") if any(name in row for row in rows)]
+        return pd.DataFrame(rows, columns=["rank", "pid", "score", "text", "meta", *extra])
 
     def _repr_html_(self) -> str:
         """Return a table for notebooks; texts are escaped, and cut after 300 characters."""
         rows = "".join(map(_html_row, self))
         head = "".join(f"<th>{name}</th>" for name in ("", "pid", "score", "text", "meta"))
         return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+
+
+def _to_dict(hit: Hit) -> dict[str, Any]:
+    values: dict[str, Any] = {
+        "rank": hit.rank,
+        "pid": hit.pid,
+        "score": hit.score,
+        "text": hit.text,
+        "meta": hit.meta,
+    }
+    if hit.vector is not None:
+        values["vector"] = [*hit.vector]
+    if hit.snippets:
+        values["snippets"] = [*hit.snippets]
+    return values
 
 
 def _html_row(hit: Hit) -> str:

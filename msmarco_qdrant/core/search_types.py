@@ -153,8 +153,12 @@ class Hit:
         pid: The passage's id as ingested.
         score: Relevance, by search mode: "dense" gives a cosine in [-1, 1] or a dot product,
             "bm25" a BM25 score, "hybrid" the fused score; after reranking the cross-encoder's.
-        text: The passage's text.
-        meta: The passage's own fields.
+        text: The passage's text; empty with `with_text=False`.
+        meta: The passage's own fields, those of `with_meta`.
+        vector: The passage's dense vector with `with_vectors=True`, as stored: of unit length if
+            the similarity is cosine.
+        snippets: With `snippets=`, the sentences of the text that are the most similar to the
+            query, in the order of the text.
     """
 
     rank: int
@@ -162,6 +166,8 @@ class Hit:
     score: float
     text: str
     meta: Meta = field(hash=False)
+    vector: tuple[float, ...] | None = None
+    snippets: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         text = shorten(self.text)

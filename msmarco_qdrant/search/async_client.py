@@ -177,10 +177,15 @@ class AsyncSearchClient:
         meta_filter: SearchFilter | None = None,
         tenant: str | None = None,
         group_by: str | None = None,
+        diversity: float | None = None,
         exact: bool = False,
         ef: int | None = None,
         oversampling: float = DEFAULT_EFFORT.oversampling,
         rescore: bool = True,
+        with_vectors: bool = False,
+        with_meta: bool | Sequence[str] = True,
+        with_text: bool = True,
+        snippets: int = 0,
     ) -> Hits:
         """Search for the passages that answer a query best.
 
@@ -202,11 +207,16 @@ class AsyncSearchClient:
                 `{"lang": "en", "year": Range(gte=2020)}`, or a `Filter` of Qdrant.
             tenant: Only this tenant's passages, which a collection with a tenant field requires.
             group_by: A `meta` field: return only the best passage for each of its values.
+            diversity: 0 to 1: reorder the best 100 hits so that each differs from those before it.
             exact: Compare with every vector, instead of searching the graph.
             ef: Candidates considered in the graph. None for the collection's default, else 128.
             oversampling: For quantized vectors, the multiple of the wanted passages that is
                 scored again by the original vectors, 1 or more.
             rescore: False to disable that.
+            with_vectors: Return the dense vector of each hit.
+            with_meta: False to return no `meta`, or the names of the fields to return.
+            with_text: False to return no text.
+            snippets: The most sentences per hit to return, those most similar to the query.
 
         Returns:
             Hits by descending score; fewer than `limit` if the collection holds fewer.
@@ -229,10 +239,15 @@ class AsyncSearchClient:
             meta_filter=meta_filter,
             tenant=tenant,
             group_by=group_by,
+            diversity=diversity,
             exact=exact,
             ef=ef,
             oversampling=oversampling,
             rescore=rescore,
+            with_vectors=with_vectors,
+            with_meta=with_meta,
+            with_text=with_text,
+            snippets=snippets,
         )
         return hits
 
@@ -252,10 +267,15 @@ class AsyncSearchClient:
         meta_filter: SearchFilter | None = None,
         tenant: str | None = None,
         group_by: str | None = None,
+        diversity: float | None = None,
         exact: bool = False,
         ef: int | None = None,
         oversampling: float = DEFAULT_EFFORT.oversampling,
         rescore: bool = True,
+        with_vectors: bool = False,
+        with_meta: bool | Sequence[str] = True,
+        with_text: bool = True,
+        snippets: int = 0,
     ) -> list[Hits]:
         """Search for several queries, in one batch for encoder and engine.
 
@@ -276,10 +296,15 @@ class AsyncSearchClient:
             "meta_filter": meta_filter,
             "tenant": tenant,
             "group_by": group_by,
+            "diversity": diversity,
             "exact": exact,
             "ef": ef,
             "oversampling": oversampling,
             "rescore": rescore,
+            "with_vectors": with_vectors,
+            "with_meta": with_meta,
+            "with_text": with_text,
+            "snippets": snippets,
         }
         with self._track():
             return await self._driver.run(self._session.search(queries, options))
@@ -300,10 +325,14 @@ class AsyncSearchClient:
         meta_filter: SearchFilter | None = None,
         tenant: str | None = None,
         group_by: str | None = None,
+        diversity: float | None = None,
         exact: bool = False,
         ef: int | None = None,
         oversampling: float = DEFAULT_EFFORT.oversampling,
         rescore: bool = True,
+        with_vectors: bool = False,
+        with_meta: bool | Sequence[str] = True,
+        with_text: bool = True,
     ) -> Hits:
         """Search by examples: for passages similar to some, and less similar to others.
 
@@ -321,10 +350,14 @@ class AsyncSearchClient:
             meta_filter: Conditions on `meta` fields, as in `search`.
             tenant: Only this tenant's passages, which a collection with a tenant field requires.
             group_by: A `meta` field: return only the best passage for each of its values.
+            diversity: 0 to 1: reorder the best 100 hits so that each differs from those before it.
             exact: Compare with every vector, instead of searching the graph.
             ef: Candidates considered in the graph; None for the collection's default.
             oversampling: As in `search`.
             rescore: As in `search`.
+            with_vectors: Return the dense vector of each hit.
+            with_meta: False to return no `meta`, or the names of the fields to return.
+            with_text: False to return no text.
 
         Returns:
             Hits by descending score: the similarity to the mean of the positive examples, moved
@@ -345,10 +378,14 @@ class AsyncSearchClient:
             "meta_filter": meta_filter,
             "tenant": tenant,
             "group_by": group_by,
+            "diversity": diversity,
             "exact": exact,
             "ef": ef,
             "oversampling": oversampling,
             "rescore": rescore,
+            "with_vectors": with_vectors,
+            "with_meta": with_meta,
+            "with_text": with_text,
         }
         with self._track():
             return await self._driver.run(self._session.similar(examples, options))

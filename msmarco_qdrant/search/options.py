@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -25,7 +26,9 @@ from msmarco_qdrant.search.cursor import Cursor, parse_cursor
 
 MAX_LIMIT = 10_000
 PAGES = 100  # hits of quantized vectors whose pages fit together
+MAX_SNIPPETS = 20
 CONVEX = Fusion()
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 RERANK_DEPTH = 100
 """Hits to rerank with "auto", if the collection keeps no number."""
 
@@ -60,12 +63,19 @@ class SearchOptions(TypedDict, total=False):
         group_by: A `meta` field: return only the best passage for each of its values. A list
             counts as each of its values; a passage without the field is omitted. Reranked hits are
             grouped afterwards, so the result may have fewer than `limit`.
+        diversity: 0 to 1: reorder the best 100 hits by maximal marginal relevance, so that each
+            differs from those before it; 0 is relevance alone. The hits keep their scores.
         exact: Compare with every vector, instead of searching the graph.
         ef: Candidates considered in the graph. None (the default) for the collection's default,
             else 128.
         oversampling: For quantized vectors, the multiple of the wanted passages that is scored
             again by the original vectors, 1 or more; 2 by default.
         rescore: False to disable that.
+        with_vectors: Return the dense vector of each hit.
+        with_meta: False to return no `meta`, or the names of the fields to return.
+        with_text: False to return no text.
+        snippets: The most sentences per hit to return as `Hit.snippets`, those most similar to
+            the query; 0 to 20.
     """
 
     limit: int
@@ -79,10 +89,15 @@ class SearchOptions(TypedDict, total=False):
     meta_filter: SearchFilter | None
     tenant: str | None
     group_by: str | None
+    diversity: float | None
     exact: bool
     ef: int | None
     oversampling: float
     rescore: bool
+    with_vectors: bool
+    with_meta: bool | Sequence[str]
+    with_text: bool
+    snippets: int
 
 
 class SimilarOptions(TypedDict, total=False):
@@ -95,10 +110,14 @@ class SimilarOptions(TypedDict, total=False):
     meta_filter: SearchFilter | None
     tenant: str | None
     group_by: str | None
+    diversity: float | None
     exact: bool
     ef: int | None
     oversampling: float
     rescore: bool
+    with_vectors: bool
+    with_meta: bool | Sequence[str]
+    with_text: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,10 +139,15 @@ class SearchRequest:
     meta_filter: SearchFilter | None = None
     tenant: str | None = None
     group_by: str | None = None
+    diversity: float | None = None
     exact: bool = False
     ef: int = DEFAULT_EFFORT.ef
     oversampling: float = DEFAULT_EFFORT.oversampling
     rescore: bool = True
+    with_vectors: bool = False
+    with_meta: bool | Sequence[str] = True
+    with_text: bool = True
+    snippets: int = 0
     limits: RequestLimits = NO_LIMITS
     default_ef: int = DEFAULT_EFFORT.ef
 
@@ -144,6 +168,7 @@ class SearchRequest:
         check_tenant(self.tenant)
         self._check_page()
         self._check_scores()
+        self._check_content()
 
     @property
     def after(self) -> Cursor | None:
@@ -252,6 +277,34 @@ class SearchRequest:
                 f"Fusion('{self.fusion.method}', depth=...) from the first page on, or use the "
                 "fusion 'convex'"
             )
+
+    @property
+    def fields(self) -> Sequence[str]:
+        """The payload fields to retrieve."""
+        reranks = self.rerank_depth is not None
+        text = ("text",) if self.with_text or self.snippets or reranks else ()
+        if self.with_meta is True or (reranks and self.group_by is not None):
+            return ("pid", *text, "meta")
+        names = self.with_meta or ()
+        if all(_PLAIN_NAME.fullmatch(name) for name in names):
+            return ("pid", *text, *(f"meta.{name}" for name in names))
+        return ("pid", *text, "meta")
+
+    def _check_content(self) -> None:
+        if self.diversity is not None:
+            is_share = _is_number(self.diversity) and 0 <= self.diversity <= 1
+            _require(is_share, "diversity must be 0 to 1", self.diversity)
+        for name in ("with_vectors", "with_text"):
+            value = getattr(self, name)
+            _require(isinstance(value, bool), f"{name} must be True or False", value)
+        names = self.with_meta
+        if not isinstance(names, bool):
+            is_list = isinstance(names, Sequence) and not isinstance(names, str | bytes)
+            is_names = is_list and all(isinstance(name, str) and name for name in names)
+            rule = "with_meta must be True, False or a list of names of fields"
+            _require(is_names, rule, names)
+        is_count = _is_integer(self.snippets) and 0 <= self.snippets <= MAX_SNIPPETS
+        _require(is_count, f"snippets must be 0 to {MAX_SNIPPETS}", self.snippets)
 
     def _check_scores(self) -> None:
         threshold, rule = self.score_threshold, "score_threshold must be a finite number"

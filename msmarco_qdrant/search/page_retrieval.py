@@ -15,7 +15,6 @@ from msmarco_qdrant.search.pages import cut_page, follows, page_bounds
 from msmarco_qdrant.search.retrieval import QueryVectors, Retriever, with_payloads
 from msmarco_qdrant.search.step import Steps
 from msmarco_qdrant.search.ties import is_open, sort_by_pid, with_tied
-from msmarco_qdrant.stores.payload import HIT_FIELDS
 
 
 class PageRetriever:
@@ -55,7 +54,7 @@ class PageRetriever:
         """
         skipped, end = request.start - 1, min(request.end + 1, request.max_limit)
         rankings = yield from self._retriever.rank_all(
-            vectors, request, end, HIT_FIELDS, skipped=skipped
+            vectors, request, end, request.fields, skipped=skipped
         )
         return [self._to_page(sort_by_pid(points), request) for points in rankings]
 
@@ -68,7 +67,7 @@ class PageRetriever:
             if len(edge) > 1 and edge[0].score == edge[1].score:
                 return None
         own = points[: size + 1]
-        hits = self._retriever.to_hits(own)
+        hits = self._retriever.to_hits(own, request.fields)
         if len(hits) < len(own) or not follows(hits[0], request):
             return None
         return hits[1:]
@@ -104,8 +103,8 @@ class PageRetriever:
         """Read the page in each ranking of ids."""
         bounds = [page_bounds(points, request) for points in rankings]
         windows = [points[slice(*each)] for points, each in zip(rankings, bounds, strict=True)]
-        whole = yield from with_payloads(vectors, windows, HIT_FIELDS)
-        found = [self._retriever.to_hits(sort_by_pid(points)) for points in whole]
+        whole = yield from with_payloads(vectors, windows, request.fields)
+        found = [self._retriever.to_hits(sort_by_pid(points), request.fields) for points in whole]
         if request.after is not None:
             return [cut_page(hits, request) for hits in found]
         starts = [request.start - first for first, _ in bounds]

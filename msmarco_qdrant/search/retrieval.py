@@ -75,9 +75,9 @@ class Retriever:
         unfinished, wanted = list(range(len(vectors))), limit
         while unfinished:
             asked = [vectors[index] for index in unfinished]
-            rankings = yield from self.retrieve_points(asked, request, wanted)
+            rankings = yield from self.retrieve_points(asked, request, wanted, request.fields)
             for index, points in zip(unfinished, rankings, strict=True):
-                found[index] = self.to_hits(points)[:limit]
+                found[index] = self.to_hits(points, request.fields)[:limit]
             unfinished = [
                 index
                 for index, points in zip(unfinished, rankings, strict=True)
@@ -189,9 +189,17 @@ class Retriever:
             points = clip_cosines(points)
         return sort_by_id(merge_rounded(sort_by_id(points)))
 
-    def to_hits(self, points: Sequence[ScoredPoint]) -> list[Hit]:
-        """Convert points to hits, in the same order; those that are not passages are left out."""
-        passages = [(p.score, self.foreign.passage(p.id, p.payload)) for p in points]
+    def to_hits(
+        self, points: Sequence[ScoredPoint], fields: Sequence[str] = HIT_FIELDS
+    ) -> list[Hit]:
+        """Convert points to hits, in the same order; those that are not passages are left out.
+
+        Args:
+            points: The points.
+            fields: Their payload fields; a hit has no text or `meta` that is not among them.
+        """
+        absent = {n: v for n, v in (("text", ""), ("meta", {})) if n not in fields}
+        passages = [(p.score, self.foreign.passage(p.id, absent | p.payload)) for p in points]
         own = [(score, passage) for score, passage in passages if passage is not None]
         return [
             Hit(rank, passage.pid, score, passage.text, passage.meta)

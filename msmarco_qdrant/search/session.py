@@ -169,6 +169,8 @@ class SearchSession:
                 f"cursor continues the search of one query, got {len(queries)} queries: call search"
             )
         self._check_models(request.mode, rerank=request.rerank_depth is not None)
+        if request.snippets and self._current.bm25_only:
+            raise UsageError("this client was opened with bm25_only: snippets need its model")
 
         def search(searcher: Searcher) -> Steps[list[Hits]]:
             chosen = to_request(options, searcher.metadata.search_defaults)

@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from msmarco_qdrant.core.collection_types import PointId
 from msmarco_qdrant.core.example import Example, VectorLike
-from msmarco_qdrant.core.search_types import PointQuery, ScoredPoint
-from msmarco_qdrant.errors import PassageNotFoundError, SchemaError, UsageError
+from msmarco_qdrant.errors import PassageNotFoundError, UsageError
 from msmarco_qdrant.filters import SearchFilter
-from msmarco_qdrant.search.step import EncodePassages, Query, Refresh, Steps
-from msmarco_qdrant.stores.foreign import pid_problem
+from msmarco_qdrant.search.step import EncodePassages, Steps
+from msmarco_qdrant.search.stored_vectors import StoredVectors, read_vectors
 from msmarco_qdrant.stores.payload import point_id
 
 if TYPE_CHECKING:
@@ -113,7 +112,8 @@ def find_target(
 
     encoder = searcher.metadata.encoder
     _check_dimensions(examples.all, encoder.dimension, searcher.collection)
-    stored = yield from _read_vectors(examples, searcher, scope)
+    stored = yield from read_vectors(examples.ids, searcher, scope)
+    _check_stored(examples, stored, searcher.collection)
     encoded: Any = ()
     if examples.texts:
         encoded = yield EncodePassages(searcher.encoder, examples.texts)
@@ -143,33 +143,16 @@ def _check_dimensions(examples: Sequence[Example], dimension: int, collection: s
             )
 
 
-def _read_vectors(
-    examples: Examples, searcher: Searcher, scope: SearchFilter | None
-) -> Steps[dict[PointId, NDArray[np.float32]]]:
-    """Read the vectors of the passages among the examples."""
-    ids = examples.ids
-    if not ids:
-        return {}
-    name = searcher.metadata.encoder.vector_name
-    query = PointQuery(None, len(ids), meta_filter=scope, ids=ids, fields=("pid",), vector=name)
-    answers: list[list[ScoredPoint]] = yield Query([query])
-    found = {
-        point.id: point.vector
-        for point in answers[0]
-        if point.vector is not None and pid_problem(point.id, point.payload) is None
-    }
-    lacking = [o.pid for o in examples.all if o.pid is not None and point_id(o.pid) not in found]
-    if lacking:
-        if (yield Refresh(searcher)) is not searcher:  # the vectors have another name now
-            raise SchemaError(f"collection '{searcher.collection}' was re-embedded")
-        raise PassageNotFoundError(
-            f"no passage {lacking[0]!r} in collection '{searcher.collection}', to search by it: "
-            "pass pids of its passages, as hits have them, or a text"
-        )
-    return found
+def _check_stored(examples: Examples, stored: StoredVectors, collection: str) -> None:
+    for one in examples.all:
+        if one.pid is not None and point_id(one.pid) not in stored:
+            raise PassageNotFoundError(
+                f"no passage {one.pid!r} in collection '{collection}', to search by it: pass pids "
+                "of its passages, as hits have them, or a text"
+            )
 
 
-def _vector_of(one: Example, stored: dict[PointId, Any], texts: Any) -> Any:
+def _vector_of(one: Example, stored: StoredVectors, texts: Any) -> Any:
     import numpy as np
 
     if one.pid is not None:

@@ -33,6 +33,8 @@ from msmarco_qdrant.encoding import Encoder
 from msmarco_qdrant.encoding.bm25 import Bm25Encoder
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.filters import SearchFilter
+from msmarco_qdrant.search.content import add_content
+from msmarco_qdrant.search.diversity import CANDIDATES, candidate_request, diversify
 from msmarco_qdrant.search.filter_checks import FilterChecks
 from msmarco_qdrant.search.options import SearchRequest
 from msmarco_qdrant.search.page_retrieval import PageRetriever
@@ -55,11 +57,12 @@ from msmarco_qdrant.search.retrieval import (
 )
 from msmarco_qdrant.search.similar import Examples, find_target
 from msmarco_qdrant.search.step import Encode, Score, Steps
+from msmarco_qdrant.search.stored_vectors import read_vectors
 from msmarco_qdrant.search.thresholds import check_threshold
 from msmarco_qdrant.search.ties import extend_ranking, sort_by_pid, sort_hits
 from msmarco_qdrant.stores.filters import combine, to_qdrant, without_points
 from msmarco_qdrant.stores.foreign import ForeignPoints
-from msmarco_qdrant.stores.payload import HIT_FIELDS, SPARSE_VECTOR, point_id
+from msmarco_qdrant.stores.payload import SPARSE_VECTOR, point_id
 
 if TYPE_CHECKING:
     import numpy as np
@@ -170,6 +173,7 @@ class Searcher:
         found = yield from self._search(queries, vectors, request)
         if given is not None and not request.start:
             yield from self._filters.check_fields(given, found, self.scope(request.tenant))
+        found = yield from add_content(queries, found, request, self)
         pages = [_renumber(hits, request.start) for hits in found]
         return [
             Hits(hits, cursor=next_cursor(hits, request, search, self.metadata))
@@ -179,6 +183,8 @@ class Searcher:
     def _search(
         self, queries: Sequence[str], vectors: Sequence[QueryVectors], request: SearchRequest
     ) -> Steps[list[list[Hit]]]:
+        if request.diversity:
+            return (yield from self._search_diverse(queries, vectors, request))
         if request.rerank_depth is None:
             if request.group_by is not None:
                 return (yield from self._search_groups(vectors, request, request.group_by))
@@ -191,6 +197,15 @@ class Searcher:
         if request.group_by is not None:
             found = [best_per_group(hits, request.group_by) for hits in found]
         return [cut_page(hits, request) for hits in found]
+
+    def _search_diverse(
+        self, queries: Sequence[str], vectors: Sequence[QueryVectors], request: SearchRequest
+    ) -> Steps[list[list[Hit]]]:
+        """Return the page of each query in the order of maximal marginal relevance."""
+        found = yield from self._search(queries, vectors, candidate_request(request))
+        heads = [point_id(hit.pid) for hits in found for hit in hits[:CANDIDATES]]
+        stored = yield from read_vectors([*dict.fromkeys(heads)], self)
+        return [diversify(hits, stored, request) for hits in found]
 
     def rank(
         self,
@@ -276,8 +291,8 @@ class Searcher:
             if any(ranked) and not any(found):
                 _log.warning("no passage found has the field '%s' to group by", field)
         pages = [cut_points(points, request) for points in found]
-        whole = yield from with_payloads(vectors, pages, HIT_FIELDS)
-        return [self.retriever.to_hits(points) for points in whole]
+        whole = yield from with_payloads(vectors, pages, request.fields)
+        return [self.retriever.to_hits(points, request.fields) for points in whole]
 
     def _rank_points(
         self,
