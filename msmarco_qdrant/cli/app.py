@@ -40,6 +40,7 @@ from msmarco_qdrant.cli.output import (
 from msmarco_qdrant.cli.passages import count, delete, export, facets, get, list_
 from msmarco_qdrant.cli.search import search
 from msmarco_qdrant.cli.serve import serve
+from msmarco_qdrant.cli.similar import similar
 from msmarco_qdrant.cli.spool import spool
 
 _FAILED, _INTERRUPTED, _TERMINATED = 1, 130, 143
@@ -72,7 +73,21 @@ def cli(env_file: Path | None) -> None:  # see `command_env_file`
 
 
 for _command in (
-    *(ingest, encode, search, evaluate, get, count, facets, list_, delete, export, serve, spool),
+    *(
+        ingest,
+        encode,
+        search,
+        similar,
+        evaluate,
+        get,
+        count,
+        facets,
+        list_,
+        delete,
+        export,
+        serve,
+        spool,
+    ),
     *(collections, info, check, optimize, index, migrate, backup, restore, drop),
     *(models, quickstart),
 ):

@@ -8,6 +8,12 @@ from typing import TYPE_CHECKING, get_args
 
 import click
 
+from msmarco_qdrant.cli.content import (
+    check_vectors,
+    content_options,
+    diversity_option,
+    wanted_meta,
+)
 from msmarco_qdrant.cli.filters import filter_option, parse_filters, parse_for
 from msmarco_qdrant.cli.help import Command
 from msmarco_qdrant.cli.options import (
@@ -88,6 +94,7 @@ if TYPE_CHECKING:
 @click.option(
     "--group-by", metavar="FIELD", help="Only the best passage for each value of this field."
 )
+@diversity_option
 @click.option(
     "--ef",
     type=LIMIT,
@@ -103,6 +110,14 @@ if TYPE_CHECKING:
     help="With quantized vectors: rescore so many times the hits with the original vectors.",
 )
 @exact_option
+@content_options
+@click.option(
+    "--snippets",
+    type=click.IntRange(0, 20),
+    default=0,
+    metavar="N",
+    help="Print the N sentences of each hit that are most similar to the query.",
+)
 @model_option("Load the collection's model from here.")
 @click.option(
     "--queries",
@@ -131,9 +146,15 @@ def search(  # noqa: PLR0913  # one for each option
     filters: tuple[str, ...],
     tenant: str | None,
     group_by: str | None,
+    diversity: float | None,
     ef: int | None,
     oversampling: float,
     exact: bool,
+    with_vectors: bool,
+    with_meta: tuple[str, ...],
+    without_meta: bool,
+    without_text: bool,
+    snippets: int,
     model: str | None,
     queries: Path | None,
     run: Path | None,
@@ -146,7 +167,10 @@ def search(  # noqa: PLR0913  # one for each option
     refuse_unused(
         "--reranker", used=reranker is not None, options=["rerank_depth", "rerank_sigmoid"]
     )
-    refuse_unused("QUERY", used=query is not None, options=["cursor"])
+    of_hits = ["with_vectors", "with_meta", "without_meta", "without_text", "snippets"]
+    alone = ["cursor", "diversity", *of_hits]  # a run has pids and scores, and is sorted by score
+    refuse_unused("QUERY", used=query is not None, options=alone)
+    check_vectors(as_json=as_json)
     refuse_unused("the index, not --exact", used=not exact, options=["ef", "oversampling"])
     refuse_unused("--mode hybrid", used=mode == "hybrid", options=["fusion", "dense_weight"])
     from msmarco_qdrant.search.options import check_queries, to_request
@@ -163,9 +187,14 @@ def search(  # noqa: PLR0913  # one for each option
         "meta_filter": parse_filters(filters),  # refuses invalid conditions early
         "tenant": tenant,
         "group_by": group_by,
+        "diversity": diversity,
         "ef": ef,
         "oversampling": oversampling,
         "exact": exact,
+        "with_vectors": with_vectors,
+        "with_meta": wanted_meta(with_meta, without=without_meta),
+        "with_text": not without_text,
+        "snippets": snippets,
     }
     to_request(options)  # refuses invalid options before a model is loaded
     check_queries([query] if query is not None else [])
@@ -173,7 +202,8 @@ def search(  # noqa: PLR0913  # one for each option
     if queries is not None and run is not None:
         check_output(run, "--run", [str(queries)])
         asked = _read_queries(queries)
-    with open_search_client(settings, model, reranker, bm25=mode == "bm25") as client:
+    bm25_only = mode == "bm25" and not snippets
+    with open_search_client(settings, model, reranker, bm25=bm25_only) as client:
         options["meta_filter"] = parse_for(client.store, client.collection, filters)
         if query is not None:
             hits = client.search(query, **options)

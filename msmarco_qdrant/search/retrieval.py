@@ -198,7 +198,8 @@ class Retriever:
             points: The points.
             fields: Their payload fields; a hit has no text or `meta` that is not among them.
         """
-        absent = {n: v for n, v in (("text", ""), ("meta", {})) if n not in fields}
+        empty: dict[str, Any] = {"text": "", "meta": {}}
+        absent = {name: value for name, value in empty.items() if name not in fields}
         passages = [(p.score, self.foreign.passage(p.id, absent | p.payload)) for p in points]
         own = [(score, passage) for score, passage in passages if passage is not None]
         return [

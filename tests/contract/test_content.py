@@ -16,7 +16,6 @@ from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.search.async_client import AsyncSearchClient
 from msmarco_qdrant.search.client import SearchClient
 from msmarco_qdrant.search.diversity import select_diverse
-from msmarco_qdrant.search.options import SearchOptions
 from msmarco_qdrant.testing import HashingEncoder, WordOverlapReranker
 from tests.contract.test_search_modes import PASSAGES
 from tests.engines import ENGINES_AND_SERVER, new_store
@@ -66,7 +65,7 @@ def test_diverse_hits_are_those_of_the_formula(client: SearchClient, diversity: 
     assert plain == pytest.approx({hit.pid: hit.score for hit in hits}, abs=1e-5)
     assert [*range(1, 61)] == [hit.rank for hit in hits]
     first = client.search(QUERY, limit=7, exact=True, diversity=diversity)
-    options: SearchOptions = {"limit": 7, "exact": True, "diversity": diversity}
+    options: dict[str, Any] = {"limit": 7, "exact": True, "diversity": diversity}
     assert near(hits[:7]) == first
     assert near(hits[7:14]) == client.search(QUERY, offset=7, **options)
     assert near(hits[7:14]) == client.search(QUERY, cursor=first.cursor, **options)
@@ -78,11 +77,11 @@ def test_diverse_hits_are_those_of_the_formula(client: SearchClient, diversity: 
 )
 def test_diversity_permutes_what_is_found(client: SearchClient, mode: Any, more: Any) -> None:
     """In every mode, reranked, grouped and filtered; 0 is the plain search, 1 is not."""
-    options: SearchOptions = {"mode": mode, "limit": 10, **more}
+    options: dict[str, Any] = {"mode": mode, "limit": 10, **more}
     plain = client.search(QUERY, **options)
     assert near(plain) == client.search(QUERY, diversity=0, **options)
-    deep: SearchOptions = {**options, "limit": 20}
-    most = {hit.pid: hit for hit in client.search(QUERY, **{**deep, "limit": 20})}
+    deep: dict[str, Any] = {**options, "limit": 20}
+    most = {hit.pid: hit for hit in client.search(QUERY, **deep)}
     hits = client.search(QUERY, diversity=1.0, **deep)
     assert plain[0].pid == hits[0].pid
     if len(most) < 20 or more.get("rerank_depth"):
@@ -102,7 +101,7 @@ def test_similar_passages_can_be_diverse(client: SearchClient) -> None:
 @pytest.mark.parametrize("more", [{}, {"group_by": "doc"}, {"rerank_depth": 10}, {"offset": 2}])
 def test_hits_have_what_is_wanted(client: SearchClient, mode: Any, more: Any) -> None:
     """Vectors, fields of meta and text; the order and the scores are those of the plain search."""
-    options: SearchOptions = {"mode": mode, "limit": 5, **more}
+    options: dict[str, Any] = {"mode": mode, "limit": 5, **more}
     plain = client.search(QUERY, **options)
     bare = client.search(QUERY, with_meta=False, with_text=False, with_vectors=True, **options)
     some = client.search(QUERY, with_meta=["doc", "nothing", "a b"], **options)

@@ -1,0 +1,49 @@
+"""Options of the commands `search` and `similar` for the content of hits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from msmarco_qdrant.cli.options import refuse_unused
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+diversity_option = click.option(
+    "--diversity",
+    type=click.FloatRange(0, 1),
+    metavar="X",
+    help="Reorder the best 100 hits so that each differs from those before it: 0 to 1.",
+)
+_CONTENT_OPTIONS = (
+    click.option("--with-vectors", is_flag=True, help="With --json: print the vector of each hit."),
+    click.option(
+        "--with-meta",
+        multiple=True,
+        metavar="FIELD",
+        help="Print only this field of meta; repeat it for several.",
+    ),
+    click.option("--without-meta", is_flag=True, help="Print no meta."),
+    click.option("--without-text", is_flag=True, help="Print no text."),
+)
+
+
+def content_options(command: _F) -> _F:
+    """Add the options for vectors, fields of `meta`, and text."""
+    for option in reversed(_CONTENT_OPTIONS):
+        command = option(command)
+    return command
+
+
+def check_vectors(*, as_json: bool) -> None:
+    """Refuse vectors in text, where they would fill the screen."""
+    refuse_unused("--json", used=as_json, options=["with_vectors"])
+
+
+def wanted_meta(names: tuple[str, ...], *, without: bool) -> bool | list[str]:
+    """Return the value of `with_meta` for the options."""
+    if names and without:
+        raise click.UsageError("pass either --with-meta or --without-meta")
+    return [*names] if names else not without

@@ -1,0 +1,78 @@
+"""`similar`, and the options of `search` for what hits contain."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from msmarco_qdrant.collection.passages import list_passages
+from tests.cli.runner import Place, command
+
+
+def hits(*arguments: str) -> list[dict[str, Any]]:
+    """The hits that a command prints as JSON."""
+    done = command(*arguments, "--json")
+    assert (0, "") == (done.status, done.err)
+    found: list[dict[str, Any]] = json.loads(done.out)
+    return found
+
+
+def test_similar_passages_are_printed(filled: str) -> None:
+    """As text and as JSON, without a model, which this collection's cannot be loaded."""
+    first, second, *_ = (passage.pid for passage in list_passages(filled))
+    found = hits("similar", first, "--store", filled)
+    assert 4 == len(found)
+    assert first not in {hit["pid"] for hit in found}
+    text = command("similar", first, "--store", filled, "-n", "1").out
+    assert text.startswith(f"  1  {found[0]['score']:.4f}  {found[0]['pid']}\n")
+    both = hits("similar", first, second, "--store", filled, "--diversity", "0.5")
+    assert {hit["pid"] for hit in found} - {second} == {hit["pid"] for hit in both}
+    away = hits("similar", first, "--negative", second, "--store", filled, "--offset", "1")
+    assert [2, 3] == [hit["rank"] for hit in away]
+    bare = hits(
+        *("similar", first, "--store", filled, "--filter", "lang=en", "--with-meta", "lang"),
+        *("--without-text", "--with-vectors"),
+    )
+    for hit in bare:
+        assert ("", {"lang": "en"}, 64) == (hit["text"], hit["meta"], len(hit["vector"]))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["similar"], "pass a PID or more, or --text TEXT"),
+        (["similar", "nobody"], "no passage 'nobody' in collection 'msmarco'"),
+        (["similar", "1", "--model", "m"], "--model needs --text"),
+        (["similar", "1", "--with-vectors"], "--with-vectors needs --json"),
+        (["similar", "1", "--with-meta", "a", "--without-meta"], "either --with-meta or"),
+        (["similar", "1", "--diversity", "2"], "not in the range 0<=x<=1"),
+        (["search", "x", "--with-vectors"], "--with-vectors needs --json"),
+        (["search", "--queries", "q", "--run", "r", "--snippets", "1"], "--snippets needs QUERY"),
+        (["search", "--queries", "q", "--run", "r", "--diversity", "1"], "--diversity needs QUERY"),
+    ],
+)
+def test_what_is_refused(filled: str, arguments: list[str], message: str) -> None:
+    """With what is missing."""
+    done = command(*arguments, "--store", filled)
+    assert done.status in {1, 2}
+    assert message in done.err
+
+
+@pytest.mark.slow
+def test_a_search_prints_what_is_wanted(place: Place) -> None:
+    """With a real model: snippets, diverse hits, and a text as an example."""
+    query = ("search", "how does a volcano erupt", "--store", place.store, "-n", "5")
+    plain = hits(*query)
+    short = hits(*query, "--snippets", "1", "--without-text", "--without-meta")
+    assert [hit["pid"] for hit in plain] == [hit["pid"] for hit in short]
+    for hit, whole in zip(short, plain, strict=True):
+        assert ("", {}) == (hit["text"], hit["meta"])
+        assert hit["snippets"][0] in whole["text"]
+    assert short[0]["snippets"][0] in " ".join(command(*query, "--snippets", "1").out.split())
+    assert [hit["pid"] for hit in plain] != [
+        hit["pid"] for hit in hits(*query, "--diversity", "0.9")
+    ]
+    same = hits("similar", "--text", plain[0]["text"], "--store", place.store, "-n", "1")
+    assert plain[0]["pid"] == same[0]["pid"]
