@@ -39,7 +39,7 @@ class Hits(list[Hit]):
 
         Hits with a vector or snippets have `vector` or `snippets` as well.
         """
-        return [_to_dict(hit) for hit in self]
+        return [hit_to_dict(hit) for hit in self]
 
     def to_pandas(self) -> pd.DataFrame:
         """Return a DataFrame with the columns of `to_dicts`, one row per hit.
@@ -60,7 +60,8 @@ class Hits(list[Hit]):
         return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
 
 
-def _to_dict(hit: Hit) -> dict[str, Any]:
+def hit_to_dict(hit: Hit) -> dict[str, Any]:
+    """Return a hit as a dictionary; see `Hits.to_dicts`."""
     values: dict[str, Any] = {
         "rank": hit.rank,
         "pid": hit.pid,

@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from msmarco_qdrant.filters import SearchFilter
-from msmarco_qdrant.search.steps import Searcher
+    from msmarco_qdrant.search.steps import Searcher
 
 StoredVectors: TypeAlias = "dict[PointId, NDArray[np.float32]]"
 

@@ -11,7 +11,7 @@ from fastapi.responses import Response
 from pydantic_core import to_json
 
 from msmarco_qdrant.collection.filter_notes import FILTER_NOTES
-from msmarco_qdrant.core.hits import Hits
+from msmarco_qdrant.core.hits import Hits, hit_to_dict
 from msmarco_qdrant.service.http import problems
 from msmarco_qdrant.service.http.auth import TENANT
 from msmarco_qdrant.service.http.body import JSON, media_type, parse_json, read_body
@@ -131,7 +131,7 @@ def _answers_to_json(
     for hits in answers:
         parts = []
         for hit in hits:
-            parts.append(to_json(hit))
+            parts.append(to_json(hit_to_dict(hit)))
             size += len(parts[-1])
             if size > max_bytes:
                 raise invalid(f"The hits must have at most {max_bytes:,} bytes: ask for fewer.")

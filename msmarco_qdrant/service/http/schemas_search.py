@@ -10,7 +10,13 @@ from pydantic.config import JsonDict
 
 from msmarco_qdrant.core.search_types import Fusion, FusionMethod, SearchMode
 from msmarco_qdrant.filters import SearchFilter
-from msmarco_qdrant.search.options import CONVEX, RERANK_DEPTH, RerankDepth, SearchOptions
+from msmarco_qdrant.search.options import (
+    CONVEX,
+    MAX_SNIPPETS,
+    RERANK_DEPTH,
+    RerankDepth,
+    SearchOptions,
+)
 from msmarco_qdrant.service.http.schemas import SOME_TEXT, Pid, RequestModel, Tenant, tenant_field
 from msmarco_qdrant.service.http.schemas_filter import (
     MAX_FIELD_CHARS,
@@ -25,6 +31,8 @@ MAX_QUERY_CHARS: Final = 2_000
 MAX_LIMIT: Final = 1_000  # hits per query
 MAX_HITS: Final = 10_000  # of all queries of a search together
 MAX_CURSOR_CHARS: Final = 10_000
+MAX_META_NAMES: Final = 100
+MAX_SNIPPET_HITS: Final = 100  # hits of a search whose sentences are encoded
 MAX_PAIRS: Final = 2_000  # pairs of query and passage that the cross-encoder scores in one search
 _ONE_OR_SEVERAL: Final[Sequence[JsonDict]] = [
     {"required": [one], "properties": {one: {"type": form}, other: {"type": "null"}}}
@@ -46,6 +54,7 @@ class FusionIn(RequestModel):
 
 
 GroupField: TypeAlias = Annotated[str, Field(min_length=1, max_length=MAX_FIELD_CHARS)]
+MetaNames: TypeAlias = Annotated[list[GroupField], Field(max_length=MAX_META_NAMES)]
 FusionForm: TypeAlias = (
     FusionMethod | Annotated[FusionIn, AfterValidator(lambda given: Fusion(**dict(given)))]
 )
@@ -92,12 +101,29 @@ class SearchIn(RequestModel):
     group_by: GroupField | None = Field(
         default=None, description="A field of `meta`: the best passage for each of its values."
     )
+    diversity: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="Reorder the best 100 hits so that each differs from those before it.",
+    )
     exact: bool = Field(default=False, description="Compare with every vector.")
     ef: int | None = Field(default=None, ge=1, le=10_000, description="Candidates in the graph.")
     oversampling: float | None = Field(
         default=None, ge=1, le=1_000, description="Of quantized vectors, the factor to score again."
     )
     rescore: bool = Field(default=True, description="Score quantized results again.")
+    with_vectors: bool = Field(default=False, description="Return the vector of each hit.")
+    with_meta: bool | MetaNames = Field(
+        default=True, description="False for an empty `meta`, or the names of its fields."
+    )
+    with_text: bool = Field(default=True, description="False for an empty text.")
+    snippets: int = Field(
+        default=0,
+        ge=0,
+        le=MAX_SNIPPETS,
+        description="Most sentences per hit to return, those most similar to the query.",
+    )
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
@@ -107,6 +133,11 @@ class SearchIn(RequestModel):
         if (hits := queries * self.limit) > MAX_HITS:
             raise ValueError(
                 f"limit times queries must be at most {MAX_HITS:,}, got {hits:,}: send fewer"
+            )
+        if self.snippets and hits > MAX_SNIPPET_HITS:
+            raise ValueError(
+                f"limit times queries must be at most {MAX_SNIPPET_HITS} with snippets, "
+                f"got {hits:,}"
             )
         end = self.offset + self.limit
         if self.rerank_depth is not None and self.rerank_depth < end:

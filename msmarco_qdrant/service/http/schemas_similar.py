@@ -16,6 +16,7 @@ from msmarco_qdrant.service.http.schemas_search import (
     MAX_HITS,
     MAX_LIMIT,
     GroupField,
+    MetaNames,
 )
 
 MAX_EXAMPLES: Final = 100  # in each list
@@ -67,12 +68,23 @@ class SimilarIn(RequestModel):
     group_by: GroupField | None = Field(
         default=None, description="A field of `meta`: the best passage for each of its values."
     )
+    diversity: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="Reorder the best 100 hits so that each differs from those before it.",
+    )
     exact: bool = Field(default=False, description="Compare with every vector.")
     ef: int | None = Field(default=None, ge=1, le=10_000, description="Candidates in the graph.")
     oversampling: float | None = Field(
         default=None, ge=1, le=1_000, description="Of quantized vectors, the factor to score again."
     )
     rescore: bool = Field(default=True, description="Score quantized results again.")
+    with_vectors: bool = Field(default=False, description="Return the vector of each hit.")
+    with_meta: bool | MetaNames = Field(
+        default=True, description="False for an empty `meta`, or the names of its fields."
+    )
+    with_text: bool = Field(default=True, description="False for an empty text.")
 
     @property
     def examples(self) -> Sequence[Example]:

@@ -153,10 +153,17 @@ SEARCHES: Mapping[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
     ],
     "tenant": [],  # see test_tenants
     "group_by": [({"group_by": "lang"}, {"group_by": "lang"})],
+    "diversity": [({"diversity": 0.5}, {"diversity": 0.5})],
     "exact": [({"exact": True}, {"exact": True})],
     "ef": [({"ef": 16}, {"ef": 16})],
     "oversampling": [({"oversampling": 3.0}, {"oversampling": 3.0})],
     "rescore": [({"rescore": False}, {"rescore": False})],
+    "with_vectors": [({"with_vectors": True}, {"with_vectors": True})],
+    "with_meta": [
+        ({"with_meta": wanted}, {"with_meta": wanted}) for wanted in (False, ["lang", "none"])
+    ],
+    "with_text": [({"with_text": False}, {"with_text": False})],
+    "snippets": [({"snippets": 1}, {"snippets": 1})],
 }
 # Each parameter of `rank`.
 RANKINGS: Mapping[str, list[dict[str, Any]]] = {
@@ -167,7 +174,8 @@ RANKINGS: Mapping[str, list[dict[str, Any]]] = {
 }
 SIMILAR = {
     *("limit", "offset", "cursor", "score_threshold", "meta_filter", "tenant", "group_by"),
-    *("exact", "ef", "oversampling", "rescore"),
+    *("diversity", "exact", "ef", "oversampling", "rescore"),
+    *("with_vectors", "with_meta", "with_text"),
 }
 # Each argument of `similar`, with its form over HTTP: the examples, then the options of a search.
 _VECTOR = [1.0, *[0.0] * 63]
