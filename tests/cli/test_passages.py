@@ -111,6 +111,19 @@ def test_a_tenant_is_chosen_and_read(filled: str) -> None:
     assert 2 == command("index", "tenant", "--store", filled).status
 
 
+def test_passages_are_chosen_by_an_expression(filled: str) -> None:
+    """Together with conditions; a delete by one needs `--yes`, too."""
+    place = ("--store", filled)
+    where = ("--where", "year = 2002 or lang in (sv, 'fr') and not draft")
+    assert (0, "1\n", "") == command("count", *place, *where)
+    assert (0, "0\n", "") == command("count", *place, *where, "--filter", "lang=en")
+    done = command("delete", *place, "--where", "lang has FR")
+    assert 2 == done.status
+    assert "1 passages of" in done.err
+    done = command("delete", *place, "--where", "lang has FR", "--yes")
+    assert (0, "1 deleted\n", "") == done
+
+
 @pytest.mark.parametrize("name", ["count", "list", "delete"])
 def test_s5_an_answer_of_nothing_is_explained(
     filled: str, name: str, caplog: pytest.LogCaptureFixture
