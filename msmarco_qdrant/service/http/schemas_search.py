@@ -182,7 +182,11 @@ class SearchIn(RequestModel):
     @property
     def options(self) -> SearchOptions:
         """The options of the client: those that the request has, so that defaults are its own."""
-        given = {name: value for name, value in self if name not in _OWN and value is not None}
+        given = {
+            name: value
+            for name in self.model_fields_set - _OWN
+            if (value := getattr(self, name)) is not None
+        }
         more = {"rerank_depth": self.depth, "meta_filter": self.meta_filter}
         given |= {name: value for name, value in more.items() if value is not None}
         return cast("SearchOptions", given)

@@ -104,7 +104,11 @@ class SimilarIn(RequestModel):
     @property
     def options(self) -> SimilarOptions:
         """The options of the client: those that the request has, so that defaults are its own."""
-        given = {name: value for name, value in self if name not in _EXAMPLES and value is not None}
+        given = {
+            name: value
+            for name in self.model_fields_set - _EXAMPLES
+            if (value := getattr(self, name)) is not None
+        }
         meta_filter = to_meta_filter(self.filter)
         given |= {} if meta_filter is None else {"meta_filter": meta_filter}
         return cast("SimilarOptions", given)
