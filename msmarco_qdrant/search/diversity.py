@@ -44,7 +44,7 @@ def diversify(hits: Sequence[Hit], stored: StoredVectors, request: SearchRequest
 
     page = slice(request.start, request.start + request.limit)
     head = [hit for hit in hits[:CANDIDATES] if point_id(hit.pid) in stored]
-    if len(head) < 2 or page.start >= len(head):  # there is no other order
+    if len(head) < 2 or page.start >= len(head):  # nothing to reorder
         return [*head, *hits[CANDIDATES:]][page]
     vectors = np.stack([stored[point_id(hit.pid)] for hit in head])
     if request.mode != "dense" or request.rerank_depth is not None:
