@@ -217,7 +217,7 @@ def search(  # noqa: PLR0913  # one for each option
 
 
 def _run_depth(defaults: SearchDefaults, reranker: str | None) -> int:
-    """Return the hits of each query in a run, without an option that says so."""
+    """Return the number of hits of each query in a run for which no option names it."""
     from msmarco_qdrant.search.options import RERANK_DEPTH
 
     return 1000 if reranker is None else defaults.rerank_depth or RERANK_DEPTH

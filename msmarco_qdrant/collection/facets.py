@@ -104,8 +104,8 @@ def count_facets(
 ) -> list[Facet]:
     """Count the passages of each value of a `meta` field.
 
-    Strings, integers and booleans are counted. A payload index of the field makes it fast:
-    `add_index(store, {"lang": "keyword"})`; without one the field of every passage is read.
+    Strings, integers and booleans are counted. A payload index of the field makes it fast, such as
+    by `add_index(store, "msmarco", "lang", "keyword")`; without one every passage is read.
 
     Args:
         store: An open store, which is not closed, or a path or URL to open.

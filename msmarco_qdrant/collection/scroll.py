@@ -12,6 +12,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from os import PathLike
@@ -33,7 +34,7 @@ from msmarco_qdrant.stores import (
     AliasedCollection,
     Connection,
     Store,
-    open_store,
+    use_store,
 )
 from msmarco_qdrant.stores.filters import combine, has_ids, has_order_value, index_kind
 from msmarco_qdrant.stores.foreign import ForeignPoints
@@ -132,20 +133,15 @@ def scroll_passages(
         StoreError: If the store cannot be opened or read, or has no such collection.
     """
     request = ScrollRequest(meta_filter, order_by, after)
-    owns_store = not isinstance(store, Store)
-    opened = store if isinstance(store, Store) else open_store(store, connection=connection)
-    try:
+    with ExitStack() as stack:
+        opened = stack.enter_context(use_store(store, connection))
         metadata = opened.metadata(collection)  # raises for another program's collection
         scope = tenant_filter(metadata, collection, tenant, opened.dsn)
         request = replace(request, scope=scope)
         foreign = ForeignPoints(collection, opened.dsn)
         source = AliasedCollection(opened, collection)
         found = read_scroll(opened, source, collection, foreign, request)
-    except BaseException:
-        if owns_store:
-            opened.close()
-        raise
-    return _closing(found, opened) if owns_store else found
+        return _closing(found, stack.pop_all())
 
 
 def read_scroll(
@@ -172,8 +168,8 @@ def read_scroll(
     return _to_passages(source, foreign, request, points)
 
 
-def _closing(found: Iterator[Passage], store: Store) -> Iterator[Passage]:
-    with store:
+def _closing(found: Iterator[Passage], opened: ExitStack) -> Iterator[Passage]:
+    with opened:
         yield from found
 
 

@@ -41,7 +41,10 @@ def fill(place: str) -> None:
     [
         (["coll"], [("plain", "collections")]),
         (["migrate", "ro"], [("plain", "rollback")]),
-        (["search", "--rerank"], [("plain", "--reranker"), ("plain", "--rerank-depth")]),
+        (
+            ["search", "--rerank"],
+            [("plain", f"--rerank{end}") for end in ("er", "-depth", "-sigmoid")],
+        ),
         (["search", "--mode", "h"], [("plain", "hybrid")]),
         (["ingest", "pass"], [("file", "pass")]),
         (["export", "out"], [("file", "out")]),

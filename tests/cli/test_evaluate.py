@@ -133,7 +133,7 @@ def test_json_is_one_document(words: str) -> None:
     done = by_words(words, "--json", "--run", "a.trec", "--report", "r.html")
 
     found = json.loads(done.out)
-    assert ["evaluation", "ann", "runs", "report"] == [*found]
+    assert ["evaluation", "ann", "topics", "tuning", "runs", "report"] == [*found]
     assert (None, ["a.trec"], "r.html") == (found["ann"], found["runs"], found["report"])
     counts = {"judged": 3, "unjudged": 1, "unasked": 0, "without_relevant": 0}
     assert counts == found["evaluation"]["queries"]

@@ -55,7 +55,10 @@ UP = "DESCRIPTION = 'x'\ndef up(store, plan): ...\n"
         (UP + "COST = ['a line']", r"COST of .* must be a line of text, got \['a line'\]"),
         ("DESCRIPTION =", r"0007_broken\.py cannot be loaded: SyntaxError"),
         ("import nothing_at_all", r"0007_broken\.py cannot be loaded: .* 'nothing_at_all'"),
-        (INDEX.replace("integer", "geo"), r"cannot be loaded: .* of 'year' must be one of keyword"),
+        (
+            INDEX.replace("integer", "place"),
+            r"cannot be loaded: .* of 'year' must be one of keyword",
+        ),
     ],
 )
 def test_a_file_that_is_not_a_migration(tmp_path: Path, text: str, message: str) -> None:

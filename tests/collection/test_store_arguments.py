@@ -51,8 +51,12 @@ _CALLS: dict[str, Callable[[Any, Path], object]] = {
     "backup_collection": lambda store, folder: _M.backup_collection(
         store, "msmarco", folder / "backup", portable=True
     ),
+    "count_facets": lambda store, _: _M.count_facets(store, "year"),
     "count_passages": lambda store, _: _M.count_passages(store),
     "list_passages": lambda store, _: _M.list_passages(store),
+    "save_search_defaults": lambda store, _: _M.save_search_defaults(store, _M.SearchDefaults()),
+    "scroll_passages": lambda store, _: [*_M.scroll_passages(store)],
+    "set_tenant_field": lambda store, _: _M.set_tenant_field(store, "msmarco", None),
     "check_collection": lambda store, _: _M.check_collection(store, "msmarco"),
     "delete_passages": lambda store, _: _M.delete_passages(store, ["2"]),
     "describe_store": lambda store, _: _M.describe_store(store),

@@ -189,7 +189,7 @@ INVALID: list[tuple[Any, dict[str, Any], str]] = [
     (SetBm25, {"language": "klingon"}, "invalid BM25 settings"),
     (AddPayloadIndex, {"field": 7, "kind": "integer"}, "must be a string without"),
     (AddPayloadIndex, {"field": 'a"b', "kind": "integer"}, "quotation marks around a whole"),
-    (AddPayloadIndex, {"field": "year", "kind": "text"}, "of 'year' must be one of keyword"),
+    (AddPayloadIndex, {"field": "year", "kind": "words"}, "of 'year' must be one of keyword"),
     (RemovePayloadIndex, {"field": 'a"b'}, "quotation marks around a whole"),
 ]
 
