@@ -19,6 +19,7 @@ _OPTIONS = {
     "others": "--compare",
 }
 _BOTH = re.compile(r"(--[a-z-]+(?: [^\s(]+)?) \([a-z_]+=[^()]*\)")
+_RULE = re.compile(r"^(?:pass either )?[a-z_]+(?: (?:\+|or) [a-z_]+)?(?= must |, not both$)")
 _KEYWORD = re.compile(r"(?<![\w.&?/-])([a-z_]+)=(True\b|(?=\S))")
 
 
@@ -58,7 +59,9 @@ class CommandGroup(click.Group):
 
 
 def name_options(message: str, command: click.Command | None) -> str:
-    """Write a library's advice for the command line: `model=x` becomes `--model x`.
+    """Write a library's message for the command line: `model=x` becomes `--model x`.
+
+    So does the parameter that a rule begins with: `order_by must` becomes `--order-by must`.
 
     Of an option with its keyword, such as `--yes (yes=True)`, only the option stays. Keywords
     that the command has no option for stay as they are.
@@ -74,4 +77,8 @@ def name_options(message: str, command: click.Command | None) -> str:
             return found[0]
         return flag if value == "True" else f"{flag} "
 
-    return _KEYWORD.sub(option, _BOTH.sub(r"\1", message))
+    def subject(found: re.Match[str]) -> str:
+        words = ((word, "--" + word.replace("_", "-")) for word in found[0].split(" "))
+        return " ".join(flag if flag in flags else word for word, flag in words)
+
+    return _KEYWORD.sub(option, _BOTH.sub(r"\1", _RULE.sub(subject, message)))

@@ -83,6 +83,20 @@ tenant_option = click.option(
     metavar="NAME",
     help="Only passages of this tenant; a collection with a tenant field requires it.",
 )
+_PAGE_OPTIONS = (
+    click.option(
+        "--offset",
+        type=click.IntRange(0, 9_999),
+        metavar="N",
+        help="Skip the N best hits, 0 for the first of several pages. Prints the next page's "
+        "cursor.",
+    ),
+    click.option(
+        "--cursor",
+        metavar="CURSOR",
+        help="Print the page after that of this cursor; repeat the other arguments and options.",
+    ),
+)
 exact_option = click.option(
     "--exact", is_flag=True, help="Compare with every passage, without the index."
 )
@@ -126,6 +140,11 @@ def _chain(*decorators: Callable[[_F], _F]) -> Callable[[_F], _F]:
         return command
 
     return decorate
+
+
+def page_options(command: _F) -> _F:
+    """Add `--offset` and `--cursor`."""
+    return _chain(*_PAGE_OPTIONS)(command)
 
 
 def settings_options(*names: str) -> Callable[[_F], Callable[..., Any]]:

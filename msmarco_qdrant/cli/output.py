@@ -182,6 +182,12 @@ def print_hits(hits: Sequence[Hit], *, as_json: bool) -> None:
         echo("no passage found")
 
 
+def print_next_page(hits: Hits) -> None:
+    """Print the cursor of the next page, if there is one, on standard error."""
+    if hits.cursor is not None:
+        echo(f"next page: --cursor {hits.cursor}", err=True)
+
+
 def print_content(text: str, meta: Meta) -> None:
     """Print a passage, without its pid, as indented text."""
     width = min(shutil.get_terminal_size().columns, 100)

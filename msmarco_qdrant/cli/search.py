@@ -26,12 +26,13 @@ from msmarco_qdrant.cli.options import (
     limit_option,
     model_option,
     open_search_client,
+    page_options,
     ranking_options,
     refuse_unused,
     settings_options,
     tenant_option,
 )
-from msmarco_qdrant.cli.output import check_output, echo, print_hits, print_result
+from msmarco_qdrant.cli.output import check_output, print_hits, print_next_page, print_result
 from msmarco_qdrant.cli.program import NAME
 from msmarco_qdrant.core.search_types import DEFAULT_EFFORT, FusionMethod, SearchMode
 from msmarco_qdrant.errors import SourceError
@@ -59,17 +60,7 @@ if TYPE_CHECKING:
     "Number of hits, of each query.  [default: 10; with --queries 1000, or the --rerank-depth of "
     "--reranker]",
 )
-@click.option(
-    "--offset",
-    type=click.IntRange(0, 9_999),
-    metavar="N",
-    help="Skip the N best hits, 0 for the first of several pages. Prints the next page's cursor.",
-)
-@click.option(
-    "--cursor",
-    metavar="CURSOR",
-    help="Print the page after that of this cursor; repeat the query and the options.",
-)
+@page_options
 @click.option(
     "--mode",
     type=click.Choice(get_args(SearchMode)),
@@ -208,8 +199,8 @@ def search(  # noqa: PLR0913  # one for each option
         if query is not None:
             hits = client.search(query, **options)
             print_hits(hits, as_json=as_json)
-            if (offset is not None or cursor is not None) and hits.cursor is not None:
-                echo(f"next page: --cursor {hits.cursor}", err=True)
+            if offset is not None or cursor is not None:
+                print_next_page(hits)
         elif run is not None:
             defaults = client.metadata.search_defaults
             options["limit"] = limit or rerank_depth or _run_depth(defaults, reranker)

@@ -21,10 +21,12 @@ from msmarco_qdrant.cli.options import (
     limit_option,
     model_option,
     open_search_client,
+    page_options,
     refuse_unused,
     settings_options,
+    tenant_option,
 )
-from msmarco_qdrant.cli.output import print_hits
+from msmarco_qdrant.cli.output import print_hits, print_next_page
 
 if TYPE_CHECKING:
     from msmarco_qdrant.search.options import SimilarOptions
@@ -45,7 +47,7 @@ if TYPE_CHECKING:
 )
 @settings_options("store", "transport", "collection")
 @limit_option(10, "Number of hits.")
-@click.option("--offset", type=click.IntRange(0, 9_999), metavar="N", help="Skip the N best hits.")
+@page_options
 @click.option(
     "--score-threshold",
     type=float,
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
     help="Omit hits with a lower score, as it is printed.",
 )
 @filter_option
+@tenant_option
 @click.option(
     "--group-by", metavar="FIELD", help="Only the best passage for each value of this field."
 )
@@ -75,8 +78,10 @@ def similar(  # noqa: PLR0913  # one for each option
     settings: Settings,
     limit: int,
     offset: int | None,
+    cursor: str | None,
     score_threshold: float | None,
     filters: tuple[str, ...],
+    tenant: str | None,
     group_by: str | None,
     diversity: float | None,
     ef: int | None,
@@ -102,9 +107,11 @@ def similar(  # noqa: PLR0913  # one for each option
 
     options: SimilarOptions = {
         "limit": limit,
-        "offset": offset or 0,
+        "offset": offset,
+        "cursor": cursor,
         "score_threshold": score_threshold,
         "meta_filter": parse_filters(filters),
+        "tenant": tenant,
         "group_by": group_by,
         "diversity": diversity,
         "ef": ef,
@@ -119,3 +126,5 @@ def similar(  # noqa: PLR0913  # one for each option
         options["meta_filter"] = parse_for(client.store, client.collection, filters)
         hits = client.similar(text=text, positive=pids, negative=negative, **options)
         print_hits(hits, as_json=as_json)
+        if offset is not None or cursor is not None:
+            print_next_page(hits)

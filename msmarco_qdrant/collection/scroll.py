@@ -344,6 +344,11 @@ def _no_index(
     _, payload = next(payloads, (0, {}))
     values = field_values(payload.get("meta") or {}, field)
     sample = values[0] if values else None
+    if sample is not None and not _has_order(sample):
+        return UsageError(
+            f"order_by must be a field of numbers or moments, and '{field}' has values such as "
+            f"{str(sample)[:80]}"
+        )
     wanted = {int: "integer", float: "float", str: "datetime"}.get(type(sample), "integer")
     command = advised_command("index", "add", f"{field}={wanted}", collection=name, store=store.dsn)
     found = f"one of kind {kind}" if kind else "none"
@@ -351,3 +356,14 @@ def _no_index(
         f"order_by needs a payload index of kind integer, float or datetime, and '{field}' has "
         f"{found}: add the index with {command}"
     )
+
+
+def _has_order(value: object) -> bool:
+    """True for a number, and for a string that is a moment."""
+    if isinstance(value, str):
+        try:
+            datetime.fromisoformat(value)
+        except ValueError:
+            return False
+        return True
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -285,6 +285,9 @@ def run_evaluation(
     any later failure. `progress` shows the queries done on standard error: a bar in a terminal or
     a notebook, else lines.
     """
+    if plan.systems:
+        for place in (client, *(against or {}).values()):
+            _check_tenants(place)
     searches = [(client, system) for system in plan.systems]
     for name, other in (against or {}).items():
         searches += [(other, system_in(system, name)) for system in plan.systems]
@@ -323,6 +326,17 @@ def _search(
             client, queries, system, plan.candidates, exclude_self=own, on_answer=on_answer
         )
     return search_run(client, queries, system, plan.depth, exclude_self=own, on_answer=on_answer)
+
+
+def _check_tenants(client: SearchClient) -> None:
+    """Refuse a collection whose searches each need a tenant: a run is of a whole collection."""
+    field = client.metadata.tenant_field
+    if field is not None:
+        raise UsageError(
+            f"an evaluation searches all passages, and collection '{client.collection}' has "
+            f"tenants by '{field}': evaluate a collection without a tenant field, such as one "
+            "with the passages of one tenant"
+        )
 
 
 def _check_place(name: str, client: SearchClient, plan: EvaluationPlan) -> None:

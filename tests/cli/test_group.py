@@ -19,6 +19,14 @@ from msmarco_qdrant.cli.group import name_options
         ("search", "pass --model x (model='x') or", "pass --model x or"),
         ("evaluate", "others=[x.trec]", "--compare [x.trec]"),
         ("get", "pass model='x'", "pass model='x'"),
+        ("list", "order_by must be a field", "--order-by must be a field"),
+        ("search", "offset + limit must be", "--offset + --limit must be"),
+        ("search", "field must be a name", "field must be a name"),
+        (
+            "search",
+            "pass either offset or cursor, not both",
+            "pass either --offset or --cursor, not both",
+        ),
         ("search", "a.model=x, https://host/?model=x", "a.model=x, https://host/?model=x"),
     ],
 )

@@ -44,9 +44,10 @@ def test_pages_follow_each_other(store: str) -> None:
     ("options", "message"),
     [
         (["--score-threshold", "-1"], "must be 0 or more, the range of BM25 scores"),
-        (["--cursor", "abc"], "cursor must be the cursor of a page of hits"),
+        (["--offset", "1", "--cursor", "abc"], "pass either --offset or --cursor, not both"),
+        (["--cursor", "abc"], "--cursor must be the cursor of a page of hits"),
         (["--rerank-sigmoid"], "--rerank-sigmoid needs --reranker"),
-        (["--offset", "9999"], "offset + limit must be at most 10,000"),
+        (["--offset", "9999"], "--offset + --limit must be at most 10,000"),
     ],
 )
 def test_what_has_no_meaning_is_refused(store: str, options: list[str], message: str) -> None:

@@ -101,6 +101,9 @@ def test_a_tenant_is_chosen_and_read(filled: str) -> None:
     assert ["2"] == [one["pid"] for one in json.loads(done.out)]
     done = command("facets", "year", "--store", filled, "--tenant", "fr", "--json")
     assert [{"value": 2002, "count": 1}] == json.loads(done.out)
+    done = command("similar", "1", "--store", filled, "--tenant", "en", "--json")
+    assert {"en"} == {one["meta"]["lang"] for one in json.loads(done.out)}
+    assert 2 == command("similar", "2", "--store", filled, "--tenant", "en").status
     assert (0, "0 deleted, 1 missing\n", "") == command(
         "delete", "2", "--store", filled, "--tenant", "en"
     )

@@ -31,6 +31,10 @@ def test_similar_passages_are_printed(filled: str) -> None:
     assert {hit["pid"] for hit in found} - {second} == {hit["pid"] for hit in both}
     away = hits("similar", first, "--negative", second, "--store", filled, "--offset", "1")
     assert [2, 3] == [hit["rank"] for hit in away]
+    page = command("similar", first, "--store", filled, "-n", "2", "--offset", "0")
+    cursor = page.err.removeprefix("next page: --cursor ").strip()
+    rest = hits("similar", first, "--store", filled, "--cursor", cursor)
+    assert found[2:] == rest
     bare = hits(
         *("similar", first, "--store", filled, "--filter", "lang=en", "--with-meta", "lang"),
         *("--without-text", "--with-vectors"),

@@ -290,6 +290,7 @@ def test_an_order_needs_its_index_and_its_passage(client: SearchClient) -> None:
     with pytest.raises(UsageError, match=r"after must be .* with a value of 'year', got '0'"):
         [*client.scroll(order_by="year", after="0")]
     if client.store.capabilities.payload_indexes:
-        for field, found in (("plain", "has none"), ("lang", "has one of kind keyword")):
-            with pytest.raises(UsageError, match=rf"'{field}' {found}: .*`.*index add {field}="):
-                [*client.scroll(order_by=field)]
+        with pytest.raises(UsageError, match=r"'plain' has none: .*`.*index add plain="):
+            [*client.scroll(order_by="plain")]
+        with pytest.raises(UsageError, match=r"numbers or moments, and 'lang' has values such as"):
+            [*client.scroll(order_by="lang")]

@@ -13,6 +13,7 @@ from msmarco_qdrant.core.search_types import Hit
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.evaluation import Qrels, Run, System, evaluate_search
 from msmarco_qdrant.ingest.api import ingest_passages
+from msmarco_qdrant.migrate.tenants import set_tenant_field
 from msmarco_qdrant.search.client import SearchClient
 from msmarco_qdrant.stores import open_store
 from msmarco_qdrant.testing import HashingEncoder, WordOverlapReranker
@@ -114,3 +115,12 @@ def test_another_collection_needs_a_system(clients: tuple[SearchClient, SearchCl
     run = Run("given", {"1": [("2", 1.0)]})
     with pytest.raises(UsageError, match="'two' needs one system or more"):
         evaluate_search(clients[0], _QUERIES, _QRELS, [], others=[run], against={"two": clients[1]})
+
+
+def test_a_collection_with_tenants_is_refused(clients: tuple[SearchClient, SearchClient]) -> None:
+    """Before a search: none of its answers is of the whole collection."""
+    one, two = clients
+    set_tenant_field(two.store, "two", "customer")
+    tenants = SearchClient.open(two.store, collection="two", encoder=HashingEncoder(4096))
+    with pytest.raises(UsageError, match="collection 'two' has tenants by 'customer'"):
+        evaluate_search(one, _QUERIES, _QRELS, against={"two": tenants})
