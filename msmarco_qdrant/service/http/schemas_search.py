@@ -134,6 +134,7 @@ class SearchIn(RequestModel):
             raise ValueError(
                 f"limit times queries must be at most {MAX_HITS:,}, got {hits:,}: send fewer"
             )
+        self._check_work(queries)
         if self.snippets and hits > MAX_SNIPPET_HITS:
             raise ValueError(
                 f"limit times queries must be at most {MAX_SNIPPET_HITS} with snippets, "
@@ -147,6 +148,17 @@ class SearchIn(RequestModel):
             )
         self.check_pairs(RERANK_DEPTH)
         return self
+
+    def _check_work(self, queries: int) -> None:
+        """Check what is retrieved for all queries together, of which an answer shows a part."""
+        depth = self.fusion.depth if isinstance(self.fusion, Fusion) else 0
+        found = {"offset and limit together": self.offset + self.limit, "fusion.depth": depth}
+        for name, each in found.items():
+            if queries * each > MAX_HITS:
+                raise ValueError(
+                    f"{name} times queries must be at most {MAX_HITS:,}, got {queries * each:,}: "
+                    "send fewer queries"
+                )
 
     def check_pairs(self, auto: int) -> None:
         """Check the number of passages to rerank.

@@ -132,12 +132,27 @@ def test_reranking_without_a_reranker_says_how_to_start_with_one() -> None:
         assert (expected == 422) == ("--reranker ms-marco-MiniLM-L6-v2" in answer.text)
 
 
+_MANY = {"queries": ["a"] * 64, "mode": "hybrid"}
+
+
 @pytest.mark.parametrize(
     ("path", "body", "where", "reason"),
     [
         ("/search", {"phrase": "a"}, "phrase", "unknown field: must be one of query, queries"),
         ("/passages", [{"pid": "1", "text": "a", "year": 1}], "0.year", "unknown field: put it "),
         ("/passages", [{"a": 1, "b": 2, "c": 3, "d": 4}], "0", "must have at most 3 fields (pid,"),
+        (
+            "/search",
+            {**_MANY, "offset": 200},
+            "body",
+            "offset and limit together times queries must",
+        ),
+        (
+            "/search",
+            {**_MANY, "fusion": {"depth": 200}},
+            "body",
+            "fusion.depth times queries must be",
+        ),
         ("/search", {"query": "a", "limit": 0}, "limit", "must be greater than or equal to 1, got"),
     ],
 )
