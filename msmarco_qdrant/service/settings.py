@@ -106,18 +106,25 @@ class SidecarSettings(Settings):
         """The API key and the tokens that are set."""
         found = (self.api_key, self.read_token, self.write_token)
         shown = [secret.get_secret_value() for secret in found if secret]
-        return [*shown, *_parse_tokens(self.tenant_tokens).values()]
+        return [*shown, *(token for _, token in _parse_tokens(self.tenant_tokens))]
 
     @property
     def tokens(self) -> Tokens:
         """The bearer tokens.
 
         Raises:
-            UsageError: For a token that is too short; see `Tokens`.
+            UsageError: For a token that is too short, or two of one tenant; see `Tokens`.
         """
         secrets = (self.read_token, self.write_token)
         read, write = (secret.get_secret_value() if secret else None for secret in secrets)
-        return Tokens(read, write, _parse_tokens(self.tenant_tokens))
+        pairs = _parse_tokens(self.tenant_tokens)
+        tenants = dict(pairs)
+        if len(tenants) < len(pairs):
+            raise UsageError(
+                f"tenant_tokens must have one token per tenant, got {len(pairs)} tokens for "
+                f"{len(tenants)} tenants"
+            )
+        return Tokens(read, write, tenants)
 
     @property
     def payload_indexes(self) -> Mapping[str, PayloadIndex]:
@@ -165,8 +172,8 @@ def _overlap(first: Path, second: Path) -> bool:
     return first.is_relative_to(second) or second.is_relative_to(first)
 
 
-def _parse_tokens(given: SecretStr | None) -> dict[str, str]:
-    """Return the token of each tenant of `TENANT=TOKEN,...`; "" for one without."""
+def _parse_tokens(given: SecretStr | None) -> list[tuple[str, str]]:
+    """Return tenant and token of each part of `TENANT=TOKEN,...`; "" for a part without."""
     words = given.get_secret_value().split(",") if given else []
     parts = [word.strip().partition("=") for word in words if word.strip()]
-    return {tenant: token for tenant, _, token in parts}
+    return [(tenant, token) for tenant, _, token in parts]

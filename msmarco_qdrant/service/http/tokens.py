@@ -89,10 +89,12 @@ def check_origins(origins: Sequence[str], tokens: Tokens) -> None:
         UsageError: For what is not an origin, or for "*" without both tokens.
     """
     for origin in origins:
-        if origin != "*" and not _ORIGIN.fullmatch(origin):
+        # browsers omit the default port: an origin that has it would match no page
+        has_default_port = re.fullmatch(r"https:.*:443|http:.*:80", origin) is not None
+        if origin != "*" and (has_default_port or not _ORIGIN.fullmatch(origin)):
             raise UsageError(
                 "cors_origins must be origins such as https://app.example.com, with commas between "
-                f"several and without a path, or *, got {origin!r}"
+                f"several and without a path or a default port, or *, got {origin!r}"
             )
     if "*" in origins and any(tokens.of(scope) is None for scope in SCOPES):
         raise UsageError(

@@ -69,7 +69,15 @@ def test_the_setting_names_origins(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "origin",
-    ["app.example.com", f"{_OURS}/", f"{_OURS}/page", "https://App.example.com", "null", "ftp://a"],
+    [
+        "app.example.com",
+        f"{_OURS}/",
+        f"{_OURS}/page",
+        "https://App.example.com",
+        f"{_OURS}:443",
+        "null",
+        "ftp://a",
+    ],
 )
 def test_what_is_not_an_origin_is_refused(tmp_path: Path, origin: str) -> None:
     """The error shows the form."""

@@ -167,6 +167,7 @@ def test_random_requests_never_show_the_other_tenant(
         (_READ, "acme=short", "the token of a tenant must be TENANT=TOKEN"),
         (_READ, f"={'t' * 20}", "the token of a tenant must be TENANT=TOKEN"),
         (_READ, f"acme={_READ}", "must differ from each other and all others"),
+        (_READ, f"acme={'t' * 20},acme={'u' * 20}", "one token per tenant, got 2 tokens for 1"),
         (None, f"acme={'t' * 20}", "need a read token and a write token, too"),
     ],
 )
