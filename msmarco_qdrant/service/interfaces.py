@@ -168,6 +168,7 @@ class About:
         passages: Number of passages, None if unknown.
         rerank_depth: Number of hits that a search reranks by default.
         fields: Fields of `meta` that a payload index serves, each with its kind.
+        tenant_field: The field of the tenants, one of which each request names; None without.
     """
 
     collection: str
@@ -178,6 +179,7 @@ class About:
     passages: int | None = None
     rerank_depth: int = RERANK_DEPTH
     fields: Mapping[str, PayloadIndex] = field(default_factory=dict)
+    tenant_field: str | None = None
 
 
 class Ingester(Protocol):

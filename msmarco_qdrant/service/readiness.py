@@ -119,6 +119,7 @@ class Running:
             passages=self.count.passages,
             rerank_depth=self.client.metadata.search_defaults.rerank_depth or RERANK_DEPTH,
             fields=self.count.fields,
+            tenant_field=self.client.metadata.tenant_field,
         )
 
     async def close(self) -> None:

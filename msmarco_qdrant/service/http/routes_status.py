@@ -67,6 +67,7 @@ class StatusRoutes:
             modes=list(about.modes),
             rerank=about.rerank,
             fields=dict(about.fields),
+            tenant_field=about.tenant_field,
             spool=spool,
         )
 

@@ -243,4 +243,7 @@ class StatusOut(BaseModel):
     fields: dict[str, PayloadIndex] = Field(
         default={}, description="Fields of `meta` with a payload index, each with its kind."
     )
+    tenant_field: str | None = Field(
+        default=None, description="The field of the tenants, one of which each request must name."
+    )
     spool: Backlog

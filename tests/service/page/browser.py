@@ -48,6 +48,7 @@ class Site:
         rerank: Whether it says that it can rerank.
         loading: Whether it says that its model is being loaded.
         fields: The fields that it says have a payload index.
+        tenant_field: The field that it says has the tenants.
     """
 
     url: str
@@ -55,6 +56,7 @@ class Site:
     rerank: bool = True
     loading: bool = False
     fields: Mapping[str, PayloadIndex] = field(default_factory=dict)
+    tenant_field: str | None = None
 
     def post(self, passages: Sequence[Mapping[str, object]]) -> None:
         """Bring passages by HTTP, and wait until they can be found."""
@@ -95,6 +97,7 @@ class Site:
             self.rerank,
             points,
             fields=self.fields,
+            tenant_field=self.tenant_field,
         )
 
 

@@ -170,3 +170,25 @@ def test_the_newest_batches(browser: Browser, tmp_path: Path) -> None:
 def _batches(page: Page, number: int) -> list[str]:
     page.locator(f"#batches .batch:nth-child({number})").wait_for()
     return page.locator("#batches .batch").all_inner_texts()
+
+
+def test_a_tenant_is_needed_and_sent(browser: Browser, tmp_path: Path) -> None:
+    """Each request names it; nothing is searched without one."""
+    with served(tmp_path, _PASSAGES) as site:
+        site.fields, site.tenant_field = {"lang": "keyword"}, "customer"
+        with looking(browser, site.url) as page:
+            asked: list[str] = []
+            page.on("request", lambda request: asked.append(request.url))
+            page.get_by_label("Tenant").wait_for()
+            page.get_by_label("Query").fill("harbor")
+            page.get_by_role("button", name="Search").click()
+            assert 1 == page.locator("#tenant:invalid").count()
+            assert [] == [url for url in asked if url.endswith(("/search", "/facets"))]
+            page.get_by_label("Tenant").fill("acme")
+            with (
+                page.expect_request("**/search") as search,
+                page.expect_request("**/facets") as facets,
+            ):
+                page.get_by_role("button", name="Search").click()
+            for request in (search.value, facets.value):
+                assert "acme" == json.loads(request.post_data or "")["tenant"]

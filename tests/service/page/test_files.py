@@ -42,6 +42,7 @@ def test_the_state_is_told(site: Site) -> None:
         "modes": ["dense", "bm25", "hybrid"],
         "rerank": True,
         "fields": {},
+        "tenant_field": None,
         "spool": {"batches": 0, "oldest_s": 0.0},
     }
     assert expected == _status(site).json()

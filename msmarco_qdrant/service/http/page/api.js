@@ -71,10 +71,11 @@ export class Sidecar {
     return (await this.#post("similar", request, signal)).hits;
   }
 
-  /** Return a passage, null without one. */
-  async passage(pid, signal) {
+  /** Return a passage, null without one; `tenant` is the part of a request that names it. */
+  async passage(pid, tenant, signal) {
+    const query = new URLSearchParams(tenant);
     try {
-      return await this.#send(`passages/${encodeURIComponent(pid)}`, { signal });
+      return await this.#send(`passages/${encodeURIComponent(pid)}?${query}`, { signal });
     } catch (error) {
       if (error.status === 404) return null;
       throw error;

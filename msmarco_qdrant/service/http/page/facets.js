@@ -12,6 +12,7 @@ export class Facets {
   #place;
   #sidecar;
   #filter;
+  #tenant;
   #onChange;
   #fields = [];
   #running = new AbortController();
@@ -20,12 +21,14 @@ export class Facets {
    * @param {HTMLElement} place
    * @param {import("./api.js").Sidecar} sidecar
    * @param {import("./filter.js").Filter} filter
+   * @param {import("./tenant.js").Tenant} tenant
    * @param {() => void} onChange Called when the user has chosen a value.
    */
-  constructor(place, sidecar, filter, onChange) {
+  constructor(place, sidecar, filter, tenant, onChange) {
     this.#place = place;
     this.#sidecar = sidecar;
     this.#filter = filter;
+    this.#tenant = tenant;
     this.#onChange = onChange;
   }
 
@@ -40,7 +43,8 @@ export class Facets {
   async refresh() {
     this.#running.abort();
     const { signal } = (this.#running = new AbortController());
-    const found = await Promise.all(this.#fields.map((field) => this.#count(field, signal)));
+    const fields = this.#tenant.missing ? [] : this.#fields;
+    const found = await Promise.all(fields.map((field) => this.#count(field, signal)));
     if (signal.aborted) return;
     const focused = document.activeElement?.dataset.value;
     this.#place.replaceChildren(...found.filter((group) => group !== null));
@@ -51,7 +55,7 @@ export class Facets {
   /** Return the group of a field; null without a value, or if it cannot be counted now. */
   async #count(field, signal) {
     const filter = this.#filter.without(field);
-    const body = { field, limit: VALUES, ...(filter && { filter }) };
+    const body = { field, limit: VALUES, ...this.#tenant.part, ...(filter && { filter }) };
     try {
       const facets = await this.#sidecar.facets(body, signal);
       return facets.length ? this.#group(field, facets) : null;

@@ -10,6 +10,7 @@ import { leftOut, movesBetween } from "./moves.js";
 import { Rankings } from "./rankings.js";
 import { Ranking } from "./results.js";
 import { State } from "./state.js";
+import { Tenant } from "./tenant.js";
 import { Timeline } from "./timeline.js";
 import { pause, visible } from "./timing.js";
 import { askToken } from "./token.js";
@@ -19,7 +20,10 @@ import { brief, count } from "./wording.js";
 class Page {
   #sidecar = new Sidecar(askToken);
   #filter = new Filter(byId("filter"));
-  #facets = new Facets(byId("facets"), this.#sidecar, this.#filter, () => this.#refilter());
+  #tenant = new Tenant(byId("tenant-row"), byId("tenant"), () => this.#refilter());
+  #facets = new Facets(byId("facets"), this.#sidecar, this.#filter, this.#tenant, () =>
+    this.#refilter(),
+  );
   #timeline = new Timeline(byId("timeline"), byId("batches"), this.#sidecar);
   #left = new Ranking(byId("left-hits"), (pid) => this.#openLike(pid));
   #right = new Ranking(byId("right-hits"), (pid) => this.#openLike(pid));
@@ -70,7 +74,8 @@ class Page {
     this.#search(query, like);
   }
 
-  #offer({ modes, rerank, fields }) {
+  #offer({ modes, rerank, fields, tenant_field: tenantField }) {
+    this.#tenant.offer(tenantField);
     this.#rankings.offer(modes, rerank);
     this.#facets.offer(fields);
     this.#searchAgain();
@@ -80,7 +85,7 @@ class Page {
     if (this.#query || this.#like) this.#search(this.#query, this.#like);
   }
 
-  /** Search by a filter that the facets have changed. */
+  /** Search by a filter or a tenant that has changed. */
   #refilter() {
     this.#facets.refresh();
     this.#searchAgain();
@@ -105,7 +110,7 @@ class Page {
     byId("results").setAttribute("aria-busy", "true");
     const [found, passage] = await Promise.all([
       this.#sidecar.similar({ pid, ...options }, signal),
-      this.#sidecar.passage(pid, signal),
+      this.#sidecar.passage(pid, this.#tenant.part, signal),
     ]);
     signal.throwIfAborted();
     byId("problem").replaceChildren();
@@ -136,12 +141,19 @@ class Page {
     }
   }
 
-  /** Return limit and filter; null, with a message at the field, if the filter is not JSON. */
+  /**
+   * Return limit, filter and tenant; null, with a message at the field, if the filter is not JSON
+   * or the tenant is missing.
+   */
   #options() {
+    if (this.#tenant.missing) {
+      this.#tenant.ask();
+      return null;
+    }
     const limit = Number(byId("limit").value);
     try {
       const filter = this.#filter.value;
-      return filter === undefined ? { limit } : { limit, filter };
+      return { limit, ...(filter !== undefined && { filter }), ...this.#tenant.part };
     } catch (error) {
       byId("options").open = true;
       this.#filter.refuse(error);

@@ -62,7 +62,12 @@ export class State {
 
   #offer(status) {
     if (status.model === null) return;
-    const known = JSON.stringify([status.modes, status.rerank, status.fields]);
+    const known = JSON.stringify([
+      status.modes,
+      status.rerank,
+      status.fields,
+      status.tenant_field,
+    ]);
     if (known === this.#known) return;
     this.#known = known;
     this.#onChange(status);
