@@ -123,4 +123,4 @@ def test_a_collection_with_tenants_is_refused(clients: tuple[SearchClient, Searc
     set_tenant_field(two.store, "two", "customer")
     tenants = SearchClient.open(two.store, collection="two", encoder=HashingEncoder(4096))
     with pytest.raises(UsageError, match="collection 'two' has tenants by 'customer'"):
-        evaluate_search(one, _QUERIES, _QRELS, against={"two": tenants})
+        evaluate_search(one, _QUERIES, _QRELS, [System()], against={"two": tenants})
