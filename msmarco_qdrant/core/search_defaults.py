@@ -23,7 +23,7 @@ class SearchDefaults:
         source: Where they come from, for people, such as "tuned by RR@10 of 1,331 queries".
 
     Raises:
-        UsageError: If a value is out of range.
+        UsageError: If a value is out of range or of another type.
     """
 
     fusion: Fusion | None = None
@@ -32,6 +32,10 @@ class SearchDefaults:
     source: str = ""
 
     def __post_init__(self) -> None:
+        if self.fusion is not None and not isinstance(self.fusion, Fusion):
+            raise UsageError(f"fusion must be a Fusion, such as Fusion('rrf'), got {self.fusion!r}")
+        if not isinstance(self.source, str):
+            raise UsageError(f"source must be a string, got {self.source!r}")
         for name, value in (("ef", self.ef), ("rerank_depth", self.rerank_depth)):
             is_count = isinstance(value, int) and not isinstance(value, bool)
             if value is not None and not (is_count and 1 <= value <= _MOST):

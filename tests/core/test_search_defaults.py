@@ -21,6 +21,19 @@ def test_numbers_out_of_range_are_refused(name: str, value: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"fusion": "rrf"}, r"fusion must be a Fusion, such as Fusion\('rrf'\), got 'rrf'"),
+        ({"source": 3}, "source must be a string, got 3"),
+    ],
+)
+def test_other_types_are_refused(values: dict[str, Any], reason: str) -> None:
+    """Before they are saved: nothing could open the collection afterwards."""
+    with pytest.raises(UsageError, match=reason):
+        SearchDefaults(**values)
+
+
+@pytest.mark.parametrize(
     ("defaults", "expected"),
     [
         (SearchDefaults(), "the package's"),
