@@ -105,12 +105,18 @@ def page_bounds(points: Sequence[ScoredPoint], request: SearchRequest) -> tuple[
     return first, last
 
 
-def digest_options(request: SearchRequest, metadata: CollectionMetadata) -> str:
-    """Return a digest of what determines the order of hits, apart from the query."""
+def digest_options(request: SearchRequest, metadata: CollectionMetadata, collection: str) -> str:
+    """Return a digest of what determines the order of hits, apart from the query.
+
+    Args:
+        request: The search.
+        metadata: The collection's metadata.
+        collection: The collection's name.
+    """
     options = {f.name: getattr(request, f.name) for f in fields(request) if f.name not in _FREE}
     chosen = options.pop("meta_filter")
     canonical = None if chosen is None else _sort(json.loads(chosen.model_dump_json()))
-    text = f"{options!r} {json.dumps(canonical)} {metadata.encoder.fingerprint}"
+    text = f"{collection} {options!r} {json.dumps(canonical)} {metadata.encoder.fingerprint}"
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
@@ -137,7 +143,7 @@ def check_cursor(after: Cursor, search: str, metadata: CollectionMetadata) -> No
         metadata: The collection's metadata.
 
     Raises:
-        UsageError: If query, options or the collection's model differ.
+        UsageError: If query, options, the collection or its model differ.
     """
     if after.model != metadata.encoder.fingerprint[:8]:
         raise UsageError(
@@ -145,8 +151,8 @@ def check_cursor(after: Cursor, search: str, metadata: CollectionMetadata) -> No
         )
     if after.search != search:
         raise UsageError(
-            "cursor is of another search: repeat the query and the options of the search that "
-            "returned it; only limit may differ"
+            "cursor is of another search: repeat the collection, the query and the options of the "
+            "search that returned it; only limit may differ"
         )
 
 

@@ -166,7 +166,7 @@ class Searcher:
         given: SearchFilter | None,
     ) -> Steps[list[Hits]]:
         """Return the page of each query, with its cursor; `given` is the filter of the caller."""
-        options = digest_options(request, self.metadata)
+        options = digest_options(request, self.metadata, self.collection)
         searches = [digest_search(options, query) for query in queries]
         if request.after is not None:
             check_cursor(request.after, searches[0], self.metadata)

@@ -201,12 +201,20 @@ def test_a_cursor_belongs_to_its_search(client: SearchClient) -> None:
     again = client.search(_QUERY, limit=5, cursor=cursor, ef=200, **same)
     assert [hit.pid for hit in expected] == [hit.pid for hit in again]
     for query, others in [("whale", options), (_QUERY, {}), (_QUERY, {**options, "mode": "bm25"})]:
-        with pytest.raises(UsageError, match="of another search: repeat the query and the options"):
+        with pytest.raises(UsageError, match="of another search: repeat the collection, the query"):
             client.search(query, cursor=cursor, **others)
     with pytest.raises(UsageError, match="the search of one query, got 2 queries: call search"):
         client.search_many([_QUERY, _QUERY], cursor=cursor, **options)
     with pytest.raises(UsageError, match="pass either offset or cursor, not both"):
         client.search(_QUERY, cursor=cursor, offset=1, **options)
+    elsewhere = f"{client.collection}-other"
+    ingest_passages(_passages(), client.store, encoder=HashingEncoder(), collection=elsewhere)
+    with (
+        SearchClient.open(client.store, collection=elsewhere, encoder=HashingEncoder()) as opened,
+        pytest.raises(UsageError, match="of another search"),
+    ):
+        opened.search(_QUERY, cursor=cursor, **options)
+    drop_collection(client.store, elsewhere)
     other = str(_with_model(cursor, "00000000"))
     with pytest.raises(UsageError, match="of another model than the collection has now"):
         client.search(_QUERY, cursor=other, **options)
