@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from itertools import islice
+from numbers import Integral
 from os import PathLike
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
@@ -115,8 +116,8 @@ def list_passages(
         UsageError: For an invalid limit or filter.
         StoreError: If the store cannot be opened or read, or has no such collection.
     """
-    if limit < 1:
-        raise UsageError(f"limit must be 1 or more, got {limit}")
+    if not isinstance(limit, Integral) or isinstance(limit, bool) or limit < 1:
+        raise UsageError(f"limit must be 1 or more, got {limit!r}")
     check_filter(meta_filter)
     with use_store(store, connection) as opened:
         source, scope = _scoped(opened, collection, tenant)
@@ -315,6 +316,8 @@ def _own_collection(store: Store, name: str) -> Collection:
 def _check_pids(pids: Iterable[str]) -> Iterator[str]:
     if isinstance(pids, str):
         raise UsageError(f"pids must be a list, also for one pid, got the string {pids!r}")
+    if not isinstance(pids, Iterable):
+        raise UsageError(f"pids must be a list of pids, got {pids!r}")
     for pid in pids:
         if not isinstance(pid, str) or not pid:
             raise UsageError(f"pid must be a non-empty string, got {pid!r}")

@@ -84,8 +84,13 @@ def test_passages_are_counted_and_listed(store: Store, passages: Sequence[Passag
     assert listed == list_passages(store, limit=5)
     assert listed[:2] == list_passages(store, limit=2)
     assert {one.pid: one for one in passages} == {one.pid: one for one in listed}
-    with pytest.raises(UsageError, match="limit must be 1 or more, got 0"):
-        list_passages(store, limit=0)
+    invalid: list[Any] = [0, "5", 2.5, True]
+    for limit in invalid:
+        with pytest.raises(UsageError, match=f"limit must be 1 or more, got {limit!r}"):
+            list_passages(store, limit=limit)
+    nothing: Any = None
+    with pytest.raises(UsageError, match="pids must be a list of pids, got None"):
+        get_passages(store, nothing)
 
 
 def test_passages_are_deleted_by_a_filter(store: Store, passages: Sequence[Passage]) -> None:
