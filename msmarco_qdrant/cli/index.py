@@ -75,7 +75,7 @@ def tenant(*, field: str | None, is_none: bool, settings: Settings, as_json: boo
     from msmarco_qdrant.migrate.tenants import set_tenant_field
 
     if (field is None) != is_none:
-        raise click.UsageError("pass FIELD, or --none")
+        raise click.UsageError("pass either FIELD or --none")
     with open_configured_store(settings) as store:
         set_tenant_field(store, settings.collection, field)
     shown = "no tenants" if field is None else f"tenants by {field}: pass --tenant to read them"

@@ -219,7 +219,9 @@ def list_(
 @settings_options("store", "transport", "collection")
 @filter_option
 @tenant_option
-@click.option("--yes", is_flag=True, help="With --filter: confirm to delete all that match.")
+@click.option(
+    "--yes", is_flag=True, help="With --filter or --where: confirm to delete all that match."
+)
 @json_option
 def delete(  # one for each option
     *,
@@ -239,7 +241,7 @@ def delete(  # one for each option
         raise click.UsageError(
             "pass one PID or more, --from FILE, --filter CONDITION or --where EXPRESSION"
         )
-    refuse_unused("--filter", used=bool(filters), options=["yes"])
+    refuse_unused("--filter or --where", used=bool(filters), options=["yes"])
     if filters:
         _delete_matching(settings, filters, tenant, yes=yes, as_json=as_json)
         return

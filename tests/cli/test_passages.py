@@ -97,6 +97,10 @@ def test_a_tenant_is_chosen_and_read(filled: str) -> None:
     assert "of the field 'lang': pass --tenant" in done.err
     assert (0, "2\n", "") == command("count", "--store", filled, "--tenant", "en")
     assert 1 == command("get", "2", "--store", filled, "--tenant", "en").status
+    done = command("similar", "1", "--store", filled, "--tenant", "en", "--json")
+    assert (0, "") == (done.status, done.err)
+    assert {"en"} == {hit["meta"]["lang"] for hit in json.loads(done.out)}
+    assert "pass --tenant" in command("similar", "1", "--store", filled).err
     done = command("list", "--store", filled, "--tenant", "fr", "--json")
     assert ["2"] == [one["pid"] for one in json.loads(done.out)]
     done = command("facets", "year", "--store", filled, "--tenant", "fr", "--json")
@@ -161,7 +165,7 @@ def test_passages_that_match_are_deleted(filled: str, passages: Sequence[Passage
     ("arguments", "message"),
     [
         ("delete 1 --filter lang=en", "pass one PID or more, --from FILE, --filter CONDITION"),
-        ("delete 1 --yes", "--yes needs --filter"),
+        ("delete 1 --yes", "--yes needs --filter or --where"),
         ("delete --filter =en", "expected FIELD=VALUE"),
         ("count --filter =en", "expected FIELD=VALUE"),
         ("list --limit 0", "Invalid value for '--limit'"),
