@@ -6,7 +6,7 @@ refused without one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 
 from msmarco_qdrant.core.advice import advised_command
@@ -75,4 +75,9 @@ def tenant_filter(
 def is_tenants(metadata: CollectionMetadata, meta: Mapping[str, Any], tenant: str | None) -> bool:
     """True if a passage is the tenant's; also if the collection has no tenants."""
     field = metadata.tenant_field
-    return field is None or tenant in flatten(field_values(meta, field))
+    return field is None or tenant in tenants_of(meta, field)
+
+
+def tenants_of(meta: Mapping[str, Any], field: str) -> Set[str]:
+    """Return the tenants of a passage, given the tenant field; empty if it belongs to none."""
+    return {one for one in flatten(field_values(meta, field)) if isinstance(one, str)}

@@ -60,10 +60,21 @@ class IngestRun:
         self._points_before = info.points
         self._seq = SeqClock(self._seq_before)
         replicated = guard.store.request_limits(guard.physical).replicas > 1
+        field = guard.metadata.tenant_field
         compare = (
-            RewriteAll(target.collection, lambda: guard.is_being_filled, replicated=replicated)
+            RewriteAll(
+                target.collection,
+                lambda: guard.is_being_filled,
+                replicated=replicated,
+                tenant_field=field,
+            )
             if guard.is_being_filled
-            else SkipUnchanged(target.collection, was_empty=info.points == 0, replicated=replicated)
+            else SkipUnchanged(
+                target.collection,
+                was_empty=info.points == 0,
+                replicated=replicated,
+                tenant_field=field,
+            )
         )
         is_remote = guard.store.capabilities.multi_process
         self._stages = IngestStages(target, compare, is_remote=is_remote)

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
+from itertools import islice
 from os import PathLike
 
 from msmarco_qdrant.collection.generations import read_generations
 from msmarco_qdrant.collection.tenants import check_tenant_field
 from msmarco_qdrant.core.arguments import suggest_keywords
+from msmarco_qdrant.core.field_path import field_values, flatten, root_key
+from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.migrate.indexes import add_index
 from msmarco_qdrant.stores import DEFAULT_CONNECTION, Connection, Store, use_store
 from msmarco_qdrant.stores.migration_locks import hold_lock, require_lock
+
+_log = logging.getLogger(__name__)
+
+_SAMPLE = 1000
 
 
 @suggest_keywords
@@ -37,12 +45,14 @@ def set_tenant_field(
     Raises:
         CollectionNotFoundError: If the collection does not exist.
         StoreInUseError: If another process is migrating it.
-        UsageError: If the field is inside of an object, or has an index of another kind.
+        UsageError: If the field is inside of an object, has an index of another kind, or passages
+            have other values there than strings.
     """
     if field is not None:
         check_tenant_field(field)
     with use_store(store, connection) as opened:
         if field is not None:
+            _check_values(opened, collection, field)
             add_index(opened, collection, field, "tenant")
         name, locks = read_generations(opened, collection).name, opened.migration_locks
         with hold_lock(locks, name, opened.dsn) as ours:
@@ -52,3 +62,23 @@ def set_tenant_field(
                 metadata = replace(opened.metadata(physical), tenant_field=field)
                 require_lock(locks, name, ours)
                 opened.put_metadata(physical, metadata)
+
+
+def _check_values(store: Store, name: str, field: str) -> None:
+    """Refuse a field whose values cannot be tenants, by some passages; warn if none has it."""
+    store.metadata(name)  # raises for another program's collection
+    found = islice(store.collection(name).scan((root_key(field),)), _SAMPLE)
+    metas = [payload.get("meta") or {} for _, payload in found]
+    values = [value for meta in metas for value in flatten(field_values(meta, field))]
+    other = next((one for one in values if one is not None and not isinstance(one, str)), None)
+    if other is not None:
+        raise UsageError(
+            f"the values of a tenant field must be strings, got {other!r} in the field '{field}' "
+            f"of '{name}'"
+        )
+    if metas and not values:
+        _log.warning(
+            "none of the first %s passages of '%s' has the field '%s': a passage without it "
+            "belongs to no tenant",
+            *(f"{len(metas):,}", name, field),
+        )

@@ -200,6 +200,14 @@ def duplicate_pid_reason(passage: Passage) -> str:
     return f"pid {passage.pid!r} was read before in this run; the first one is used"
 
 
+def other_tenant_reason(passage: Passage, field: str) -> str:
+    """Return the reason of a reject whose pid is that of a passage of other tenants."""
+    return (
+        f"pid {passage.pid!r} is of a passage of another tenant by the field '{field}', which is "
+        "not replaced: put the tenant's name into the pid, or delete that passage first"
+    )
+
+
 def reject_passage(passage: Passage, reason: str) -> Reject:
     """Reject a parsed passage, with its original row, or as JSON if it was made in Python."""
     raw = passage.raw or _as_json(passage)

@@ -204,3 +204,50 @@ def test_the_field_is_chosen_and_removed(client: SearchClient) -> None:
             count_passages(store, collection=name, tenant="acme")
     finally:
         set_tenant_field(store, name, "customer")
+
+
+def test_a_pid_of_another_tenant_is_not_replaced(client: SearchClient) -> None:
+    """By an upsert and an ingest; its own tenant and one that shares it replace it."""
+    mine = Passage("acme-0", "castle", {"customer": "acme"})
+    theirs = Passage("acme-0", "stolen", {"customer": "beta"})
+    nobody = Passage("acme-0", "stolen", {})
+    old = client.get(["acme-0"], tenant="acme")["acme-0"]
+    report = client.upsert([theirs])
+    assert (0, 1) == (report.written, report.rejected)
+    reason = r"pid 'acme-0' is of a passage of another tenant by the field 'customer', which is not"
+    assert report.rejects[0].reason.startswith(reason)
+    place: dict[str, Any] = {"collection": client.collection, "encoder": HashingEncoder()}
+    report = ingest_passages(
+        [nobody, Passage("acme-2", old.text, {"customer": "beta"}), PASSAGES[1]],
+        client.store,
+        optimize=False,
+        **place,
+    )
+    assert (0, 1, 2) == (report.written, report.unchanged, report.rejected)
+    assert {"acme-0": old} == client.get(["acme-0"], tenant="acme")
+    shared = Passage("acme-0", "castle", {"customer": ["acme", "beta"]})
+    try:
+        for passage in (mine, shared):
+            assert 1 == client.upsert([passage]).written
+        assert {"acme-0": shared} == client.get(["acme-0"], tenant="beta")
+        assert 1 == client.upsert([theirs]).written
+    finally:
+        client.delete(["acme-0"])
+        client.upsert([old])
+
+
+def test_only_strings_are_tenants(client: SearchClient, caplog: pytest.LogCaptureFixture) -> None:
+    """Nobody could name them; a field that no passage has is reported."""
+    store, name = client.store, client.collection
+    with pytest.raises(
+        UsageError, match=r"a tenant field must be strings, got 20\d\d in the field"
+    ):
+        set_tenant_field(store, name, "year")
+    assert "customer" == store.metadata(name).tenant_field
+    try:
+        with caplog.at_level(logging.WARNING):
+            set_tenant_field(store, name, "owner")
+    finally:
+        set_tenant_field(store, name, "customer")
+    assert "none of the first 40 passages of" in caplog.text
+    assert "has the field 'owner'" in caplog.text
