@@ -15,6 +15,7 @@ from msmarco_qdrant.evaluation.records import Qrels, Run
 from msmarco_qdrant.stores.payload import point_id
 
 if TYPE_CHECKING:
+    from msmarco_qdrant.search.client import SearchClient
     from msmarco_qdrant.stores import Collection
 
 _BATCH = 1000
@@ -27,6 +28,21 @@ _log = logging.getLogger(__name__)
 def relevant_pids(qrels: Qrels) -> set[str]:
     """Return the pids with a grade of 1 or more for some query."""
     return {pid for grades in qrels.values() for pid, grade in grades.items() if grade >= 1}
+
+
+def check_no_tenants(client: SearchClient) -> None:
+    """Refuse a collection whose searches each need a tenant: a run is of a whole collection.
+
+    Raises:
+        UsageError: If the collection has a tenant field.
+    """
+    field = client.metadata.tenant_field
+    if field is not None:
+        raise UsageError(
+            f"an evaluation searches all passages, and collection '{client.collection}' has "
+            f"tenants by '{field}': evaluate a collection without a tenant field, such as one "
+            "with the passages of one tenant"
+        )
 
 
 def count_missing_relevant(collection: Collection, name: str, judged: Qrels) -> int:

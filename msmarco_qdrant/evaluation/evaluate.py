@@ -11,7 +11,11 @@ from typing import TYPE_CHECKING, TypeAlias
 from msmarco_qdrant.collection.passages import get_passages
 from msmarco_qdrant.core.arguments import suggest_keywords
 from msmarco_qdrant.errors import UsageError
-from msmarco_qdrant.evaluation.coverage import check_run_pids, count_missing_relevant
+from msmarco_qdrant.evaluation.coverage import (
+    check_no_tenants,
+    check_run_pids,
+    count_missing_relevant,
+)
 from msmarco_qdrant.evaluation.measures import (
     DEFAULT_MEASURES,
     check_relevance_levels,
@@ -129,7 +133,7 @@ def evaluate_search(  # noqa: PLR0913  # all but four have defaults
 
     Raises:
         UsageError: For invalid input, or if the collection has none of the relevant passages, none
-            of the candidates, or none of the passages of a run.
+            of the candidates, or none of the passages of a run, or has tenants.
         MissingExtraError: Without the extra `eval`.
         StoreError: If the engine fails.
     """
@@ -287,7 +291,7 @@ def run_evaluation(
     """
     if plan.systems:
         for place in (client, *(against or {}).values()):
-            _check_tenants(place)
+            check_no_tenants(place)
     searches = [(client, system) for system in plan.systems]
     for name, other in (against or {}).items():
         searches += [(other, system_in(system, name)) for system in plan.systems]
@@ -326,17 +330,6 @@ def _search(
             client, queries, system, plan.candidates, exclude_self=own, on_answer=on_answer
         )
     return search_run(client, queries, system, plan.depth, exclude_self=own, on_answer=on_answer)
-
-
-def _check_tenants(client: SearchClient) -> None:
-    """Refuse a collection whose searches each need a tenant: a run is of a whole collection."""
-    field = client.metadata.tenant_field
-    if field is not None:
-        raise UsageError(
-            f"an evaluation searches all passages, and collection '{client.collection}' has "
-            f"tenants by '{field}': evaluate a collection without a tenant field, such as one "
-            "with the passages of one tenant"
-        )
 
 
 def _check_place(name: str, client: SearchClient, plan: EvaluationPlan) -> None:

@@ -22,7 +22,7 @@ from msmarco_qdrant.core.search_types import Fusion, Nearest, PointQuery, Scored
 from msmarco_qdrant.encoding.bm25 import Bm25Encoder
 from msmarco_qdrant.encoding.checks import encode_queries, score_pairs
 from msmarco_qdrant.errors import UsageError
-from msmarco_qdrant.evaluation.coverage import count_missing_relevant
+from msmarco_qdrant.evaluation.coverage import check_no_tenants, count_missing_relevant
 from msmarco_qdrant.evaluation.evaluate import check_texts, qrels_without_self
 from msmarco_qdrant.evaluation.measures import (
     check_relevance_levels,
@@ -109,11 +109,12 @@ def tune_search(
         The trials and the chosen options. Nothing is saved: see `save_search_defaults`.
 
     Raises:
-        UsageError: For invalid input, if the collection has none of the relevant passages, or
-            without the client's encoder or cross-encoder.
+        UsageError: For invalid input, if the collection has none of the relevant passages or has
+            tenants, or without the client's encoder or cross-encoder.
         MissingExtraError: Without the extra `eval`.
         StoreError: If the engine fails.
     """
+    check_no_tenants(client)
     if exclude_self:
         qrels = qrels_without_self(qrels)
     names, cutoff = check_tuning(queries, qrels, measure)

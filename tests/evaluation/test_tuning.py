@@ -20,6 +20,7 @@ from msmarco_qdrant.evaluation import (
 )
 from msmarco_qdrant.evaluation.tuning import FUSIONS, cross_validate
 from msmarco_qdrant.ingest.api import ingest_passages
+from msmarco_qdrant.migrate.tenants import set_tenant_field
 from msmarco_qdrant.stores import open_store
 from msmarco_qdrant.testing import HashingEncoder, WordOverlapReranker
 from tests.evaluation.collection import QRELS, QUERIES, ListeningEncoder
@@ -157,3 +158,17 @@ def test_a_choice_of_the_depth_needs_a_cross_encoder(client: SearchClient) -> No
     plain = SearchClient.open(client.store, encoder=client.encoder)
     with pytest.raises(UsageError, match="without a reranker"):
         tune_search(plain, QUERIES, QRELS, rerank=True)
+
+
+def test_a_collection_with_tenants_is_refused() -> None:
+    """By evaluations as well: they search all passages, and each search is of one tenant."""
+    with open_store(":memory:", create=True) as store:
+        passages = [Passage("1", "castle", {"customer": "acme"})]
+        ingest_passages(passages, store, encoder=HashingEncoder(), optimize=False)
+        set_tenant_field(store, "msmarco", "customer")
+        client = SearchClient.open(store, encoder=HashingEncoder())
+        queries, qrels = [Query("q", "castle")], {"q": {"1": 1}}
+        with pytest.raises(UsageError, match="an evaluation searches all passages"):
+            tune_search(client, queries, qrels)
+        with pytest.raises(UsageError, match="'msmarco' has tenants by 'customer'"):
+            evaluate_search(client, queries, qrels, ["dense"])
