@@ -212,10 +212,10 @@ def test_a_pid_of_another_tenant_is_not_replaced(client: SearchClient) -> None:
     theirs = Passage("acme-0", "stolen", {"customer": "beta"})
     nobody = Passage("acme-0", "stolen", {})
     old = client.get(["acme-0"], tenant="acme")["acme-0"]
-    report = client.upsert([theirs])
-    assert (0, 1) == (report.written, report.rejected)
-    reason = r"pid 'acme-0' is of a passage of another tenant by the field 'customer', which is not"
-    assert report.rejects[0].reason.startswith(reason)
+    upserted = client.upsert([theirs])
+    assert (0, 1) == (upserted.written, upserted.rejected)
+    reason = "pid 'acme-0' is of a passage of another tenant by the field 'customer', which is not"
+    assert upserted.rejects[0].reason.startswith(reason)
     place: dict[str, Any] = {"collection": client.collection, "encoder": HashingEncoder()}
     report = ingest_passages(
         [nobody, Passage("acme-2", old.text, {"customer": "beta"}), PASSAGES[1]],
