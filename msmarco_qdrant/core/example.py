@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from msmarco_qdrant.core.short_text import shorten
 from msmarco_qdrant.errors import UsageError
 
 
@@ -64,10 +65,14 @@ def _check_vector(vector: object) -> None:
     import numpy as np
 
     try:
-        values = np.asarray(vector, np.float32)
-    except (TypeError, ValueError, OverflowError) as exc:
+        given = np.asarray(vector)
+    except ValueError as exc:
         raise UsageError(f"the vector of an example must be numbers: {exc}") from exc
-    if values.ndim != 1 or isinstance(vector, str | bytes):
-        raise UsageError(f"the vector of an example must be one row, got shape {values.shape}")
+    if given.dtype.kind not in "iuf":
+        raise UsageError(f"the vector of an example must be numbers, got {shorten(repr(vector))}")
+    if given.ndim != 1:
+        raise UsageError(f"the vector of an example must be one row, got shape {given.shape}")
+    with np.errstate(over="ignore"):  # infinite, which is refused
+        values = given.astype(np.float32)
     if not np.isfinite(values).all() or not values.any():
         raise UsageError("the vector of an example must be finite and not zero")

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from msmarco_qdrant.core.collection_types import PointId, SparseVector
@@ -198,7 +199,7 @@ class Fusion:
         k: Constant of "rrf": a larger one reduces the weight of the first ranks.
 
     Raises:
-        UsageError: If a value is out of range.
+        UsageError: If a value is out of range or of another type.
     """
 
     method: FusionMethod = "convex"
@@ -212,12 +213,13 @@ class Fusion:
                 f"the fusion method must be one of {', '.join(get_args(FusionMethod))}, "
                 f"got {self.method!r}"
             )
-        if self.dense_weight is not None and not 0 <= self.dense_weight <= 1:
-            raise UsageError(f"dense_weight must be 0 to 1, got {self.dense_weight}")
-        if not 1 <= self.depth <= 10_000:
-            raise UsageError(f"the fusion depth must be 1 to 10,000, got {self.depth}")
-        if self.k < 1:
-            raise UsageError(f"k must be 1 or more, got {self.k}")
+        weight = self.dense_weight
+        if weight is not None and not (_is(Real, weight) and 0 <= weight <= 1):
+            raise UsageError(f"dense_weight must be 0 to 1, got {weight!r}")
+        if not _is(Integral, self.depth) or not 1 <= self.depth <= 10_000:
+            raise UsageError(f"the fusion depth must be 1 to 10,000, got {self.depth!r}")
+        if not _is(Integral, self.k) or self.k < 1:
+            raise UsageError(f"k must be 1 or more, got {self.k!r}")
 
     @property
     def weight(self) -> float:
@@ -225,3 +227,8 @@ class Fusion:
         if self.dense_weight is not None:
             return self.dense_weight
         return 0.8 if self.method == "convex" else 0.5
+
+
+def _is(kind: type, value: object) -> bool:
+    """True for a number of this kind, and not a boolean."""
+    return isinstance(value, kind) and not isinstance(value, bool)

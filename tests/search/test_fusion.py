@@ -130,6 +130,10 @@ def _theirs(rankings: Sequence[Sequence[ScoredPoint]]) -> list[list[models.Score
         {"depth": 0},
         {"depth": 10_001},
         {"k": 0},
+        {"k": float("nan")},
+        {"depth": 1.5},
+        {"dense_weight": "0.5"},
+        {"dense_weight": True},
     ],
 )
 def test_what_means_nothing_is_refused(options: dict[str, object]) -> None:
