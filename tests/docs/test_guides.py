@@ -150,11 +150,16 @@ def test_model_change_commands_print_the_shown_output(tmp_path: Path) -> None:
         assert without_times(shown) == without_times(output), command
 
 
+CONTINUED = ("similar.md",)
+"""Pages whose blocks use names of the blocks before."""
+
+
 @pytest.mark.slow
 def test_python_blocks_are_typed(tmp_path: Path) -> None:
     """Every block, and the notebook, passes mypy with the project's strict settings."""
-    texts = [README, *(path.read_text() for path in sorted((ROOT / "docs").glob("*.md")))]
-    found = [block for text in texts for block in blocks(text, "python")]
+    texts = {path.name: path.read_text() for path in sorted((ROOT / "docs").glob("*.md"))}
+    found = ["\n".join(blocks(texts.pop(name), "python")) for name in CONTINUED]
+    found += [block for text in (README, *texts.values()) for block in blocks(text, "python")]
     notebook = json.loads((ROOT / "examples" / "notebook.ipynb").read_text())
     cells = ["".join(one["source"]) for one in notebook["cells"] if one["cell_type"] == "code"]
     found.append(f"async def cells() -> None:\n{indent(chr(10).join(cells), '    ')}\n")
