@@ -1,6 +1,6 @@
 /** The tenant whose passages are searched, in a collection that has a tenant field. */
 
-/** The field for the tenant's name, hidden where there are no tenants. */
+/** The field for the name of the tenant, hidden in a collection without a tenant field. */
 export class Tenant {
   #row;
   #input;
@@ -28,7 +28,7 @@ export class Tenant {
     return this.#input.required && !this.#input.value.trim();
   }
 
-  /** Return the part of a request that names the tenant; empty where there are no tenants. */
+  /** Return the part of a request that names the tenant; empty without a tenant field. */
   get part() {
     return this.#input.required ? { tenant: this.#input.value.trim() } : {};
   }
