@@ -67,6 +67,7 @@ def _walk(client: SearchClient, options: dict[str, Any], limit: int) -> list[Hit
     return pages
 
 
+@pytest.mark.slow_over("loopback")
 @pytest.mark.parametrize("name", _SEARCHES)
 def test_pages_are_parts_of_the_single_answer(client: SearchClient, name: str) -> None:
     """By offset and by cursor, with ranks, whatever the size of a page."""
