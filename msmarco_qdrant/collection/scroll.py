@@ -343,6 +343,10 @@ def _no_index(
     payloads = source.scan(("meta",), meta_filter=combine(scope, {field: Exists()}))
     _, payload = next(payloads, (0, {}))
     values = field_values(payload.get("meta") or {}, field)
+    if kind is None and not values:
+        return UsageError(
+            f"order_by must be a field of meta that some passages have, got {field!r}"
+        )
     sample = values[0] if values else None
     if sample is not None and not _has_order(sample):
         return UsageError(

@@ -97,6 +97,8 @@ def score_runs(
 
 def select_judged(qids: Collection[str], qrels: Qrels) -> Qrels:
     """Return the judgments of these queries; one or more with a relevant passage is required."""
+    if not qids:
+        raise UsageError("an evaluation must have one query or more, got none")
     judged = {qid: grades for qid, grades in qrels.items() if qid in qids and grades}
     if not judged:
         raise UsageError(

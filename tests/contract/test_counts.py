@@ -51,6 +51,7 @@ def _passages() -> list[Passage]:
             "lang": random.sample(_LANGS, 2) if number % 9 == 0 else random.choice(_LANGS),
             "live": random.random() < 0.3,
             "price": number / 4,
+            "size": number,
             "plain": random.choice(["a", "b", 1, True, 2.5, None]),
             "deep": [{"a": [{"b": "x"}, {"b": random.choice("xy")}]}, {"a": {"b": "x"}}],
         }
@@ -291,7 +292,9 @@ def test_an_order_needs_its_index_and_its_passage(client: SearchClient) -> None:
     with pytest.raises(UsageError, match=r"after must be .* with a value of 'year', got '0'"):
         [*client.scroll(order_by="year", after="0")]
     if client.store.capabilities.payload_indexes:
-        with pytest.raises(UsageError, match=r"'absent' has none: .*`.*index add absent="):
+        with pytest.raises(UsageError, match=r"'size' has none: .*`.*index add size=integer"):
+            [*client.scroll(order_by="size")]
+        with pytest.raises(UsageError, match=r"that some passages have, got 'absent'"):
             [*client.scroll(order_by="absent")]
         for field in ("plain", "lang"):
             with pytest.raises(UsageError, match=f"or moments, and '{field}' has values such as"):

@@ -147,6 +147,7 @@ def test_run_outside_the_evaluation_has_no_worst_queries() -> None:
             PLAIN,
             "must have a grade of 1 or more .* got 0",
         ),
+        ([], QRELS, PLAIN, "an evaluation must have one query or more, got none"),
         (QUERIES, {"q1": {}}, PLAIN, "none of the 4 queries has judgments"),
         (QUERIES, QRELS, Run("x", {"9": [("a", 1.0)]}), "the run 'x' answers none of the 3 judged"),
     ],
