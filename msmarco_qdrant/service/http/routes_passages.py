@@ -81,12 +81,13 @@ class PassageRoutes:
                     break
             return found
 
-        found, _ = await self._queries.run(read)
+        found, notes = await self._queries.run(read)
         page = found[: given.limit]
         rows = [{"pid": one.pid, "text": one.text, "meta": one.meta} for one in page]
         content = await asyncio.to_thread(rows_to_json, rows, self._answer_bytes)
         following = to_json(page[-1].pid if len(found) > len(page) else None)
-        return json_response(b'{"passages":' + content + b',"next":' + following + b"}")
+        warnings = b',"warnings":' + to_json(notes) if notes else b""
+        return json_response(b'{"passages":' + content + b',"next":' + following + warnings + b"}")
 
     async def post_facets(self, request: Request) -> Response:
         """Return the most frequent values of a field, each with its number of passages."""

@@ -160,6 +160,9 @@ class PageOut(BaseModel):
 
     passages: list[PassageOut]
     next: str | None = Field(description="`after` of the next page, null at the end.")
+    warnings: list[str] = Field(
+        default=[], description="Fields of the filter that no passage has, or with other types."
+    )
 
 
 class HitsOut(BaseModel):

@@ -318,6 +318,11 @@ def test_scrolls(tmp_path: Path) -> None:
                     if after is None:
                         break
                 assert expected == found == posted
+            unknown = await ways.posted("/scroll", {"filter": {"langs": "en"}})
+            assert ([], None) == (unknown["passages"], unknown["next"])
+            assert ["no passage has the field 'langs' in meta"] == [
+                one.partition(";")[0] for one in unknown["warnings"]
+            ]
 
     asyncio.run(main())
 
