@@ -27,7 +27,16 @@ import click
 
 from msmarco_qdrant.core.field_path import check_field
 from msmarco_qdrant.errors import UsageError
-from msmarco_qdrant.filters import All, Exists, GeoRadius, Not, Range, SearchFilter, Text
+from msmarco_qdrant.filters import (
+    MAX_DEPTH,
+    All,
+    Exists,
+    GeoRadius,
+    Not,
+    Range,
+    SearchFilter,
+    Text,
+)
 from msmarco_qdrant.filters import Any as EitherOf
 
 _TOKEN = re.compile(
@@ -37,7 +46,6 @@ _TOKEN = re.compile(
 _KEYWORDS = frozenset({"and", "or", "not", "in", "has", "within", "of", "with"})
 _BOUNDS = {">": "gt", ">=": "gte", "<": "lt", "<=": "lte"}
 _DISTANCE = re.compile(r"([0-9]+(?:\.[0-9]+)?)(km|m)", re.ASCII)
-_MAX_DEPTH = 12
 
 ParseValues = Callable[[str, str], Sequence[Any]]
 """Returns a value of a field in each type that it may have."""
@@ -121,8 +129,8 @@ class _Parser:
 
     def _deeper(self, parse: Callable[[str], SearchFilter], inside: str) -> SearchFilter:
         self._depth += 1
-        if self._depth > _MAX_DEPTH:
-            raise self._error(f"at most {_MAX_DEPTH} levels of parentheses and not are allowed")
+        if self._depth > MAX_DEPTH:
+            raise self._error(f"at most {MAX_DEPTH} levels of parentheses and not are allowed")
         found = parse(inside)
         self._depth -= 1
         return found
