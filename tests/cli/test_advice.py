@@ -308,6 +308,12 @@ def _re_embedded(world: World) -> None:
     assert 0 == done.status, done.err
 
 
+def _has_a_year(world: World) -> None:
+    first = Passage(PASSAGES[0].pid, PASSAGES[0].text, {"year": 2001})
+    with world.open() as store:
+        ingest_passages([first], store, collection=NAME, encoder=world.models.encoder)
+
+
 def _year_is_indexed(world: World) -> None:
     with world.open() as store:
         assert "integer" == store.collection(NAME).info().spec.payload_indexes["meta.year"]
@@ -564,7 +570,8 @@ CASES: dict[str, Case] = {
         ("collection.tenants:tenant_filter",), _failure("count", "--tenant", "acme")
     ),
     "an order without an index": Case(
-        ("collection.scroll:_no_index",), _failure("list", "--order-by", "year")
+        ("collection.scroll:_no_index",),
+        _after(_has_a_year, _failure("list", "--order-by", "year")),
     ),
     "a directory of another kind": Case(
         ("encoding.model_files:",),
