@@ -701,7 +701,7 @@ def test_invalid_output_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_interrupted_wait_for_standard_input_is_status_130(tmp_path: Path) -> None:
-    """Ctrl-C while nothing comes from the pipe: a message and 130, no abort at exit."""
+    """Ctrl-C while nothing more comes from the pipe: a message and 130, no abort at exit."""
     process = subprocess.Popen(
         [sys.executable, "-m", "msmarco_qdrant", "ingest", "-", "--model", MODEL],
         stdin=subprocess.PIPE,
@@ -709,6 +709,10 @@ def test_interrupted_wait_for_standard_input_is_status_130(tmp_path: Path) -> No
         text=True,
         cwd=tmp_path,
     )
+    assert process.stdin is not None
+    for number in range(100):  # enough to see what they are, too few to be written
+        process.stdin.write(f"{number}\t{'castle ' * 500}\n")
+    process.stdin.flush()
     catalog = tmp_path / "qdrant_data" / "store.json"
     # The alias is set last, when the collection is complete: the next thing is to wait for a row.
     while process.poll() is None and not (
@@ -722,6 +726,5 @@ def test_interrupted_wait_for_standard_input_is_status_130(tmp_path: Path) -> No
     assert 130 == process.wait()
     assert "0 passages were written; run the same command again to resume." in err
     assert err.endswith("Interrupted.\n")
-    assert process.stdin is not None
     process.stdin.close()
     process.stderr.close()
