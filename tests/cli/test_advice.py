@@ -802,6 +802,7 @@ def foreign(tmp_path_factory: pytest.TempPathFactory, models: Models) -> Iterato
             assert 1 == engine.count("taken").count
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("refused", "confirmed"),
     [

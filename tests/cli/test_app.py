@@ -526,6 +526,7 @@ def test_queries_become_a_run(place: Place) -> None:
     assert ["run.txt"] == [path.name for path in Path().iterdir()]
 
 
+@pytest.mark.slow
 def test_run_is_as_deep_as_the_collection_at_most(place: Place, tmp_path: Path) -> None:
     """Without --limit it is 1,000; with --json the outcome is one document."""
     queries = tmp_path / "q.jsonl"
@@ -585,6 +586,7 @@ def test_rejects_are_status_3(place: Place, tiny: str, tmp_path: Path) -> None:
     assert 1 == len([*Path().glob("rejects-*.jsonl")])
 
 
+@pytest.mark.slow
 def test_prompts_are_kept_in_the_collection(tiny: str, tmp_path: Path) -> None:
     """For E5 and its kin: searches use them, the same ingest resumes, others are refused."""
     source = good_source(tmp_path / "x.tsv")
@@ -604,6 +606,7 @@ def test_prompts_are_kept_in_the_collection(tiny: str, tmp_path: Path) -> None:
     assert "prompts must be the Prompts(query='query: ', passage='passage: ')" in done.err
 
 
+@pytest.mark.slow
 def test_part_of_standard_input_is_ingested(place: Place, tiny: str) -> None:
     """A dash means standard input; `--limit` counts unchanged passages too."""
     given = ("--store", "new", "--model", tiny, "--json", "--limit", "5")
@@ -658,6 +661,7 @@ def model_directory(path: Path, **changed: object) -> str:
     return str(path)
 
 
+@pytest.mark.slow
 def test_same_model_under_another_path_is_accepted(place: Place, tmp_path: Path) -> None:
     """The fingerprint decides, not the name."""
     model = model_directory(tmp_path / "copy")

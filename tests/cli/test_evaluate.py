@@ -474,6 +474,7 @@ def searched(*arguments: str) -> list[dict[str, Any]]:
     return hits
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_sample_files")
 def test_options_are_tuned_and_saved(place: Place, tmp_path: Path) -> None:
     """`--save` keeps them in the collection, where `info` shows them."""

@@ -20,6 +20,7 @@ def vectors(tmp_path: Path, passages: Sequence[Passage], encoder: HashingEncoder
     return str(write_folder(tmp_path / "vectors", passages, encoder))
 
 
+@pytest.mark.slow
 def test_fields_are_indexed_with_the_collection(vectors: str) -> None:
     """`info` shows them; the same index is accepted again, another kind is refused."""
     ingest = ("ingest", "--vectors", vectors, "--store", "store", "--index", "lang=keyword")

@@ -38,6 +38,7 @@ def count(place: str) -> int:
     return len(get_passages(place, PIDS))
 
 
+@pytest.mark.slow
 def test_passages_missing_from_the_source_are_pruned(place: str) -> None:
     """The report counts them, as text and as JSON; standard error announces the stage."""
     done = ingest(place, 8, "--prune")

@@ -604,6 +604,7 @@ def lasting_store(
         yield opened
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["out.jsonl", pytest.param("out.parquet", marks=pytest.mark.slow)])
 @settings(max_examples=10, deadline=None, derandomize=True)
 @given(passages=collections)

@@ -273,6 +273,7 @@ def test_v8_an_open_client_follows_relaxed_limits(server: LoopbackServer, is_asy
     assert 30 == (asyncio.run(search()) if is_async else search_blocking())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "message"),
     [

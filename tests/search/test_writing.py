@@ -227,6 +227,7 @@ def test_one_bad_call_does_not_fail_the_others(edge: Path) -> None:
 # ---- indexes and models ------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_index_is_built_after_so_many_passages(edge: Path) -> None:
     """Not by each call, and not by unchanged passages."""
     settings = IndexingSettings(every=50, latest=100, segment=200, least=25)

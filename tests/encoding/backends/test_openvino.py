@@ -103,6 +103,7 @@ every_recipe = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.slow
 @every_recipe
 def test_vectors_stay_within_cosine(
     recipe: Recipe, backend: Backends, library: Library, tiny: Tiny

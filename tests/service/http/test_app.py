@@ -126,6 +126,7 @@ def test_search_answers_in_the_promised_shape(passages: Sequence[Passage]) -> No
     drive_search(use, passages)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("examples", [2, pytest.param(40, marks=pytest.mark.slow)])
 def test_hostile_bodies_are_no_internal_error(passages: Sequence[Passage], examples: int) -> None:
     """Each body gets a status under 500, from every route that takes one."""

@@ -120,6 +120,7 @@ def test_an_error_of_a_line_names_it(tmp_path: Path) -> None:
     besiege(tmp_path, use)
 
 
+@pytest.mark.slow
 def test_strange_passages_do_no_harm(tmp_path: Path) -> None:
     """Paths in every string, repeated keys, a million empty lines: written as they are, or told."""
     rows = [
@@ -186,6 +187,7 @@ def test_hostile_gzip(tmp_path: Path, packed: bytes) -> None:
     besiege(tmp_path, use)
 
 
+@pytest.mark.slow
 def test_searches_that_nobody_can_answer(tmp_path: Path) -> None:
     """Numbers, filters and queries beyond all bounds."""
     fields = ["a\0", '"', "a" * 257, "a[99999999999]", "\ud800"]
