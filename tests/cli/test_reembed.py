@@ -233,8 +233,8 @@ def test_interrupted_reembedding_resumes(edge: str, models: Models) -> None:
     assert_error(
         migrate("reembed", edge, "--model", models.small),
         2,
-        f"model must be {models.new}, because the re-embedding of 'msmarco' into msmarco__0002 is "
-        f"not finished, got {models.small}: finish it with --model {models.new}, or abandon it "
+        f"--model must be {models.new}, because the re-embedding of 'msmarco' into msmarco__0002 "
+        f"is not finished, got {models.small}: finish it with --model {models.new}, or abandon it "
         f"with {abandon_command(edge, 'msmarco')}",
     )
 
