@@ -29,7 +29,11 @@ _CONFIG: Mapping[str, Any] = {
     "checks": {
         "positive_data_acceptance": {
             "expected-statuses": ["2xx", "401", "403", "404", "422", "429"],
-        }
+        },
+        # 413: what is too long for its field may be too large for a body
+        "negative_data_rejection": {
+            "expected-statuses": ["400", "401", "404", "405", "413", "415", "422", "429", "503"],
+        },
     },
 }
 
