@@ -8,17 +8,19 @@ from typing import TYPE_CHECKING, get_args
 
 import click
 
-from msmarco_qdrant.cli.content import (
+from msmarco_qdrant.cli.filters import filter_option, parse_filters, parse_for
+from msmarco_qdrant.cli.help import Command
+from msmarco_qdrant.cli.hit_options import (
     check_vectors,
     content_options,
     diversity_option,
+    ef_option,
+    group_by_option,
+    score_threshold_option,
     wanted_meta,
 )
-from msmarco_qdrant.cli.filters import filter_option, parse_filters, parse_for
-from msmarco_qdrant.cli.help import Command
 from msmarco_qdrant.cli.options import (
     FILE,
-    LIMIT,
     as_typed,
     chosen_fusion,
     exact_option,
@@ -69,12 +71,7 @@ if TYPE_CHECKING:
     help="Compare vectors (dense), words (bm25), or both (hybrid).",
 )
 @ranking_options
-@click.option(
-    "--score-threshold",
-    type=float,
-    metavar="X",
-    help="Omit hits with a lower score, as it is printed.",
-)
+@score_threshold_option
 @click.option(
     "--rerank-sigmoid",
     is_flag=True,
@@ -82,16 +79,9 @@ if TYPE_CHECKING:
 )
 @filter_option
 @tenant_option
-@click.option(
-    "--group-by", metavar="FIELD", help="Only the best passage for each value of this field."
-)
+@group_by_option
 @diversity_option
-@click.option(
-    "--ef",
-    type=LIMIT,
-    metavar="N",
-    help="Number of candidates in the graph search.  [default: the collection's, else 128]",
-)
+@ef_option
 @click.option(
     "--oversampling",
     type=click.FloatRange(1),

@@ -6,16 +6,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from msmarco_qdrant.cli.content import (
+from msmarco_qdrant.cli.filters import filter_option, parse_filters, parse_for
+from msmarco_qdrant.cli.help import Command
+from msmarco_qdrant.cli.hit_options import (
     check_vectors,
     content_options,
     diversity_option,
+    ef_option,
+    group_by_option,
+    score_threshold_option,
     wanted_meta,
 )
-from msmarco_qdrant.cli.filters import filter_option, parse_filters, parse_for
-from msmarco_qdrant.cli.help import Command
 from msmarco_qdrant.cli.options import (
-    LIMIT,
     exact_option,
     json_option,
     limit_option,
@@ -48,24 +50,12 @@ if TYPE_CHECKING:
 @settings_options("store", "transport", "collection")
 @limit_option(10, "Number of hits.")
 @page_options
-@click.option(
-    "--score-threshold",
-    type=float,
-    metavar="X",
-    help="Omit hits with a lower score, as it is printed.",
-)
+@score_threshold_option
 @filter_option
 @tenant_option
-@click.option(
-    "--group-by", metavar="FIELD", help="Only the best passage for each value of this field."
-)
+@group_by_option
 @diversity_option
-@click.option(
-    "--ef",
-    type=LIMIT,
-    metavar="N",
-    help="Number of candidates in the graph search.  [default: the collection's, else 128]",
-)
+@ef_option
 @exact_option
 @content_options
 @model_option("With --text: load the collection's model from here.")

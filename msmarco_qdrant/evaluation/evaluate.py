@@ -43,7 +43,8 @@ from msmarco_qdrant.evaluation.systems import (
     to_system,
 )
 from msmarco_qdrant.runtime.progress import with_display
-from msmarco_qdrant.search.options import MAX_LIMIT, check_queries, to_request
+from msmarco_qdrant.search.options import check_queries, to_request
+from msmarco_qdrant.search.request import MAX_LIMIT
 
 if TYPE_CHECKING:
     from msmarco_qdrant.core.records import Query

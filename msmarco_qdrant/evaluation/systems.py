@@ -15,13 +15,8 @@ from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.evaluation.records import Run
 from msmarco_qdrant.evaluation.runs import collect_run
 from msmarco_qdrant.search.client import SearchClient
-from msmarco_qdrant.search.options import (
-    CONVEX,
-    RERANK_DEPTH,
-    RerankDepth,
-    SearchOptions,
-    to_fusion,
-)
+from msmarco_qdrant.search.options import RERANK_DEPTH, RerankDepth, SearchOptions, to_fusion
+from msmarco_qdrant.search.request import CONVEX
 
 OnAnswer: TypeAlias = Callable[[Query, Sequence[Hit]], None]
 

@@ -47,8 +47,8 @@ from msmarco_qdrant.evaluation.scoring import check_qids, select_judged
 from msmarco_qdrant.evaluation.statistics import mean_interval
 from msmarco_qdrant.runtime.progress import ProgressDisplay, with_display
 from msmarco_qdrant.search.client import SearchClient
-from msmarco_qdrant.search.options import CONVEX, SearchRequest
 from msmarco_qdrant.search.ranking import fuse
+from msmarco_qdrant.search.request import CONVEX, SearchRequest
 from msmarco_qdrant.search.retrieval import QueryVectors, Retriever
 from msmarco_qdrant.stores.foreign import ForeignPoints
 from msmarco_qdrant.stores.payload import SPARSE_VECTOR, point_id

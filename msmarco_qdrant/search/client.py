@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 from os import PathLike
-from typing import TypeVar
 
 from msmarco_qdrant.collection.facets import FacetRequest, read_facets
 from msmarco_qdrant.collection.passages import check_count, get_passages, read_count
@@ -39,12 +38,9 @@ from msmarco_qdrant.filters import SearchFilter
 from msmarco_qdrant.search.options import RerankDepth, SearchOptions, SimilarOptions
 from msmarco_qdrant.search.session import LoadEncoder, SearchSession
 from msmarco_qdrant.search.similar import to_examples
-from msmarco_qdrant.search.step import Steps
 from msmarco_qdrant.search.writer import Deletion, PassageWriter
 from msmarco_qdrant.sources.python_rows import PythonRows, Rows
 from msmarco_qdrant.stores import DEFAULT_CONNECTION, Connection, Store, use_store
-
-_T = TypeVar("_T")
 
 
 class SearchClient:
@@ -324,7 +320,7 @@ class SearchClient:
             "with_text": with_text,
             "snippets": snippets,
         }
-        return self._run(self.session.search(queries, options))
+        return self.session.run(self.session.search(queries, options))
 
     @suggest_keywords
     def similar(  # noqa: PLR0913  # all have defaults
@@ -404,7 +400,7 @@ class SearchClient:
             "with_meta": with_meta,
             "with_text": with_text,
         }
-        return self._run(self.session.similar(examples, options))
+        return self.session.run(self.session.similar(examples, options))
 
     @suggest_keywords
     def rank(
@@ -453,7 +449,7 @@ class SearchClient:
         steps = self.session.rank(
             queries, pids, mode=mode, fusion=fusion, rerank=rerank, tenant=tenant
         )
-        found = self._run(steps)
+        found = self.session.run(steps)
         return [Hits(hits) for hits in found]
 
     @suggest_keywords
@@ -617,9 +613,6 @@ class SearchClient:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _run(self, steps: Steps[_T]) -> _T:
-        return self.session.run(steps)
 
 
 def _load_current_encoder(

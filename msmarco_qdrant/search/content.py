@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from msmarco_qdrant.core.search_types import Hit
-from msmarco_qdrant.search.options import SearchRequest
+from msmarco_qdrant.search.request import SearchRequest
 from msmarco_qdrant.search.step import Encode, EncodePassages, Steps
 from msmarco_qdrant.search.stored_vectors import with_vectors
 

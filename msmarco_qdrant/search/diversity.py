@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from msmarco_qdrant.core.search_types import Hit
-from msmarco_qdrant.search.options import SearchRequest
+from msmarco_qdrant.search.request import SearchRequest
 from msmarco_qdrant.search.stored_vectors import StoredVectors
 from msmarco_qdrant.stores.payload import point_id
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from msmarco_qdrant.core.search_types import Hit, ScoredPoint
-from msmarco_qdrant.search.options import SearchRequest
 from msmarco_qdrant.search.pages import cut_page, follows, page_bounds
+from msmarco_qdrant.search.request import SearchRequest
 from msmarco_qdrant.search.retrieval import QueryVectors, Retriever, with_payloads
 from msmarco_qdrant.search.step import Steps
 from msmarco_qdrant.search.ties import is_open, sort_by_pid, with_tied

@@ -17,7 +17,7 @@ from msmarco_qdrant.core.metadata_types import CollectionMetadata
 from msmarco_qdrant.core.search_types import Hit, ScoredPoint
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.search.cursor import Cursor
-from msmarco_qdrant.search.options import SearchRequest
+from msmarco_qdrant.search.request import SearchRequest
 from msmarco_qdrant.search.ties import ROUNDING, rank_key
 from msmarco_qdrant.stores.payload import point_id
 

@@ -20,8 +20,8 @@ from msmarco_qdrant.core.search_types import (
     SearchEffort,
     SearchMode,
 )
-from msmarco_qdrant.search.options import PAGES, SearchRequest
 from msmarco_qdrant.search.ranking import fuse
+from msmarco_qdrant.search.request import PAGES, SearchRequest
 from msmarco_qdrant.search.step import Query, Retrieve, Steps
 from msmarco_qdrant.search.ties import (
     ROUNDING,

@@ -32,14 +32,13 @@ from msmarco_qdrant.encoding.texts import encode_texts
 from msmarco_qdrant.errors import ModelNotFoundError, SchemaError, StoreError, UsageError
 from msmarco_qdrant.search.options import (
     SearchOptions,
-    SearchRequest,
     SimilarOptions,
-    check_limits,
     check_pids,
     check_queries,
     to_fusion,
     to_request,
 )
+from msmarco_qdrant.search.request import SearchRequest, check_limits
 from msmarco_qdrant.search.similar import Examples
 from msmarco_qdrant.search.step import (
     CountPoints,

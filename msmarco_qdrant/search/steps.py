@@ -36,7 +36,6 @@ from msmarco_qdrant.filters import SearchFilter
 from msmarco_qdrant.search.content import add_content
 from msmarco_qdrant.search.diversity import CANDIDATES, candidate_request, diversify
 from msmarco_qdrant.search.filter_checks import FilterChecks
-from msmarco_qdrant.search.options import SearchRequest
 from msmarco_qdrant.search.page_retrieval import PageRetriever
 from msmarco_qdrant.search.pages import (
     check_cursor,
@@ -47,6 +46,7 @@ from msmarco_qdrant.search.pages import (
     next_cursor,
 )
 from msmarco_qdrant.search.ranking import best_per_group
+from msmarco_qdrant.search.request import SearchRequest
 from msmarco_qdrant.search.retrieval import (
     QueryVectors,
     Retriever,

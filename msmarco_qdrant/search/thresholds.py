@@ -9,7 +9,7 @@ from msmarco_qdrant.core.encoder_types import Similarity
 from msmarco_qdrant.errors import UsageError
 
 if TYPE_CHECKING:
-    from msmarco_qdrant.search.options import SearchRequest
+    from msmarco_qdrant.search.request import SearchRequest
 
 
 def check_threshold(request: SearchRequest, similarity: Similarity) -> None:

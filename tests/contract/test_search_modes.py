@@ -355,7 +355,7 @@ def test_numbers_of_numpy_are_numbers(client: SearchClient) -> None:
 
 def test_the_options_are_those_of_a_request() -> None:
     """The typed keywords and the checked request name the same, except for the collection's."""
-    from msmarco_qdrant.search.options import SearchRequest
+    from msmarco_qdrant.search.request import SearchRequest
 
     fields = {*SearchRequest.__dataclass_fields__}
     assert {*SearchOptions.__annotations__} == fields - {"limits", "default_ef"}

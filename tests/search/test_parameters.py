@@ -13,7 +13,8 @@ import pytest
 from msmarco_qdrant import AsyncSearchClient, Fusion, Hits, Passage, SearchClient, SearchOptions
 from msmarco_qdrant.errors import UnknownArgumentError, UsageError
 from msmarco_qdrant.ingest.api import ingest_passages
-from msmarco_qdrant.search.options import SearchRequest, SimilarOptions
+from msmarco_qdrant.search.options import SimilarOptions
+from msmarco_qdrant.search.request import SearchRequest
 from msmarco_qdrant.search.session import SearchSession
 from msmarco_qdrant.testing import HashingEncoder
 from tests.search.support import run

@@ -10,13 +10,8 @@ from pydantic.config import JsonDict
 
 from msmarco_qdrant.core.search_types import Fusion, FusionMethod, SearchMode
 from msmarco_qdrant.filters import SearchFilter
-from msmarco_qdrant.search.options import (
-    CONVEX,
-    MAX_SNIPPETS,
-    RERANK_DEPTH,
-    RerankDepth,
-    SearchOptions,
-)
+from msmarco_qdrant.search.options import RERANK_DEPTH, RerankDepth, SearchOptions
+from msmarco_qdrant.search.request import CONVEX, MAX_SNIPPETS
 from msmarco_qdrant.service.http.schemas import SOME_TEXT, Pid, RequestModel, Tenant, tenant_field
 from msmarco_qdrant.service.http.schemas_filter import (
     MAX_FIELD_CHARS,

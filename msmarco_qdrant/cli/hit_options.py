@@ -1,4 +1,4 @@
-"""Options of the commands `search` and `similar` for the content of hits."""
+"""Options that the commands `search` and `similar` have in common: choice and content of hits."""
 
 from __future__ import annotations
 
@@ -7,10 +7,25 @@ from typing import Any, TypeVar
 
 import click
 
-from msmarco_qdrant.cli.options import refuse_unused
+from msmarco_qdrant.cli.options import LIMIT, refuse_unused
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
+score_threshold_option = click.option(
+    "--score-threshold",
+    type=float,
+    metavar="X",
+    help="Omit hits with a lower score, as it is printed.",
+)
+group_by_option = click.option(
+    "--group-by", metavar="FIELD", help="Only the best passage for each value of this field."
+)
+ef_option = click.option(
+    "--ef",
+    type=LIMIT,
+    metavar="N",
+    help="Number of candidates in the graph search.  [default: the collection's, else 128]",
+)
 diversity_option = click.option(
     "--diversity",
     type=click.FloatRange(0, 1),
