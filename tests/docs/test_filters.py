@@ -15,6 +15,7 @@ from msmarco_qdrant.core.collection_types import PayloadIndex
 from msmarco_qdrant.core.field_path import payload_keys
 from msmarco_qdrant.filters import All, Exists, GeoRadius, Not, Range, Text, check_filter
 from msmarco_qdrant.filters import Any as AnyOf
+from msmarco_qdrant.service.http.schemas_filter import to_meta_filter
 from msmarco_qdrant.service.http.schemas_search import SearchIn
 from msmarco_qdrant.stores.filter_indexes import index_advice, index_refusal
 from msmarco_qdrant.stores.filters import to_qdrant
@@ -98,7 +99,7 @@ def _in_python(row: list[str]) -> Any:
 
 def _over_http(row: list[str]) -> Any:
     body = SearchIn.model_validate_json(f'{{"query": "x", "filter": {row[3]}}}')
-    return to_qdrant(body.meta_filter or {})
+    return to_qdrant(to_meta_filter(body.filter) or {})
 
 
 def test_the_table_of_indexes() -> None:

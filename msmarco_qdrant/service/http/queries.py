@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, TypeVar, cast
 
-from fastapi import Request
+from fastapi import APIRouter, Request
 from fastapi.responses import Response
+from pydantic import BaseModel
 from pydantic_core import to_json
 
 from msmarco_qdrant.collection.filter_notes import FILTER_NOTES
@@ -16,14 +17,14 @@ from msmarco_qdrant.service.http import problems
 from msmarco_qdrant.service.http.auth import TENANT
 from msmarco_qdrant.service.http.body import JSON, media_type, parse_json, read_body
 from msmarco_qdrant.service.http.dependencies import AppDependencies
-from msmarco_qdrant.service.http.problems import ProblemError, invalid, later
+from msmarco_qdrant.service.http.openapi import describe_body, problem_responses
+from msmarco_qdrant.service.http.problems import Kind, ProblemError, invalid, later
 from msmarco_qdrant.service.http.tenants import TenantSearcher
 from msmarco_qdrant.service.interfaces import Searcher
 
 _T = TypeVar("_T")
 
 REFUSALS: Final = (*problems.OF_TOKENS, problems.BUSY, problems.NOT_READY, problems.NO_STORE)
-REFUSALS_OF_BODIES: Final = (*REFUSALS, *problems.OF_BODIES)
 _MANY_HITS: Final = 100  # to JSON in a thread, so that other requests are answered
 
 
@@ -91,6 +92,37 @@ class Queries:
         if sum(map(len, answers)) <= _MANY_HITS:
             return _answers_to_json(answers, notes, max_bytes)
         return await asyncio.to_thread(_answers_to_json, answers, notes, max_bytes)
+
+
+def add_query(  # what a route is
+    router: APIRouter,
+    path: str,
+    handler: Callable[[Request], Awaitable[Response]],
+    request: type[BaseModel],
+    answer: object,
+    description: str,
+    *refusals: Kind,
+) -> None:
+    """Add a route whose handler parses its body, with its description.
+
+    Args:
+        router: The router.
+        path: The path.
+        handler: The handler.
+        request: The model of the body.
+        answer: The model of the answer.
+        description: The answer in words.
+        refusals: Problems besides those that every query has.
+    """
+    router.add_api_route(
+        path,
+        handler,
+        methods=["POST"],
+        response_model=answer,
+        response_description=description,
+        responses=problem_responses(*REFUSALS, *problems.OF_BODIES, *refusals),
+        openapi_extra=describe_body(request),
+    )
 
 
 def rows_to_json(rows: Sequence[object], max_bytes: int) -> bytes:

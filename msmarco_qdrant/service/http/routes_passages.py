@@ -13,17 +13,18 @@ from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.service.http import problems
 from msmarco_qdrant.service.http.auth import require
 from msmarco_qdrant.service.http.dependencies import AppDependencies
-from msmarco_qdrant.service.http.openapi import describe_body, problem_responses
+from msmarco_qdrant.service.http.openapi import problem_responses
 from msmarco_qdrant.service.http.problems import ProblemError
 from msmarco_qdrant.service.http.queries import (
     REFUSALS,
-    REFUSALS_OF_BODIES,
     Queries,
+    add_query,
     json_response,
     rows_to_json,
     with_warnings,
 )
 from msmarco_qdrant.service.http.schemas import CountOut, FacetsOut, PageOut, PassageOut
+from msmarco_qdrant.service.http.schemas_filter import to_meta_filter
 from msmarco_qdrant.service.http.schemas_search import CountIn, FacetsIn, ScrollIn
 from msmarco_qdrant.service.http.validation import check_utf8, parse_pid, parse_request
 from msmarco_qdrant.service.interfaces import Searcher
@@ -58,7 +59,7 @@ class PassageRoutes:
         given = parse_request(CountIn, await self._queries.read(request))
         count, notes = await self._queries.run(
             lambda client: client.count(
-                meta_filter=given.meta_filter, tenant=given.tenant, exact=given.exact
+                meta_filter=to_meta_filter(given.filter), tenant=given.tenant, exact=given.exact
             )
         )
         return with_warnings({"count": count}, notes)
@@ -71,7 +72,7 @@ class PassageRoutes:
         async def read(client: Searcher) -> list[Passage]:
             found: list[Passage] = []
             async for passage in client.scroll(
-                meta_filter=given.meta_filter,
+                meta_filter=to_meta_filter(given.filter),
                 tenant=given.tenant,
                 order_by=given.order_by,
                 after=after,
@@ -96,7 +97,7 @@ class PassageRoutes:
             lambda client: client.facets(
                 given.field,
                 limit=given.limit,
-                meta_filter=given.meta_filter,
+                meta_filter=to_meta_filter(given.filter),
                 tenant=given.tenant,
                 exact=given.exact,
             )
@@ -120,31 +121,7 @@ def passage_router(dependencies: AppDependencies, queries: Queries) -> APIRouter
             *REFUSALS, problems.MALFORMED, problems.INVALID, problems.NO_PASSAGE
         ),
     )
-    router.add_api_route(
-        "/count",
-        routes.post_count,
-        methods=["POST"],
-        response_model=CountOut,
-        response_description="The number.",
-        responses=problem_responses(*REFUSALS_OF_BODIES),
-        openapi_extra=describe_body(CountIn),
-    )
-    router.add_api_route(
-        "/scroll",
-        routes.post_scroll,
-        methods=["POST"],
-        response_model=PageOut,
-        response_description="A page.",
-        responses=problem_responses(*REFUSALS_OF_BODIES),
-        openapi_extra=describe_body(ScrollIn),
-    )
-    router.add_api_route(
-        "/facets",
-        routes.post_facets,
-        methods=["POST"],
-        response_model=FacetsOut,
-        response_description="The values.",
-        responses=problem_responses(*REFUSALS_OF_BODIES),
-        openapi_extra=describe_body(FacetsIn),
-    )
+    add_query(router, "/count", routes.post_count, CountIn, CountOut, "The number.")
+    add_query(router, "/scroll", routes.post_scroll, ScrollIn, PageOut, "A page.")
+    add_query(router, "/facets", routes.post_facets, FacetsIn, FacetsOut, "The values.")
     return router

@@ -12,9 +12,8 @@ from msmarco_qdrant.search.options import RERANK_DEPTH
 from msmarco_qdrant.service.http import problems
 from msmarco_qdrant.service.http.auth import require
 from msmarco_qdrant.service.http.dependencies import AppDependencies
-from msmarco_qdrant.service.http.openapi import describe_body, problem_responses
 from msmarco_qdrant.service.http.problems import invalid
-from msmarco_qdrant.service.http.queries import REFUSALS_OF_BODIES, Queries, json_response
+from msmarco_qdrant.service.http.queries import Queries, add_query, json_response
 from msmarco_qdrant.service.http.schemas import HitsOut
 from msmarco_qdrant.service.http.schemas_search import RankIn, SearchIn
 from msmarco_qdrant.service.http.schemas_similar import SimilarIn
@@ -83,33 +82,18 @@ def search_router(dependencies: AppDependencies, queries: Queries) -> APIRouter:
     """Return the routes of searches."""
     routes = SearchRoutes(dependencies, queries)
     router = APIRouter(
-        tags=["search"],
-        dependencies=require(dependencies.tokens, "read", tenants=True),
-        responses=problem_responses(*REFUSALS_OF_BODIES),
+        tags=["search"], dependencies=require(dependencies.tokens, "read", tenants=True)
     )
-    router.add_api_route(
-        "/search",
-        routes.post_search,
-        methods=["POST"],
-        response_model=HitsOut | list[HitsOut],
-        response_description=_ANSWERS,
-        openapi_extra=describe_body(SearchIn),
-    )
-    router.add_api_route(
-        "/rank",
-        routes.post_rank,
-        methods=["POST"],
-        response_model=HitsOut,
-        response_description="The passages, the best first.",
-        openapi_extra=describe_body(RankIn),
-    )
-    router.add_api_route(
+    many, best = HitsOut | list[HitsOut], "The passages, the best first."
+    add_query(router, "/search", routes.post_search, SearchIn, many, _ANSWERS)
+    add_query(router, "/rank", routes.post_rank, RankIn, HitsOut, best)
+    add_query(
+        router,
         "/similar",
         routes.post_similar,
-        methods=["POST"],
-        response_model=HitsOut,
-        response_description="The passages, the most similar first.",
-        responses=problem_responses(*REFUSALS_OF_BODIES, problems.NO_PASSAGE),
-        openapi_extra=describe_body(SimilarIn),
+        SimilarIn,
+        HitsOut,
+        "The passages, the most similar first.",
+        problems.NO_PASSAGE,
     )
     return router

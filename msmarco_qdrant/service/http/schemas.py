@@ -47,15 +47,11 @@ Pid: TypeAlias = (
 )
 """A pid; an integer means its decimal form."""
 
-Tenant: TypeAlias = Annotated[str, Field(min_length=1, max_length=256)]
-
-
-def tenant_field() -> Any:
-    """Return the description of the field `tenant`."""
-    return Field(
-        default=None,
-        description="Only this tenant's passages, for a collection with a tenant field.",
-    )
+TenantField: TypeAlias = Annotated[
+    Annotated[str, Field(min_length=1, max_length=256)] | None,
+    Field(description="Only this tenant's passages, for a collection with a tenant field."),
+]
+"""The field `tenant` of a request."""
 
 
 # ---- requests ------------------------------------------------------------------------------

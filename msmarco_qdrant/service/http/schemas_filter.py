@@ -23,7 +23,7 @@ import re
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import date, datetime
-from typing import Annotated, Any, Final, Self, TypeAlias, cast
+from typing import Annotated, Final, Self, TypeAlias, cast
 
 from pydantic import (
     AfterValidator,
@@ -226,16 +226,14 @@ def _limit_conditions(given: object) -> object:
     return given
 
 
-FilterIn: TypeAlias = Annotated[FilterForm, BeforeValidator(_limit_conditions)] | None
+FilterField: TypeAlias = Annotated[
+    Annotated[FilterForm, BeforeValidator(_limit_conditions)] | None,
+    Field(description="Conditions on fields of `meta`, all of which hold."),
+]
 """The field `filter` of a request."""
 
 
-def filter_field() -> Any:
-    """Return the description of the field `filter`."""
-    return Field(default=None, description="Conditions on fields of `meta`, all of which hold.")
-
-
-def to_meta_filter(given: FilterIn) -> SearchFilter | None:
+def to_meta_filter(given: FilterField) -> SearchFilter | None:
     """Return a filter in the package's own form, which validation made; None for none."""
     return cast("SearchFilter", given) or None
 

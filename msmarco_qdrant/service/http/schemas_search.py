@@ -9,24 +9,30 @@ from pydantic import AfterValidator, ConfigDict, Field, model_validator
 from pydantic.config import JsonDict
 
 from msmarco_qdrant.core.search_types import Fusion, FusionMethod, SearchMode
-from msmarco_qdrant.filters import SearchFilter
 from msmarco_qdrant.search.options import RERANK_DEPTH, RerankDepth, SearchOptions
 from msmarco_qdrant.search.request import CONVEX, MAX_SNIPPETS
-from msmarco_qdrant.service.http.schemas import SOME_TEXT, Pid, RequestModel, Tenant, tenant_field
-from msmarco_qdrant.service.http.schemas_filter import (
-    MAX_FIELD_CHARS,
-    FilterIn,
-    filter_field,
-    to_meta_filter,
+from msmarco_qdrant.service.http.schemas import SOME_TEXT, Pid, RequestModel, TenantField
+from msmarco_qdrant.service.http.schemas_fields import (
+    CursorField,
+    DiversityField,
+    EfField,
+    ExactField,
+    GroupByField,
+    MetaField,
+    MetaName,
+    OversamplingField,
+    RescoreField,
+    TextField,
+    ThresholdField,
+    VectorsField,
 )
+from msmarco_qdrant.service.http.schemas_filter import FilterField, to_meta_filter
 from msmarco_qdrant.service.interfaces import RankOptions
 
 MAX_QUERIES: Final = 64
 MAX_QUERY_CHARS: Final = 2_000
 MAX_LIMIT: Final = 1_000  # hits per query
 MAX_HITS: Final = 10_000  # of all queries of a search together
-MAX_CURSOR_CHARS: Final = 10_000
-MAX_META_NAMES: Final = 100
 MAX_SNIPPET_HITS: Final = 100  # hits of a search whose sentences are encoded
 MAX_PAIRS: Final = 2_000  # pairs of query and passage that the cross-encoder scores in one search
 _ONE_OR_SEVERAL: Final[Sequence[JsonDict]] = [
@@ -48,11 +54,13 @@ class FusionIn(RequestModel):
     k: int = Field(default=CONVEX.k, ge=1, le=1_000_000)
 
 
-GroupField: TypeAlias = Annotated[str, Field(min_length=1, max_length=MAX_FIELD_CHARS)]
-MetaNames: TypeAlias = Annotated[list[GroupField], Field(max_length=MAX_META_NAMES)]
 FusionForm: TypeAlias = (
     FusionMethod | Annotated[FusionIn, AfterValidator(lambda given: Fusion(**dict(given)))]
 )
+FusionField: TypeAlias = Annotated[
+    FusionForm | None, Field(description='How "hybrid" combines both rankings.')
+]
+ModeField: TypeAlias = Annotated[SearchMode, Field(description="Compare vectors, words, or both.")]
 
 
 class SearchIn(RequestModel):
@@ -68,16 +76,10 @@ class SearchIn(RequestModel):
     offset: int = Field(
         default=0, ge=0, le=MAX_HITS, description="Best hits to skip; with `limit` at most 10,000."
     )
-    cursor: Annotated[str, Field(max_length=MAX_CURSOR_CHARS)] | None = Field(
-        default=None, description="The cursor of the page before, of the same search."
-    )
-    mode: SearchMode = Field(default="dense", description="Compare vectors, words, or both.")
-    fusion: FusionForm | None = Field(
-        default=None, description='How "hybrid" combines both rankings.'
-    )
-    score_threshold: float | None = Field(
-        default=None, description="Leave out hits with a lower score."
-    )
+    cursor: CursorField = None
+    mode: ModeField = "dense"
+    fusion: FusionField = None
+    score_threshold: ThresholdField = None
     rerank: bool = Field(
         default=False,
         description="Score the best with the cross-encoder: 100, or the collection's number.",
@@ -91,28 +93,17 @@ class SearchIn(RequestModel):
     rerank_sigmoid: bool = Field(
         default=False, description="Scores of the cross-encoder as 0 to 1."
     )
-    filter: FilterIn = filter_field()
-    tenant: Tenant | None = tenant_field()
-    group_by: GroupField | None = Field(
-        default=None, description="A field of `meta`: the best passage for each of its values."
-    )
-    diversity: float | None = Field(
-        default=None,
-        ge=0,
-        le=1,
-        description="Reorder the best 100 hits so that each differs from those before it.",
-    )
-    exact: bool = Field(default=False, description="Compare with every vector.")
-    ef: int | None = Field(default=None, ge=1, le=10_000, description="Candidates in the graph.")
-    oversampling: float | None = Field(
-        default=None, ge=1, le=1_000, description="Of quantized vectors, the factor to score again."
-    )
-    rescore: bool = Field(default=True, description="Score quantized results again.")
-    with_vectors: bool = Field(default=False, description="Return the vector of each hit.")
-    with_meta: bool | MetaNames = Field(
-        default=True, description="False for an empty `meta`, or the names of its fields."
-    )
-    with_text: bool = Field(default=True, description="False for an empty text.")
+    filter: FilterField = None
+    tenant: TenantField = None
+    group_by: GroupByField = None
+    diversity: DiversityField = None
+    exact: ExactField = False
+    ef: EfField = None
+    oversampling: OversamplingField = None
+    rescore: RescoreField = True
+    with_vectors: VectorsField = False
+    with_meta: MetaField = True
+    with_text: TextField = True
     snippets: int = Field(
         default=0,
         ge=0,
@@ -182,11 +173,6 @@ class SearchIn(RequestModel):
         return self.rerank_depth or ("auto" if self.rerank else None)
 
     @property
-    def meta_filter(self) -> SearchFilter | None:
-        """The filter in the package's own form, None for none."""
-        return to_meta_filter(self.filter)
-
-    @property
     def options(self) -> SearchOptions:
         """The options of the client: those that the request has, so that defaults are its own."""
         given = {
@@ -194,7 +180,7 @@ class SearchIn(RequestModel):
             for name in self.model_fields_set - _OWN
             if (value := getattr(self, name)) is not None
         }
-        more = {"rerank_depth": self.depth, "meta_filter": self.meta_filter}
+        more = {"rerank_depth": self.depth, "meta_filter": to_meta_filter(self.filter)}
         given |= {name: value for name, value in more.items() if value is not None}
         return cast("SearchOptions", given)
 
@@ -204,11 +190,9 @@ class RankIn(RequestModel):
 
     query: Query
     pids: list[Pid] = Field(max_length=MAX_LIMIT, description="The passages.")
-    mode: SearchMode = Field(default="dense", description="Compare vectors, words, or both.")
-    fusion: FusionForm | None = Field(
-        default=None, description='How "hybrid" combines both rankings.'
-    )
-    tenant: Tenant | None = tenant_field()
+    mode: ModeField = "dense"
+    fusion: FusionField = None
+    tenant: TenantField = None
     rerank: bool = Field(default=False, description="Score all of them with the cross-encoder.")
 
     @property
@@ -222,48 +206,33 @@ class RankIn(RequestModel):
 class CountIn(RequestModel):
     """A count of passages."""
 
-    filter: FilterIn = filter_field()
-    tenant: Tenant | None = tenant_field()
+    filter: FilterField = None
+    tenant: TenantField = None
     exact: bool = Field(default=True, description="False for a fast estimate.")
-
-    @property
-    def meta_filter(self) -> SearchFilter | None:
-        """The filter in the package's own form, None for none."""
-        return to_meta_filter(self.filter)
 
 
 class ScrollIn(RequestModel):
     """A page of all passages, or of those that a filter matches."""
 
     limit: int = Field(default=100, ge=1, le=MAX_LIMIT, description="Most passages.")
-    filter: FilterIn = filter_field()
-    tenant: Tenant | None = tenant_field()
-    order_by: GroupField | None = Field(
+    filter: FilterField = None
+    tenant: TenantField = None
+    order_by: MetaName | None = Field(
         default=None,
         description="A field of numbers or moments with a payload index, or `-field` for the "
         "highest first; null for the order of ids.",
     )
     after: Pid | None = Field(default=None, description="`next` of the page before.")
 
-    @property
-    def meta_filter(self) -> SearchFilter | None:
-        """The filter in the package's own form, None for none."""
-        return to_meta_filter(self.filter)
-
 
 class FacetsIn(RequestModel):
     """A count of the passages of each value of a field."""
 
-    field: GroupField = Field(description="A field of `meta`.")
+    field: MetaName = Field(description="A field of `meta`.")
     limit: int = Field(default=10, ge=1, le=MAX_LIMIT, description="Most values.")
-    filter: FilterIn = filter_field()
-    tenant: Tenant | None = tenant_field()
+    filter: FilterField = None
+    tenant: TenantField = None
     exact: bool = Field(default=True, description="False for a fast estimate.")
-
-    @property
-    def meta_filter(self) -> SearchFilter | None:
-        """The filter in the package's own form, None for none."""
-        return to_meta_filter(self.filter)
 
 
 SEARCHES: Final = (SearchIn, RankIn, CountIn, FacetsIn, ScrollIn)

@@ -9,15 +9,22 @@ from pydantic import ConfigDict, Field, model_validator
 
 from msmarco_qdrant.core.example import Example
 from msmarco_qdrant.search.options import SimilarOptions
-from msmarco_qdrant.service.http.schemas import SOME_TEXT, Pid, RequestModel, Tenant, tenant_field
-from msmarco_qdrant.service.http.schemas_filter import FilterIn, filter_field, to_meta_filter
-from msmarco_qdrant.service.http.schemas_search import (
-    MAX_CURSOR_CHARS,
-    MAX_HITS,
-    MAX_LIMIT,
-    GroupField,
-    MetaNames,
+from msmarco_qdrant.service.http.schemas import SOME_TEXT, Pid, RequestModel, TenantField
+from msmarco_qdrant.service.http.schemas_fields import (
+    CursorField,
+    DiversityField,
+    EfField,
+    ExactField,
+    GroupByField,
+    MetaField,
+    OversamplingField,
+    RescoreField,
+    TextField,
+    ThresholdField,
+    VectorsField,
 )
+from msmarco_qdrant.service.http.schemas_filter import FilterField, to_meta_filter
+from msmarco_qdrant.service.http.schemas_search import MAX_HITS, MAX_LIMIT
 
 MAX_EXAMPLES: Final = 100  # in each list
 MAX_EXAMPLE_CHARS: Final = 10_000
@@ -57,34 +64,19 @@ class SimilarIn(RequestModel):
     negative: Examples = Field(default=[], description="Examples that hits are to differ from.")
     limit: int = Field(default=10, ge=1, le=MAX_LIMIT, description="Most hits.")
     offset: int = Field(default=0, ge=0, le=MAX_HITS, description="Best hits to skip.")
-    cursor: Annotated[str, Field(max_length=MAX_CURSOR_CHARS)] | None = Field(
-        default=None, description="The cursor of the page before, of the same search."
-    )
-    score_threshold: float | None = Field(
-        default=None, description="Leave out hits with a lower score."
-    )
-    filter: FilterIn = filter_field()
-    tenant: Tenant | None = tenant_field()
-    group_by: GroupField | None = Field(
-        default=None, description="A field of `meta`: the best passage for each of its values."
-    )
-    diversity: float | None = Field(
-        default=None,
-        ge=0,
-        le=1,
-        description="Reorder the best 100 hits so that each differs from those before it.",
-    )
-    exact: bool = Field(default=False, description="Compare with every vector.")
-    ef: int | None = Field(default=None, ge=1, le=10_000, description="Candidates in the graph.")
-    oversampling: float | None = Field(
-        default=None, ge=1, le=1_000, description="Of quantized vectors, the factor to score again."
-    )
-    rescore: bool = Field(default=True, description="Score quantized results again.")
-    with_vectors: bool = Field(default=False, description="Return the vector of each hit.")
-    with_meta: bool | MetaNames = Field(
-        default=True, description="False for an empty `meta`, or the names of its fields."
-    )
-    with_text: bool = Field(default=True, description="False for an empty text.")
+    cursor: CursorField = None
+    score_threshold: ThresholdField = None
+    filter: FilterField = None
+    tenant: TenantField = None
+    group_by: GroupByField = None
+    diversity: DiversityField = None
+    exact: ExactField = False
+    ef: EfField = None
+    oversampling: OversamplingField = None
+    rescore: RescoreField = True
+    with_vectors: VectorsField = False
+    with_meta: MetaField = True
+    with_text: TextField = True
 
     @property
     def examples(self) -> Sequence[Example]:

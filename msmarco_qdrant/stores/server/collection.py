@@ -13,7 +13,6 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from qdrant_client import grpc, models
-from qdrant_client.conversions.conversion import RestToGrpc
 
 from msmarco_qdrant.core.advice import advised_command
 from msmarco_qdrant.core.batched import in_batches
@@ -41,6 +40,7 @@ from msmarco_qdrant.stores.payload import page_size, to_ordered, to_payloads, to
 from msmarco_qdrant.stores.protocols import INDEX_STALL_S
 from msmarco_qdrant.stores.server import convert
 from msmarco_qdrant.stores.server.client import ServerClient
+from msmarco_qdrant.stores.server.count import CountQuery, count_points
 from msmarco_qdrant.stores.server.index_wait import (
     is_unfinished,
     stall_reason,
@@ -321,43 +321,14 @@ class ServerCollection:
         chosen: models.Filter | None,
         exact: bool,
     ) -> int:
-        action = "counting points"
-        if not self._server.is_remote:
-            return self._call(action, self._client.count, chosen, exact=True).count
-        # `QdrantClient.count` has no consistency.
-        if self._server.is_rest:
-            return self.within_limits(
-                lambda limits: self._count_rest(
-                    consistency, chosen, exact=self._may_be_exact(limits, exact=exact)
-                )
-            )
-        count, timeout_s = self._client.grpc_points.Count, self._connection.timeout_s
+        request = CountQuery(self._name, chosen, consistency)
+        timeout_s = self._connection.timeout_s
 
         def call(limits: RequestLimits) -> int:
-            request = grpc.CountPoints(
-                collection_name=self._name, exact=self._may_be_exact(limits, exact=exact)
-            )
-            if chosen is not None:
-                request.filter.CopyFrom(RestToGrpc.convert_filter(chosen))
-            if consistency is not None:
-                wanted = RestToGrpc.convert_read_consistency(consistency)
-                request.read_consistency.CopyFrom(wanted)
-            counted = self._server.call(action, count, request, timeout=timeout_s).result.count
-            return int(counted)
+            is_exact = self._may_be_exact(limits, exact=exact)
+            return count_points(self._server, request, exact=is_exact, timeout_s=timeout_s)
 
         return self.within_limits(call)
-
-    def _count_rest(
-        self,
-        consistency: models.ReadConsistencyType | None,
-        chosen: models.Filter | None,
-        *,
-        exact: bool,
-    ) -> int:
-        count = self._client.http.points_api.count_points
-        wanted = models.CountRequest(filter=chosen, exact=exact)
-        result = self._call("counting points", count, consistency, count_request=wanted).result
-        return 0 if result is None else result.count  # the client's model lets it be absent
 
     def _spec(self, info: models.CollectionInfo) -> CollectionSpec:
         try:
