@@ -56,19 +56,19 @@ def tenant_filter(
     """
     check_tenant(tenant)
     field = metadata.tenant_field
-    if field is None and tenant is not None:
+    if field is None:
+        if tenant is None:
+            return None
         command = advised_command("index", "tenant", "FIELD", collection=name, store=dsn)
         raise UsageError(
             f"collection '{name}' has no tenant field, got the tenant {tenant!r}: omit it, or "
             f"choose the field with {command}"
         )
-    if field is None or tenant is None:
-        if field is not None:
-            raise UsageError(
-                f"collection '{name}' is read by one tenant at a time, a value of the field "
-                f"'{field}': pass tenant=..."
-            )
-        return None
+    if tenant is None:
+        raise UsageError(
+            f"collection '{name}' is read by one tenant at a time, a value of the field "
+            f"'{field}': pass tenant=..."
+        )
     return {field: tenant}
 
 

@@ -39,8 +39,8 @@ def _score_range(request: SearchRequest, similarity: Similarity) -> tuple[float,
     """Return the least and the best possible score of a hit, and a name of the scores."""
     is_cosine = similarity == "cosine"
     if request.rerank_depth is not None:
-        most = 1.0 if request.rerank_sigmoid else math.inf
-        return most - 1.0 if request.rerank_sigmoid else -math.inf, most, "reranked scores"
+        least, most = (0.0, 1.0) if request.rerank_sigmoid else (-math.inf, math.inf)
+        return least, most, "reranked scores"
     if request.mode == "bm25":
         return 0.0, math.inf, "BM25 scores"
     if request.mode == "dense":
