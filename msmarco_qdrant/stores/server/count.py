@@ -15,7 +15,7 @@ _ACTION = "counting points"
 
 @dataclass(frozen=True, slots=True)
 class CountQuery:
-    """What to count.
+    """A count of points.
 
     Attributes:
         name: The physical collection.
@@ -35,7 +35,7 @@ def count_points(
 
     Args:
         server: The client of the server, or of the local mode, which always counts exactly.
-        request: What to count.
+        request: The points to count.
         exact: False for an estimate.
         timeout_s: Most seconds for the answer by gRPC.
 

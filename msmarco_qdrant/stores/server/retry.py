@@ -33,6 +33,7 @@ from msmarco_qdrant.stores.error_mapping import (
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
+_PART_S = 1.0
 _FIRST_WAIT_S = 0.1
 _LONGEST_WAIT_S = 10.0
 _WARN_AFTER_S, _WARN_INTERVAL_S = 2.0, 10.0
@@ -156,8 +157,14 @@ class RetryPolicy:
         )
 
     def sleep(self, seconds: float) -> None:
-        """Wait until the time has passed or `stop` is called."""
-        self._stopped.wait(seconds)
+        """Wait until the time has passed or `stop` is called.
+
+        It waits in parts: a signal that comes just before a wait begins does not end that one.
+        """
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            if self._stopped.wait(min(left, _PART_S)):
+                return
 
     def _log_retry(self, total_s: float, state: RetryCallState) -> None:
         """Log a retry: a warning at most every ten seconds, and only after the first two."""
