@@ -1,0 +1,94 @@
+"""The output folder of a step: one process, one recipe."""
+
+from __future__ import annotations
+
+import multiprocessing
+from pathlib import Path
+
+import pytest
+
+from msmarco_qdrant.errors import OutputError, UsageError
+from msmarco_qdrant.train.out_folder import OutFolder, digest_of
+
+SETTINGS = {"depth": 100, "modes": ("dense",), "queries": digest_of(["q1", "london"])}
+
+
+def test_same_settings_resume_a_folder(tmp_path: Path) -> None:
+    """A second run with the same settings finds the files of the first."""
+    with OutFolder(tmp_path / "out", "mine", SETTINGS) as folder:
+        assert not folder.is_resumed
+        assert folder.read_json("report.json") is None
+        folder.write_json("report.json", {"queries": 2})
+    with OutFolder(tmp_path / "out", "mine", SETTINGS) as folder:
+        assert folder.is_resumed
+        assert folder.read_json("report.json") == {"queries": 2}
+
+
+@pytest.mark.parametrize(
+    ("step", "settings", "message"),
+    [
+        ("judge", SETTINGS, r"out must be a folder of judge, got .* of mine: name another folder"),
+        ("mine", {**SETTINGS, "depth": 50}, r"was begun with depth 100, got 50: repeat the first"),
+        ("mine", {"depth": 100}, r"was begun with modes \[\"dense\"\], got null"),
+        ("mine", {**SETTINGS, "seed": 1}, r"was begun with seed null, got 1"),
+    ],
+)
+def test_other_settings_are_refused(
+    tmp_path: Path, step: str, settings: dict[str, object], message: str
+) -> None:
+    """A folder never mixes two recipes; the first difference is named."""
+    OutFolder(tmp_path / "out", "mine", SETTINGS).close()
+    with pytest.raises(UsageError, match=message):
+        OutFolder(tmp_path / "out", step, settings)
+    OutFolder(tmp_path / "out", "mine", SETTINGS).close()
+
+
+def test_folder_with_other_files_is_refused(tmp_path: Path) -> None:
+    """Files of the user are never mixed with a step's."""
+    (tmp_path / "thesis.tex").write_text("x")
+    with pytest.raises(UsageError, match=r"out must be a new or empty folder.*'thesis\.tex'"):
+        OutFolder(tmp_path, "mine", SETTINGS)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"step": "mine"}'])
+def test_unreadable_settings_are_refused(tmp_path: Path, text: str) -> None:
+    """A damaged file is named, not replaced."""
+    (tmp_path / "settings.json").write_text(text)
+    with pytest.raises(OutputError, match=r"settings\.json"):
+        OutFolder(tmp_path, "mine", SETTINGS)
+    assert (tmp_path / "settings.json").read_text() == text
+
+
+def test_path_of_a_file_is_refused(tmp_path: Path) -> None:
+    """The folder's path must not be that of a file."""
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(OutputError, match=r"cannot write in the folder .*file"):
+        OutFolder(tmp_path / "file", "mine", SETTINGS)
+
+
+def test_second_process_is_refused(tmp_path: Path) -> None:
+    """Two processes never fill one folder; the message has the other's process id."""
+    context = multiprocessing.get_context("spawn")
+    ready, done = context.Event(), context.Event()
+    other = context.Process(target=_hold, args=(tmp_path / "out", ready, done))
+    other.start()
+    try:
+        assert ready.wait(60)
+        with pytest.raises(OutputError, match=rf"in use by process {other.pid}"):
+            OutFolder(tmp_path / "out", "mine", SETTINGS)
+    finally:
+        done.set()
+        other.join()
+    OutFolder(tmp_path / "out", "mine", SETTINGS).close()
+
+
+def _hold(path: Path, ready: object, done: object) -> None:
+    with OutFolder(path, "mine", SETTINGS):
+        ready.set()  # type: ignore[attr-defined]
+        done.wait(60)  # type: ignore[attr-defined]
+
+
+def test_digest_separates_texts() -> None:
+    """Texts that join to the same string have other digests."""
+    assert digest_of(["ab", "c"]) != digest_of(["a", "bc"])
+    assert digest_of(["ab", "c"]) == digest_of(iter(["ab", "c"]))
