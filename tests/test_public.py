@@ -38,6 +38,7 @@ PUBLIC = {
     "settings": "Settings load_settings",
     "stores": "Capabilities Connection Store open_store",
     "testing": "HashingEncoder NullStore WordOverlapReranker",
+    "train": "MinedQuery read_clicks read_negatives read_positives write_negatives",
 }
 
 
