@@ -11,7 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from msmarco_qdrant.errors import OutputError, UsageError
+from msmarco_qdrant.encoding.file_digests import file_sha256
+from msmarco_qdrant.errors import OutputError, SourceError, UsageError
 from msmarco_qdrant.runtime.atomic_file import atomic_write_text
 
 if TYPE_CHECKING:
@@ -117,6 +118,24 @@ def digest_of(parts: Iterable[str]) -> str:
         digest.update(len(data).to_bytes(8, "big"))
         digest.update(data)
     return digest.hexdigest()
+
+
+def digest_files(source: str | PathLike[str]) -> str:
+    """Return a digest of a file's bytes, or of a folder's files and their names.
+
+    Files of a folder whose names begin with a dot do not count, nor do those of its folders.
+
+    Raises:
+        SourceError: If one cannot be read.
+    """
+    path = Path(source)
+    try:
+        if not path.is_dir():
+            return file_sha256(path)
+        files = sorted(one for one in path.iterdir() if one.is_file() and one.name[0] != ".")
+        return digest_of(part for one in files for part in (one.name, file_sha256(one)))
+    except OSError as exc:
+        raise SourceError(f"cannot read {path}: {exc.strerror or exc}; pass another file") from exc
 
 
 def _lock(path: Path) -> FileLock:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from msmarco_qdrant.errors import OutputError, UsageError
-from msmarco_qdrant.train.out_folder import OutFolder, digest_of
+from msmarco_qdrant.errors import OutputError, SourceError, UsageError
+from msmarco_qdrant.train.out_folder import OutFolder, digest_files, digest_of
 
 SETTINGS = {"depth": 100, "modes": ("dense",), "queries": digest_of(["q1", "london"])}
 
@@ -92,3 +92,16 @@ def test_digest_separates_texts() -> None:
     """Texts that join to the same string have other digests."""
     assert digest_of(["ab", "c"]) != digest_of(["a", "bc"])
     assert digest_of(["ab", "c"]) == digest_of(iter(["ab", "c"]))
+
+
+def test_digest_of_files_follows_names_and_bytes(tmp_path: Path) -> None:
+    """A folder's digest changes with each visible file, not with its lock."""
+    (tmp_path / "a").write_text("1")
+    first = digest_files(tmp_path)
+    (tmp_path / ".lock").write_text("7")
+    assert digest_files(tmp_path) == first
+    (tmp_path / "a").rename(tmp_path / "b")
+    assert digest_files(tmp_path) != first
+    assert digest_files(tmp_path / "b") == digest_files(str(tmp_path / "b"))
+    with pytest.raises(SourceError, match=r"cannot read .*gone"):
+        digest_files(tmp_path / "gone")
