@@ -13,20 +13,31 @@ if TYPE_CHECKING:
     from msmarco_qdrant.train.negatives_file import read_negatives, write_negatives
     from msmarco_qdrant.train.positives import read_clicks, read_positives
     from msmarco_qdrant.train.records import MinedQuery, Positives
+    from msmarco_qdrant.train.score_files import read_scores, write_scores
+    from msmarco_qdrant.train.score_lookup import ScoreLookup, open_scores
+    from msmarco_qdrant.train.texts import PassageTexts
 
 _MODULES = {
     "negatives_file": "read_negatives write_negatives",
     "positives": "read_clicks read_positives",
     "records": "MinedQuery Positives",
+    "score_files": "read_scores write_scores",
+    "score_lookup": "ScoreLookup open_scores",
+    "texts": "PassageTexts",
 }
 
 __all__ = [
     "MinedQuery",
+    "PassageTexts",
     "Positives",
+    "ScoreLookup",
+    "open_scores",
     "read_clicks",
     "read_negatives",
     "read_positives",
+    "read_scores",
     "write_negatives",
+    "write_scores",
 ]
 
 
