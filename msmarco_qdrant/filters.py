@@ -29,17 +29,19 @@ Qdrant's own `Filter` is accepted instead of a mapping.
 
 from __future__ import annotations
 
+import inspect
 import math
 import sys
 import typing
 import unicodedata
 from collections import UserString
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from enum import Enum
+from functools import wraps
 from typing import TYPE_CHECKING, TypeAlias, TypeGuard
 from uuid import UUID
 
@@ -67,6 +69,27 @@ MAX_DEPTH = 12
 """The most levels of `Any`, `All`, `Not` and objects in a filter; gRPC takes 100 of its own."""
 
 _SINGLE = (str, bytes, bytearray, memoryview, UserString, Mapping, Iterator)
+_T = typing.TypeVar("_T")
+
+
+def _takes_one(example: str) -> Callable[[type[_T]], type[_T]]:
+    """Make a class refuse any other number of arguments than one with an example of its use."""
+
+    def decorate(kind: type[_T]) -> type[_T]:
+        create: Callable[..., None] = kind.__init__
+        name = next(iter(inspect.signature(kind).parameters))
+
+        @wraps(create)
+        def create_of_one(self: _T, *args: typing.Any, **kwargs: typing.Any) -> None:
+            if len(args) + len(kwargs) != 1 or not kwargs.keys() <= {name}:
+                given = ", ".join([*map(repr, args), *(f"{key}={kwargs[key]!r}" for key in kwargs)])
+                raise UsageError(f"{kind.__name__} takes one argument: {example}, got ({given})")
+            create(self, *args, **kwargs)
+
+        setattr(kind, "__init__", create_of_one)  # noqa: B010  # mypy allows no assignment
+        return kind
+
+    return decorate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,17 +188,22 @@ class GeoRadius:
             object.__setattr__(self, name, float(number))
 
 
+@_takes_one("a condition or filter, such as Not({'lang': 'de'})")
 @dataclass(frozen=True, slots=True)
 class Not:
     """Condition or filter that another one does not hold.
 
     A passage without the field matches, also for `Not(Exists())`; `Not(Not(x))` is `x`. A list in
     `meta` matches if none of its values meets the inner condition.
+
+    Raises:
+        UsageError: If it is not one condition or filter.
     """
 
     condition: Condition | SearchFilter = field(hash=False)
 
 
+@_takes_one("a list of conditions or filters, such as Any([a, b])")
 @dataclass(frozen=True, slots=True)
 class Any:
     """Condition or filter that at least one of several holds.
@@ -190,6 +218,7 @@ class Any:
         object.__setattr__(self, "conditions", _several("Any", self.conditions))
 
 
+@_takes_one("a list of conditions or filters, such as All([a, b])")
 @dataclass(frozen=True, slots=True)
 class All:
     """Condition or filter that each of several holds.

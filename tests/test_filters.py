@@ -247,6 +247,25 @@ def test_invalid_conditions(kind: Any, arguments: dict[str, Any], reason: str) -
         kind(**arguments)
 
 
+@pytest.mark.parametrize(
+    ("kind", "given", "named", "reason"),
+    [
+        (Either, ("de", "fr"), {}, r"Any takes one argument: a list of .* got \('de', 'fr'\)"),
+        (All, (), {}, r"All takes one argument: .*such as All\(\[a, b\]\), got \(\)"),
+        (Not, (), {}, r"Not takes one argument: a condition or filter, such as Not\(.*got \(\)"),
+        (Not, ("de", "fr"), {}, r"Not takes one argument: .* got \('de', 'fr'\)"),
+        (Either, (), {"values": ["de"]}, r"Any takes one argument: .* got \(values=\['de'\]\)"),
+        (All, (["de"],), {"conditions": ["fr"]}, "All takes one argument"),
+    ],
+)
+def test_a_combination_takes_one_argument(
+    kind: Any, given: tuple[Any, ...], named: dict[str, Any], reason: str
+) -> None:
+    """Others are refused with an example, not with Python's own error."""
+    with pytest.raises(UsageError, match=reason):
+        kind(*given, **named)
+
+
 def _nested(depth: int) -> Any:
     return Not(_nested(depth - 1)) if depth else {"a": 1}
 
