@@ -106,6 +106,29 @@ def test_a_filter_that_is_typed_shows_in_the_facets(page: Page) -> None:
     assert {"lang": ["en", "it"], "year": 2000} == found
 
 
+@pytest.mark.parametrize(
+    "typed",
+    [
+        {"$any": [{"year": 2001}, {"new": True}]},
+        {"$all": [{"$not": {"lang": "it"}}, {"new": False}]},
+    ],
+)
+def test_a_value_is_chosen_beside_a_combination(page: Page, typed: dict[str, Any]) -> None:
+    """Both must hold; choosing it again leaves the filter as it was typed."""
+    ask(page, "harbor")
+    page.get_by_text("Limit and filter").click()
+    page.get_by_label("Filter").fill(json.dumps(typed))
+    with page.expect_response("**/facets"):
+        page.get_by_role("button", name="Search").click()
+    page.wait_for_load_state("networkidle")
+    _choose(page, "de")
+    found = json.loads(page.get_by_label("Filter").input_value())
+    assert "de" == found["$all"][-1]["lang"]
+    assert page.locator("#facets [aria-pressed=true]", has_text="de").count() == 1
+    _choose(page, "de")
+    assert typed == json.loads(page.get_by_label("Filter").input_value())
+
+
 def test_more_passages_like_one(page: Page, site: Site) -> None:
     """In place of both rankings, with an address of their own, and a way back."""
     ask(page, "harbor")
