@@ -26,6 +26,7 @@ from msmarco_qdrant.cli.options import (
     open_search_client,
     ranking_options,
     settings_options,
+    tenant_option,
 )
 from msmarco_qdrant.cli.output import echo, echo_text, print_json
 from msmarco_qdrant.core.json_value import to_json_value
@@ -108,6 +109,7 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Leave out of each answer the passage whose pid is the query's qid (ArguAna, Quora).",
 )
+@tenant_option
 @click.option(
     "--topics",
     type=FILE,
@@ -256,6 +258,7 @@ def _tune(
         measure=given.first_measure,
         rerank=given.reranker is not None,
         exclude_self=given.exclude_self,
+        tenant=given.tenant,
         progress=True,
     )
     if given.save:
@@ -280,7 +283,9 @@ def _write_report(
     evaluation = worst = None
     if results.evaluated is not None and files.plan is not None:
         evaluation = results.evaluated.evaluation
-        worst = find_worst_queries(client, results.evaluated, files.queries, files.plan.qrels)
+        worst = find_worst_queries(
+            client, results.evaluated, files.queries, files.plan.qrels, tenant=files.plan.tenant
+        )
     title = f"Evaluation of {client.collection}"
     page = report_html(
         title, _facts(client), evaluation=evaluation, worst=worst, sweep=results.sweep

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _OF_JUDGMENTS = (
     *("modes", "measures", "limit", "candidates", "compare", "run", "reranker", "exact", "tune"),
-    *("save", "exclude_self", "topics", "per_query", "against", "against_store"),
+    *("save", "exclude_self", "tenant", "topics", "per_query", "against", "against_store"),
 )
 _NOT_OF_TUNING = (
     *("modes", "fusion", "dense_weight", "rerank_depth", "limit", "candidates", "compare"),
@@ -41,7 +41,7 @@ class EvaluateOptions:
     fusion: FusionMethod | None
     dense_weight: float | None
     reranker: str | None
-    rerank_depth: int | None
+    rerank_depth: RerankDepth
     measures: str
     limit: int | None
     candidates: Path | None
@@ -51,6 +51,7 @@ class EvaluateOptions:
     tune: bool
     save: bool
     exclude_self: bool
+    tenant: str | None
     topics: Path | None
     per_query: bool
     against: str | None
@@ -94,6 +95,7 @@ class EvaluateOptions:
             raise click.UsageError("pass --qrels FILE to measure answers, or --ann for the index")
         refuse_unused("--qrels or --dataset", used=self.has_judgments, options=_OF_JUDGMENTS)
         refuse_unused("--tune", used=self.tune, options=["save"])
+        refuse_unused("answers, not --ann", used=not self.ann, options=["tenant"])
         refuse_unused("measured runs, not --tune", used=not self.tune, options=_NOT_OF_TUNING)
         refuse_unused("--reranker", used=self.reranker is not None, options=["rerank_depth"])
         refuse_unused(
@@ -109,7 +111,7 @@ class EvaluateOptions:
         from msmarco_qdrant.evaluation import System
 
         fusion = chosen_fusion(self.fusion, self.dense_weight)
-        depth: RerankDepth = self.rerank_depth or "auto"
+        depth = self.rerank_depth or "auto"
         return [
             System(mode, fusion, rerank_depth, self.exact)
             for rerank_depth in ((None,) if self.reranker is None else (None, depth))
@@ -164,6 +166,7 @@ def read_input(given: EvaluateOptions) -> EvaluateInput:
             others=runs,
             unjudged=bool(outputs),
             exclude_self=given.exclude_self,
+            tenant=given.tenant,
         )
         if outputs:  # refuse qids that a run cannot contain; pids are checked with each answer
             for query in queries:

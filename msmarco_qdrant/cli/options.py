@@ -37,6 +37,15 @@ _log = logging.getLogger(__name__)
 FILE = click.Path(dir_okay=False, path_type=Path)
 LIMIT = click.IntRange(1, 10_000)
 
+
+class LimitOrAuto(click.IntRange):
+    """A number in the range, or "auto"."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the number, or "auto" as it is."""
+        return value if value == "auto" else super().convert(value, param, ctx)
+
+
 store_option = click.option(
     "--store",
     metavar="PATH_OR_URL",
@@ -253,9 +262,10 @@ ranking_options = _chain(
     ),
     click.option(
         "--rerank-depth",
-        type=LIMIT,
+        type=LimitOrAuto(1, 10_000),
         metavar="N",
-        help="With --reranker: number of hits to rerank.  [default: the collection's, else 100]",
+        help="With --reranker: number of hits to rerank; auto (the default) for the collection's, "
+        "else 100.",
     ),
 )
 

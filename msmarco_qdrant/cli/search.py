@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from msmarco_qdrant.core.records import Query
     from msmarco_qdrant.core.search_defaults import SearchDefaults
     from msmarco_qdrant.search.client import SearchClient
-    from msmarco_qdrant.search.options import SearchOptions
+    from msmarco_qdrant.search.options import RerankDepth, SearchOptions
     from msmarco_qdrant.settings import Settings
 
 
@@ -121,7 +121,7 @@ def search(  # noqa: PLR0913  # one for each option
     fusion: FusionMethod | None,
     dense_weight: float | None,
     reranker: str | None,
-    rerank_depth: int | None,
+    rerank_depth: RerankDepth,
     score_threshold: float | None,
     rerank_sigmoid: bool,
     filters: tuple[str, ...],
@@ -156,8 +156,9 @@ def search(  # noqa: PLR0913  # one for each option
     refuse_unused("--mode hybrid", used=mode == "hybrid", options=["fusion", "dense_weight"])
     from msmarco_qdrant.search.options import check_queries, to_request
 
+    depth = None if rerank_depth == "auto" else rerank_depth
     options: SearchOptions = {
-        "limit": limit or (10 if query is not None else rerank_depth or 1),
+        "limit": limit or (10 if query is not None else depth or 1),
         "offset": offset,
         "cursor": cursor,
         "mode": mode,
@@ -193,7 +194,7 @@ def search(  # noqa: PLR0913  # one for each option
                 print_next_page(hits)
         elif run is not None:
             defaults = client.metadata.search_defaults
-            options["limit"] = limit or rerank_depth or _run_depth(defaults, reranker)
+            options["limit"] = limit or depth or _run_depth(defaults, reranker)
             _search_many(client, asked, run, options, as_json=as_json)
 
 

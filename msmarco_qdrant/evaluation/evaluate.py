@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from msmarco_qdrant.collection.passages import get_passages
+from msmarco_qdrant.collection.tenants import check_tenant
 from msmarco_qdrant.core.arguments import suggest_keywords
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.evaluation.coverage import (
-    check_no_tenants,
+    SearchedPassages,
     check_run_pids,
     count_missing_relevant,
 )
@@ -77,6 +78,7 @@ class EvaluationPlan:
     candidates: Run | None
     runs: tuple[Run, ...]
     exclude_self: bool = False
+    tenant: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,7 @@ def evaluate_search(  # noqa: PLR0913  # all but four have defaults
     others: Sequence[Run] = (),
     unjudged: bool = False,
     exclude_self: bool = False,
+    tenant: str | None = None,
     against: Mapping[str, SearchClient] | None = None,
     on_query: OnQuery | None = None,
     on_answer: OnAnswer | None = None,
@@ -126,6 +129,7 @@ def evaluate_search(  # noqa: PLR0913  # all but four have defaults
             count.
         exclude_self: Leave out of each answer, run and judgment the passage whose pid is the
             query's qid, as for data sets whose queries are passages too (ArguAna, Quora).
+        tenant: Search only this tenant's passages, which a collection with a tenant field requires.
         against: See `run_evaluation`.
         on_query: See `run_evaluation`.
         on_answer: See `run_evaluation`.
@@ -134,7 +138,8 @@ def evaluate_search(  # noqa: PLR0913  # all but four have defaults
 
     Raises:
         UsageError: For invalid input, or if the collection has none of the relevant passages, none
-            of the candidates, or none of the passages of a run, or has tenants.
+            of the candidates, or none of the passages of a run; for a collection with a tenant
+            field and no tenant, or the other way round.
         MissingExtraError: Without the extra `eval`.
         StoreError: If the engine fails.
     """
@@ -148,6 +153,7 @@ def evaluate_search(  # noqa: PLR0913  # all but four have defaults
         others=others,
         unjudged=unjudged,
         exclude_self=exclude_self,
+        tenant=tenant,
     )
     return run_evaluation(
         client,
@@ -172,6 +178,7 @@ def plan_evaluation(  # noqa: PLR0913  # all but three have defaults
     others: Sequence[Run] = (),
     unjudged: bool = False,
     exclude_self: bool = False,
+    tenant: str | None = None,
 ) -> EvaluationPlan:
     """Check the input of an evaluation, without a client: before a model is loaded.
 
@@ -183,6 +190,7 @@ def plan_evaluation(  # noqa: PLR0913  # all but three have defaults
             answer to a judged query, or two runs of one name.
         MissingExtraError: Without the extra `eval`.
     """
+    check_tenant(tenant)
     names = parse_measures(measures)
     if exclude_self:
         qrels = qrels_without_self(qrels)
@@ -206,7 +214,16 @@ def plan_evaluation(  # noqa: PLR0913  # all but three have defaults
     for system in searched_by:
         to_request(system.options(limit, more=1 if exclude_self and candidates is None else 0))
     return EvaluationPlan(
-        queries, searched, qrels, searched_by, names, limit, candidates, runs, exclude_self
+        queries,
+        searched,
+        qrels,
+        searched_by,
+        names,
+        limit,
+        candidates,
+        runs,
+        exclude_self=exclude_self,
+        tenant=tenant,
     )
 
 
@@ -290,9 +307,6 @@ def run_evaluation(
     any later failure. `progress` shows the queries done on standard error: a bar in a terminal or
     a notebook, else lines.
     """
-    if plan.systems:
-        for place in (client, *(against or {}).values()):
-            check_no_tenants(place)
     searches = [(client, system) for system in plan.systems]
     for name, other in (against or {}).items():
         searches += [(other, system_in(system, name)) for system in plan.systems]
@@ -325,12 +339,25 @@ def _search(
     system: System,
     on_answer: OnAnswer | None,
 ) -> Run:
-    own = plan.exclude_self
     if plan.candidates is not None:
         return rank_run(
-            client, queries, system, plan.candidates, exclude_self=own, on_answer=on_answer
+            client,
+            queries,
+            system,
+            plan.candidates,
+            exclude_self=plan.exclude_self,
+            tenant=plan.tenant,
+            on_answer=on_answer,
         )
-    return search_run(client, queries, system, plan.depth, exclude_self=own, on_answer=on_answer)
+    return search_run(
+        client,
+        queries,
+        system,
+        plan.depth,
+        exclude_self=plan.exclude_self,
+        tenant=plan.tenant,
+        on_answer=on_answer,
+    )
 
 
 def _check_place(name: str, client: SearchClient, plan: EvaluationPlan) -> None:
@@ -338,19 +365,18 @@ def _check_place(name: str, client: SearchClient, plan: EvaluationPlan) -> None:
     if not plan.systems:
         raise UsageError(f"'{name}' needs one system or more to search it with, got none")
     judged = select_judged({query.qid for query in plan.queries}, plan.qrels)
-    collection = client.store.collection(client.collection)
-    if missing := count_missing_relevant(collection, client.collection, judged):
+    if missing := count_missing_relevant(SearchedPassages(client, plan.tenant), judged):
         _log.warning("'%s' lacks %s of the relevant passages", name, f"{missing:,}")
 
 
 def _check_coverage(client: SearchClient, plan: EvaluationPlan) -> int:
     """Count the relevant passages that the collection lacks; refuse runs of another collection."""
-    collection = client.store.collection(client.collection)
+    passages = SearchedPassages(client, plan.tenant)
     judged = select_judged({query.qid for query in plan.queries}, plan.qrels)
-    missing = count_missing_relevant(collection, client.collection, judged)
+    missing = count_missing_relevant(passages, judged)
     for run in plan.runs:
         if run is not plan.candidates:  # a system ranks these, which counts the missing ones
-            check_run_pids(collection, client.collection, run, judged)
+            check_run_pids(passages, run, judged)
     return missing
 
 
@@ -392,9 +418,14 @@ def _check_missing(collection: str, ranked: Run, candidates: Run) -> None:
 
 
 def find_worst_queries(
-    client: SearchClient, result: SearchEvaluation, queries: Collection[Query], qrels: Qrels
+    client: SearchClient,
+    result: SearchEvaluation,
+    queries: Collection[Query],
+    qrels: Qrels,
+    *,
+    tenant: str | None = None,
 ) -> dict[str, tuple[WorstQuery, ...]]:
-    """Return the ten worst queries of each run, with the texts of passages."""
+    """Return the ten worst queries of each run, with the texts of passages (of a tenant)."""
 
     def worst(texts: dict[str, str]) -> dict[str, tuple[WorstQuery, ...]]:
         return {
@@ -405,5 +436,5 @@ def find_worst_queries(
     shown = [query for found in worst({}).values() for query in found]
     pids = {one.pid for query in shown for one in query.top}
     pids |= {one.pid for query in shown for one in query.missed}
-    passages = get_passages(client.store, sorted(pids), collection=client.collection)
+    passages = get_passages(client.store, sorted(pids), tenant=tenant, collection=client.collection)
     return worst({pid: passage.text for pid, passage in passages.items()})

@@ -122,19 +122,21 @@ def search_run(
     depth: int,
     *,
     exclude_self: bool = False,
+    tenant: str | None = None,
     on_answer: OnAnswer | None = None,
 ) -> Run:
     """Search for each query, for `depth` hits at most, and return the run.
 
-    `exclude_self` leaves out the passage whose pid is the query's qid. `on_answer` is called with
-    each query and its hits.
+    `exclude_self` leaves out the passage whose pid is the query's qid. `tenant` is as in a search.
+    `on_answer` is called with each query and its hits.
 
     Raises:
         UsageError: For an invalid option, an empty query, or a repeated qid.
         StoreError: If the engine fails.
     """
     defaults, more = client.metadata.search_defaults, 1 if exclude_self else 0
-    answers = run_queries(client, queries, system.options(depth, defaults, more=more))
+    options: SearchOptions = {**system.options(depth, defaults, more=more), "tenant": tenant}
+    answers = run_queries(client, queries, options)
     if exclude_self:
         most = system.options(depth, defaults)["limit"]
         answers = ((query, _without_self(query, hits)[:most]) for query, hits in answers)
@@ -148,6 +150,7 @@ def rank_run(
     candidates: Run,
     *,
     exclude_self: bool = False,
+    tenant: str | None = None,
     on_answer: OnAnswer | None = None,
 ) -> Run:
     """Rank the candidates of each query and return the run.
@@ -171,6 +174,7 @@ def rank_run(
                 mode=system.mode,
                 fusion=system.fusion,
                 rerank=system.rerank_depth is not None,
+                tenant=tenant,
             )
             for query, hits in zip(batch, ranked, strict=True):
                 yield query, _without_self(query, hits) if exclude_self else hits

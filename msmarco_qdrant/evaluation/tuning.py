@@ -22,7 +22,7 @@ from msmarco_qdrant.core.search_types import Fusion, Nearest, PointQuery, Scored
 from msmarco_qdrant.encoding.bm25 import Bm25Encoder
 from msmarco_qdrant.encoding.checks import encode_queries, score_pairs
 from msmarco_qdrant.errors import UsageError
-from msmarco_qdrant.evaluation.coverage import check_no_tenants, count_missing_relevant
+from msmarco_qdrant.evaluation.coverage import SearchedPassages, count_missing_relevant
 from msmarco_qdrant.evaluation.evaluate import check_texts, qrels_without_self
 from msmarco_qdrant.evaluation.measures import (
     check_relevance_levels,
@@ -45,11 +45,13 @@ from msmarco_qdrant.evaluation.records import (
 from msmarco_qdrant.evaluation.runs import rank_scores
 from msmarco_qdrant.evaluation.scoring import check_qids, select_judged
 from msmarco_qdrant.evaluation.statistics import mean_interval
+from msmarco_qdrant.filters import SearchFilter
 from msmarco_qdrant.runtime.progress import ProgressDisplay, with_display
 from msmarco_qdrant.search.client import SearchClient
 from msmarco_qdrant.search.ranking import fuse
 from msmarco_qdrant.search.request import CONVEX, SearchRequest
 from msmarco_qdrant.search.retrieval import QueryVectors, Retriever
+from msmarco_qdrant.stores.filters import to_qdrant
 from msmarco_qdrant.stores.foreign import ForeignPoints
 from msmarco_qdrant.stores.payload import SPARSE_VECTOR, point_id
 
@@ -75,7 +77,7 @@ _Answers = tuple[Sequence[ScoredPoint], Sequence[ScoredPoint]]
 _log = logging.getLogger(__name__)
 
 
-def tune_search(
+def tune_search(  # noqa: PLR0913  # all but three have defaults
     client: SearchClient,
     queries: Collection[Query],
     qrels: Qrels,
@@ -83,6 +85,7 @@ def tune_search(
     measure: str = "nDCG@10",
     rerank: bool = False,
     exclude_self: bool = False,
+    tenant: str | None = None,
     on_progress: Callable[[int, int], None] | None = None,
     progress: bool = False,
 ) -> Tuning:
@@ -102,6 +105,7 @@ def tune_search(
         measure: One name as in `ir_measures`, with a cutoff of at most 100.
         rerank: True to choose a depth for the client's cross-encoder, too.
         exclude_self: True to leave out of each answer the passage whose pid is the query's qid.
+        tenant: Search only this tenant's passages, which a collection with a tenant field requires.
         on_progress: Called with the number of queries done and their total.
         progress: True to show it on standard error.
 
@@ -109,21 +113,24 @@ def tune_search(
         The trials and the chosen options. Nothing is saved: see `save_search_defaults`.
 
     Raises:
-        UsageError: For invalid input, if the collection has none of the relevant passages or has
-            tenants, or without the client's encoder or cross-encoder.
+        UsageError: For invalid input, if the collection has none of the relevant passages, for a
+            collection with a tenant field and no tenant, or the other way round, or without the
+            client's encoder or cross-encoder.
         MissingExtraError: Without the extra `eval`.
         StoreError: If the engine fails.
     """
-    check_no_tenants(client)
+    passages = SearchedPassages(client, tenant)
     if exclude_self:
         qrels = qrels_without_self(qrels)
     names, cutoff = check_tuning(queries, qrels, measure)
     judged = select_judged({query.qid for query in queries}, qrels)
-    count_missing_relevant(client.store.collection(client.collection), client.collection, judged)
+    count_missing_relevant(passages, judged)
     if rerank:
         _ = client.reranker  # raises without one
     searched = [query for query in queries if query.qid in judged]
-    trial = _Trial(client, searched, judged, names[0], exclude_self=exclude_self)
+    trial = _Trial(
+        client, searched, judged, names[0], exclude_self=exclude_self, scope=passages.scope
+    )
     with ExitStack() as stack:
         if progress:
             display = ProgressDisplay(unit="queries")
@@ -134,6 +141,7 @@ def tune_search(
         ef = trial.tune_ef()
         depth = trial.tune_depth(fusion.chosen, cutoff) if rerank else None
     kept = client.metadata.search_defaults
+    of_tenant = "" if tenant is None else " of one tenant"
     return Tuning(
         measure=names[0],
         queries=len(judged),
@@ -144,7 +152,7 @@ def tune_search(
             fusion=kept.fusion if fusion.chosen == fusion.current else fusion.chosen,
             ef=kept.ef if ef is None else ef.chosen,
             rerank_depth=kept.rerank_depth if depth is None else depth.chosen,
-            source=f"tuned by {names[0]} of {len(judged):,} queries",
+            source=f"tuned by {names[0]} of {len(judged):,} queries{of_tenant}",
         ),
     )
 
@@ -178,8 +186,10 @@ class _Trial:
         measure: str,
         *,
         exclude_self: bool,
+        scope: SearchFilter | None,
     ) -> None:
         self._client = client
+        self._scope = None if scope is None else to_qdrant(scope)
         self._exclude_self = exclude_self
         self._queries = queries
         self._measure = measure
@@ -201,7 +211,8 @@ class _Trial:
         """Encode and search each query, and keep its rankings down to the cutoff."""
         metadata = self._client.metadata
         retriever = Retriever(metadata, ForeignPoints(self._client.collection))
-        bm25, request = Bm25Encoder(metadata.bm25), SearchRequest(mode="hybrid")
+        request = SearchRequest(mode="hybrid", meta_filter=self._scope)
+        bm25 = Bm25Encoder(metadata.bm25)
         done = 0
         for batch in in_batches(self._queries, _BATCH_QUERIES):
             texts = [query.text for query in batch]
@@ -243,7 +254,9 @@ class _Trial:
         collection = self._client.store.collection(self._client.collection)
 
         def first(effort: SearchEffort) -> list[set[PointId]]:
-            found = collection.query([PointQuery(one, _K, effort, fields=()) for one in dense])
+            found = collection.query(
+                [PointQuery(one, _K, effort, self._scope, fields=()) for one in dense]
+            )
             return [{point.id for point in points} for points in found]
 
         exact = first(SearchEffort(exact=True))

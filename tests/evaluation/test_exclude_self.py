@@ -122,5 +122,5 @@ def test_a_collection_with_tenants_is_refused(clients: tuple[SearchClient, Searc
     one, two = clients
     set_tenant_field(two.store, "two", "customer")
     tenants = SearchClient.open(two.store, collection="two", encoder=HashingEncoder(4096))
-    with pytest.raises(UsageError, match="collection 'two' has tenants by 'customer'"):
+    with pytest.raises(UsageError, match="collection 'two' is read by one tenant at a time"):
         evaluate_search(one, _QUERIES, _QRELS, [System()], against={"two": tenants})

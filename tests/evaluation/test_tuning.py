@@ -12,8 +12,10 @@ from msmarco_qdrant.core.records import Passage, Query
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.evaluation import (
     Qrels,
+    Run,
     System,
     evaluate_search,
+    plan_evaluation,
     tune_search,
     tuning_json,
     tuning_text,
@@ -160,15 +162,37 @@ def test_a_choice_of_the_depth_needs_a_cross_encoder(client: SearchClient) -> No
         tune_search(plain, QUERIES, QRELS, rerank=True)
 
 
-def test_a_collection_with_tenants_is_refused() -> None:
-    """By evaluations as well: they search all passages, and each search is of one tenant."""
+def test_a_collection_with_tenants_is_measured_by_one_of_them() -> None:
+    """Its passages alone are searched, also as candidates; without a tenant it is refused."""
     with open_store(":memory:", create=True) as store:
-        passages = [Passage("1", "castle", {"customer": "acme"})]
+        passages = [
+            Passage("1", "castle", {"customer": "beta"}),
+            Passage("2", "castle by the sea", {"customer": "acme"}),
+            Passage("3", "a ship", {"customer": "acme"}),
+        ]
         ingest_passages(passages, store, encoder=HashingEncoder(), optimize=False)
         set_tenant_field(store, "msmarco", "customer")
         client = SearchClient.open(store, encoder=HashingEncoder())
-        queries, qrels = [Query("q", "castle")], {"q": {"1": 1}}
-        with pytest.raises(UsageError, match="an evaluation searches all passages"):
-            tune_search(client, queries, qrels)
-        with pytest.raises(UsageError, match="'msmarco' has tenants by 'customer'"):
-            evaluate_search(client, queries, qrels, ["dense"])
+        queries, qrels = [Query("q", "castle")], {"q": {"1": 1, "2": 1}}
+        for measure in (
+            lambda: tune_search(client, queries, qrels),
+            lambda: evaluate_search(client, queries, qrels, ["dense"]),
+        ):
+            with pytest.raises(UsageError, match="'msmarco' is read by one tenant at a time"):
+                measure()
+
+        tuned = tune_search(client, queries, qrels, tenant="acme")
+        assert tuned.defaults.source.endswith(" of 1 queries of one tenant")
+        assert {0.613} == {round(mean, 3) for mean in tuned.fusion.means.values()}
+        candidates = Run("all", {"q": [("1", 2.0), ("2", 1.0)]})
+        for given, expected in ((None, ["2", "3"]), (candidates, ["2"])):
+            found = evaluate_search(
+                client, queries, qrels, ["dense"], candidates=given, tenant="acme"
+            )
+            assert expected == [pid for pid, _ in found.runs[-1].rankings["q"]]
+            assert 1 == found.evaluation.missing
+        alone = {"q": {"1": 1}}
+        with pytest.raises(UsageError, match=r"'msmarco' of the tenant 'acme'.*'2', '3'"):
+            evaluate_search(client, queries, alone, ["dense"], tenant="acme")
+        with pytest.raises(UsageError, match="tenant must be a non-empty string, got 3"):
+            plan_evaluation(queries, qrels, ["dense"], tenant=3)  # type: ignore[arg-type]
