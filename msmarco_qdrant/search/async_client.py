@@ -34,7 +34,12 @@ from msmarco_qdrant.runtime.daemon_executor import call_in_daemon_thread
 from msmarco_qdrant.runtime.micro_batcher import MicroBatcher
 from msmarco_qdrant.search.async_driver import AsyncDriver
 from msmarco_qdrant.search.client import SearchClient
-from msmarco_qdrant.search.options import RerankDepth, SearchOptions, SimilarOptions
+from msmarco_qdrant.search.options import (
+    RankOptions,
+    RerankDepth,
+    SearchOptions,
+    SimilarOptions,
+)
 from msmarco_qdrant.search.session import LoadEncoder
 from msmarco_qdrant.search.similar import to_examples
 from msmarco_qdrant.search.writer import Deletion
@@ -399,6 +404,7 @@ class AsyncSearchClient:
         mode: SearchMode = "dense",
         fusion: Fusion | FusionMethod | None = None,
         rerank: bool = False,
+        rerank_sigmoid: bool = False,
         tenant: str | None = None,
     ) -> Hits:
         """Rank given passages for a query; those that the collection lacks are omitted.
@@ -410,6 +416,7 @@ class AsyncSearchClient:
             fusion: How "hybrid" fuses both rankings; see `search`. Ranks, and the query's best
                 BM25 score, are those among the given passages.
             rerank: True to score all of them with the client's cross-encoder.
+            rerank_sigmoid: Convert its scores to 0 to 1, by the logistic function.
             tenant: Only this tenant's passages, which a collection with a tenant field requires.
 
         Raises:
@@ -418,7 +425,13 @@ class AsyncSearchClient:
             StoreError: If the engine fails.
         """
         (hits,) = await self.rank_many(
-            [query], [pids], mode=mode, fusion=fusion, rerank=rerank, tenant=tenant
+            [query],
+            [pids],
+            mode=mode,
+            fusion=fusion,
+            rerank=rerank,
+            rerank_sigmoid=rerank_sigmoid,
+            tenant=tenant,
         )
         return hits
 
@@ -431,13 +444,19 @@ class AsyncSearchClient:
         mode: SearchMode = "dense",
         fusion: Fusion | FusionMethod | None = None,
         rerank: bool = False,
+        rerank_sigmoid: bool = False,
         tenant: str | None = None,
     ) -> list[Hits]:
         """Rank given passages for each of several queries; see `rank`."""
         with self._track():
-            steps = self._session.rank(
-                queries, pids, mode=mode, fusion=fusion, rerank=rerank, tenant=tenant
-            )
+            options: RankOptions = {
+                "mode": mode,
+                "fusion": fusion,
+                "rerank": rerank,
+                "rerank_sigmoid": rerank_sigmoid,
+                "tenant": tenant,
+            }
+            steps = self._session.rank(queries, pids, options)
             found = await self._driver.run(steps)
         return [Hits(hits) for hits in found]
 

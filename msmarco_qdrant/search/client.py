@@ -35,7 +35,12 @@ from msmarco_qdrant.encoding.options import (
 )
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.filters import SearchFilter
-from msmarco_qdrant.search.options import RerankDepth, SearchOptions, SimilarOptions
+from msmarco_qdrant.search.options import (
+    RankOptions,
+    RerankDepth,
+    SearchOptions,
+    SimilarOptions,
+)
 from msmarco_qdrant.search.session import LoadEncoder, SearchSession
 from msmarco_qdrant.search.similar import to_examples
 from msmarco_qdrant.search.writer import Deletion, PassageWriter
@@ -411,6 +416,7 @@ class SearchClient:
         mode: SearchMode = "dense",
         fusion: Fusion | FusionMethod | None = None,
         rerank: bool = False,
+        rerank_sigmoid: bool = False,
         tenant: str | None = None,
     ) -> Hits:
         """Rank given passages for a query; those that the collection lacks are omitted.
@@ -422,6 +428,7 @@ class SearchClient:
             fusion: How "hybrid" fuses both rankings; see `search`. Ranks, and the query's best
                 BM25 score, are those among the given passages.
             rerank: True to score all of them with the client's cross-encoder.
+            rerank_sigmoid: Convert its scores to 0 to 1, by the logistic function.
             tenant: Only this tenant's passages, which a collection with a tenant field requires.
 
         Raises:
@@ -430,7 +437,13 @@ class SearchClient:
             StoreError: If the engine fails.
         """
         (hits,) = self.rank_many(
-            [query], [pids], mode=mode, fusion=fusion, rerank=rerank, tenant=tenant
+            [query],
+            [pids],
+            mode=mode,
+            fusion=fusion,
+            rerank=rerank,
+            rerank_sigmoid=rerank_sigmoid,
+            tenant=tenant,
         )
         return hits
 
@@ -443,12 +456,18 @@ class SearchClient:
         mode: SearchMode = "dense",
         fusion: Fusion | FusionMethod | None = None,
         rerank: bool = False,
+        rerank_sigmoid: bool = False,
         tenant: str | None = None,
     ) -> list[Hits]:
         """Rank given passages for each of several queries; see `rank`."""
-        steps = self.session.rank(
-            queries, pids, mode=mode, fusion=fusion, rerank=rerank, tenant=tenant
-        )
+        options: RankOptions = {
+            "mode": mode,
+            "fusion": fusion,
+            "rerank": rerank,
+            "rerank_sigmoid": rerank_sigmoid,
+            "tenant": tenant,
+        }
+        steps = self.session.rank(queries, pids, options)
         found = self.session.run(steps)
         return [Hits(hits) for hits in found]
 

@@ -93,6 +93,39 @@ class SearchOptions(SimilarOptions, total=False):
     snippets: int
 
 
+class RankOptions(TypedDict, total=False):
+    """Keyword arguments of `rank` and `rank_many`; see `SearchOptions`.
+
+    Attributes:
+        mode: "dense" (the default), "bm25" or "hybrid"; every score is exact.
+        fusion: As in a search; ranks and the best BM25 score are those among the given passages.
+        rerank: True to score all passages with the client's cross-encoder.
+        rerank_sigmoid: As in a search.
+        tenant: As in a search.
+    """
+
+    mode: SearchMode
+    fusion: Fusion | FusionMethod | None
+    rerank: bool
+    rerank_sigmoid: bool
+    tenant: str | None
+
+
+def check_rank(options: RankOptions) -> None:
+    """Check the options of a ranking of given passages.
+
+    Raises:
+        UsageError: For an invalid option.
+    """
+    mode, fusion = options.get("mode", "dense"), to_fusion(options.get("fusion"))
+    SearchRequest(mode=mode, fusion=fusion, tenant=options.get("tenant"))  # checks them
+    for name in ("rerank", "rerank_sigmoid"):
+        value = options.get(name, False)
+        require(isinstance(value, bool), f"{name} must be True or False", value)
+    if options.get("rerank_sigmoid") and not options.get("rerank"):
+        raise UsageError("rerank_sigmoid converts reranked scores: pass rerank=True as well")
+
+
 def to_request(
     options: SearchOptions | SimilarOptions, defaults: SearchDefaults = NO_DEFAULTS
 ) -> SearchRequest:

@@ -18,7 +18,7 @@ from typing import Any, TypeAlias, TypeVar
 from msmarco_qdrant.core.encoder_types import EncoderInfo
 from msmarco_qdrant.core.hits import Hits
 from msmarco_qdrant.core.metadata_types import CollectionMetadata
-from msmarco_qdrant.core.search_types import Fusion, FusionMethod, Hit, SearchMode
+from msmarco_qdrant.core.search_types import Hit, SearchMode
 from msmarco_qdrant.encoding import Encoder, Reranker
 from msmarco_qdrant.encoding.checks import (
     applies_sigmoid,
@@ -31,10 +31,12 @@ from msmarco_qdrant.encoding.matching import require_same_model
 from msmarco_qdrant.encoding.texts import encode_texts
 from msmarco_qdrant.errors import ModelNotFoundError, SchemaError, StoreError, UsageError
 from msmarco_qdrant.search.options import (
+    RankOptions,
     SearchOptions,
     SimilarOptions,
     check_pids,
     check_queries,
+    check_rank,
     to_fusion,
     to_request,
 )
@@ -184,22 +186,21 @@ class SearchSession:
         self,
         queries: Sequence[str],
         pids: Sequence[Sequence[str]],
-        *,
-        mode: SearchMode = "dense",
-        fusion: Fusion | FusionMethod | None = None,
-        rerank: bool = False,
-        tenant: str | None = None,
+        options: RankOptions,
     ) -> Steps[list[list[Hit]]]:
         """Check a ranking of given passages, and return its steps."""
         self.check_open()
         check_queries(queries)
         check_pids(queries, pids)
-        SearchRequest(mode=mode, fusion=to_fusion(fusion))  # checks them
-        self._check_models(mode, rerank=rerank)
+        check_rank(options)
+        self._check_models(options.get("mode", "dense"), rerank=options.get("rerank", False))
 
         def rank(searcher: Searcher) -> Steps[list[list[Hit]]]:
-            chosen = to_fusion(fusion, searcher.metadata.search_defaults)
-            return searcher.rank(queries, pids, mode, chosen, rerank=rerank, tenant=tenant)
+            fusion = to_fusion(options.get("fusion"), searcher.metadata.search_defaults)
+            chosen = options
+            if options.get("rerank_sigmoid") and applies_sigmoid(self.reranker):
+                chosen = {**options, "rerank_sigmoid": False}
+            return searcher.rank(queries, pids, fusion, chosen)
 
         return retry_after_model_swap(self._current, rank)
 

@@ -36,6 +36,7 @@ from msmarco_qdrant.filters import SearchFilter
 from msmarco_qdrant.search.content import add_content
 from msmarco_qdrant.search.diversity import CANDIDATES, candidate_request, diversify
 from msmarco_qdrant.search.filter_checks import FilterChecks
+from msmarco_qdrant.search.options import RankOptions
 from msmarco_qdrant.search.page_retrieval import PageRetriever
 from msmarco_qdrant.search.pages import (
     check_cursor,
@@ -211,13 +212,11 @@ class Searcher:
         self,
         queries: Sequence[str],
         pids: Sequence[Sequence[str]],
-        mode: SearchMode,
         fusion: Fusion,
-        *,
-        rerank: bool,
-        tenant: str | None = None,
+        options: RankOptions,
     ) -> Steps[list[list[Hit]]]:
         """Return for each query those of its pids that the collection holds, the best first."""
+        mode, tenant = options.get("mode", "dense"), options.get("tenant")
         ids = [[point_id(pid) for pid in dict.fromkeys(given)] for given in pids]
         if self.scope(tenant) is not None:  # before scores: they depend on the others
             ids = yield from self._of_tenant(ids, tenant)
@@ -232,8 +231,9 @@ class Searcher:
             self.retriever.to_hits(self._rank_points(answers, mode, stored, fusion))
             for answers, stored in zip(rankings, payloads, strict=True)
         ]
-        if rerank:
-            found = yield from _rerank(queries, found)
+        if options.get("rerank"):
+            sigmoid = options.get("rerank_sigmoid", False)
+            found = yield from _rerank(queries, found, sigmoid=sigmoid)
         return [_renumber(hits, 0) for hits in found]
 
     def _of_tenant(

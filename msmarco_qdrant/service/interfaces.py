@@ -7,17 +7,22 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal, Protocol, TypeAlias, TypedDict, Unpack
+from typing import Final, Literal, Protocol, TypeAlias, Unpack
 
 from msmarco_qdrant.core.collection_types import PayloadIndex
 from msmarco_qdrant.core.example import Example
 from msmarco_qdrant.core.hits import Hits
 from msmarco_qdrant.core.records import Meta, Passage
 from msmarco_qdrant.core.reports import StageTiming
-from msmarco_qdrant.core.search_types import Facet, Fusion, FusionMethod, SearchMode
+from msmarco_qdrant.core.search_types import Facet, SearchMode
 from msmarco_qdrant.errors import MsmarcoQdrantError
 from msmarco_qdrant.filters import SearchFilter
-from msmarco_qdrant.search.options import RERANK_DEPTH, SearchOptions, SimilarOptions
+from msmarco_qdrant.search.options import (
+    RERANK_DEPTH,
+    RankOptions,
+    SearchOptions,
+    SimilarOptions,
+)
 
 BatchId: TypeAlias = str
 """32 hexadecimal digits."""
@@ -224,15 +229,6 @@ class WorkerEvents:
 
     def optimized(self, seconds: float) -> None:
         """Receive the seconds of an index build."""
-
-
-class RankOptions(TypedDict, total=False):
-    """Keyword arguments of `rank`; see `AsyncSearchClient.rank`."""
-
-    mode: SearchMode
-    fusion: Fusion | FusionMethod
-    tenant: str | None
-    rerank: bool
 
 
 class Searcher(Protocol):

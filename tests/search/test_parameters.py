@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Collection
+from math import exp
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -13,10 +14,10 @@ import pytest
 from msmarco_qdrant import AsyncSearchClient, Fusion, Hits, Passage, SearchClient, SearchOptions
 from msmarco_qdrant.errors import UnknownArgumentError, UsageError
 from msmarco_qdrant.ingest.api import ingest_passages
-from msmarco_qdrant.search.options import SimilarOptions
+from msmarco_qdrant.search.options import RankOptions, SimilarOptions
 from msmarco_qdrant.search.request import SearchRequest
-from msmarco_qdrant.search.session import SearchSession
-from msmarco_qdrant.testing import HashingEncoder
+from msmarco_qdrant.stores import open_store
+from msmarco_qdrant.testing import HashingEncoder, WordOverlapReranker
 from tests.search.support import run
 
 _PASSAGES = [
@@ -82,10 +83,44 @@ def test_parameters_of_a_search_by_examples() -> None:
 
 @pytest.mark.parametrize("name", ["rank", "rank_many"])
 def test_parameters_of_a_ranking(name: str) -> None:
-    """They are those of the session, which receives them."""
+    """They are `RankOptions`, with the types and defaults of a search."""
     ours = {"self", "query", "queries", "pids"}
     found = parameters(getattr(SearchClient, name), without=ours)
-    assert found == parameters(SearchSession.rank, without=ours)
+    assert {n: hint for n, (_, _, hint) in found.items()} == get_type_hints(RankOptions)
+    del found["rerank"]
+    assert found.items() <= parameters(SearchClient.search).items()
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"rerank_sigmoid": True}, "converts reranked scores: pass rerank=True as well"),
+        ({"rerank": True, "rerank_sigmoid": 1}, "rerank_sigmoid must be True or False, got 1"),
+        ({"rerank": "yes"}, "rerank must be True or False, got 'yes'"),
+        ({"tenant": ""}, "tenant must be a non-empty string, got ''"),
+    ],
+)
+def test_invalid_options_of_a_ranking(options: dict[str, Any], reason: str) -> None:
+    """Refused with the rule, then the value."""
+    with open_store(":memory:", create=True) as store:
+        ingest_passages([("1", "a city")], store, encoder=HashingEncoder(), optimize=False)
+        client = SearchClient.open(store, encoder=HashingEncoder(), reranker=WordOverlapReranker())
+        with pytest.raises(UsageError, match=reason):
+            client.rank("city", ["1"], **options)
+
+
+def test_reranked_scores_of_given_passages_from_0_to_1() -> None:
+    """The same order, by the logistic function of the cross-encoder's scores."""
+    with open_store(":memory:", create=True) as store:
+        rows = [("1", "a city by the sea"), ("2", "a mountain")]
+        ingest_passages(rows, store, encoder=HashingEncoder(), optimize=False)
+        client = SearchClient.open(store, encoder=HashingEncoder(), reranker=WordOverlapReranker())
+        plain = client.rank("city sea", ["1", "2"], rerank=True)
+        scaled = client.rank("city sea", ["1", "2"], rerank=True, rerank_sigmoid=True)
+        assert [hit.pid for hit in plain] == [hit.pid for hit in scaled]
+        assert [1 / (1 + exp(-hit.score)) for hit in plain] == pytest.approx(
+            [hit.score for hit in scaled]
+        )
 
 
 @pytest.mark.parametrize("name", ["search", "similar", "rank", "open"])

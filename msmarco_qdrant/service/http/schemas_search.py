@@ -9,7 +9,12 @@ from pydantic import AfterValidator, ConfigDict, Field, model_validator
 from pydantic.config import JsonDict
 
 from msmarco_qdrant.core.search_types import Fusion, FusionMethod, SearchMode
-from msmarco_qdrant.search.options import RERANK_DEPTH, RerankDepth, SearchOptions
+from msmarco_qdrant.search.options import (
+    RERANK_DEPTH,
+    RankOptions,
+    RerankDepth,
+    SearchOptions,
+)
 from msmarco_qdrant.search.request import CONVEX, MAX_SNIPPETS
 from msmarco_qdrant.service.http.schemas import SOME_TEXT, Pid, RequestModel, TenantField
 from msmarco_qdrant.service.http.schemas_fields import (
@@ -27,7 +32,6 @@ from msmarco_qdrant.service.http.schemas_fields import (
     VectorsField,
 )
 from msmarco_qdrant.service.http.schemas_filter import FilterField, to_meta_filter
-from msmarco_qdrant.service.interfaces import RankOptions
 
 MAX_QUERIES: Final = 64
 MAX_QUERY_CHARS: Final = 2_000
@@ -194,11 +198,20 @@ class RankIn(RequestModel):
     fusion: FusionField = None
     tenant: TenantField = None
     rerank: bool = Field(default=False, description="Score all of them with the cross-encoder.")
+    rerank_sigmoid: bool = Field(
+        default=False, description="Scores of the cross-encoder as 0 to 1."
+    )
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        if self.rerank_sigmoid and not self.rerank:
+            raise ValueError("rerank_sigmoid converts reranked scores: needs 'rerank'")
+        return self
 
     @property
     def options(self) -> RankOptions:
         """The options of the client, without defaults."""
-        names = ("mode", "fusion", "tenant", "rerank")
+        names = ("mode", "fusion", "rerank", "rerank_sigmoid", "tenant")
         given = {name: value for name in names if (value := getattr(self, name)) is not None}
         return cast("RankOptions", given)
 

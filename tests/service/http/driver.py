@@ -16,7 +16,7 @@ from msmarco_qdrant.core.search_types import Facet, Hit
 from msmarco_qdrant.filters import SearchFilter
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.search.async_client import AsyncSearchClient
-from msmarco_qdrant.search.options import SearchOptions, SimilarOptions
+from msmarco_qdrant.search.options import RankOptions, SearchOptions, SimilarOptions
 from msmarco_qdrant.service.http.app import create_app
 from msmarco_qdrant.service.http.dependencies import AppDependencies
 from msmarco_qdrant.service.http.limits import Limits
@@ -28,7 +28,6 @@ from msmarco_qdrant.service.interfaces import (
     BatchState,
     Check,
     Operation,
-    RankOptions,
     Searcher,
 )
 from msmarco_qdrant.service.metrics import Metrics

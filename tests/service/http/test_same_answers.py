@@ -18,12 +18,11 @@ from msmarco_qdrant.filters import All, GeoRadius, Not, Range, Text
 from msmarco_qdrant.filters import Any as Either
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.migrate.tenants import set_tenant_field
-from msmarco_qdrant.search.options import SimilarOptions
+from msmarco_qdrant.search.options import RankOptions, SimilarOptions
 from msmarco_qdrant.service.http.app import create_app
 from msmarco_qdrant.service.http.dependencies import AppDependencies
 from msmarco_qdrant.service.http.schemas_search import RankIn, SearchIn
 from msmarco_qdrant.service.http.schemas_similar import SimilarIn
-from msmarco_qdrant.service.interfaces import RankOptions
 from msmarco_qdrant.service.metrics import Metrics
 from msmarco_qdrant.stores import open_store
 from msmarco_qdrant.testing import HashingEncoder, WordOverlapReranker
@@ -171,6 +170,7 @@ RANKINGS: Mapping[str, list[dict[str, Any]]] = {
     "fusion": [{"mode": "hybrid", "fusion": "rrf"}],
     "tenant": [],  # see test_tenants
     "rerank": [{"rerank": True}],
+    "rerank_sigmoid": [{"rerank": True, "rerank_sigmoid": True}],
 }
 SIMILAR = {
     *("limit", "offset", "cursor", "score_threshold", "meta_filter", "tenant", "group_by"),
