@@ -38,7 +38,8 @@ PUBLIC = {
     "settings": "Settings load_settings",
     "stores": "Capabilities Connection Store open_store",
     "testing": "HashingEncoder NullStore WordOverlapReranker",
-    "train": "MinedQuery read_clicks read_negatives read_positives write_negatives",
+    "train": "ChoiceReport MinedQuery Strategy choose_negatives compare_strategies read_clicks "
+    "read_negatives read_positives strategies_table write_negatives",
 }
 
 

@@ -21,6 +21,7 @@ import click
 from msmarco_qdrant import __version__
 from msmarco_qdrant.cli.backup import backup, restore
 from msmarco_qdrant.cli.check import check
+from msmarco_qdrant.cli.choose import choose
 from msmarco_qdrant.cli.collections import collections, drop, info, optimize
 from msmarco_qdrant.cli.encode import encode
 from msmarco_qdrant.cli.evaluate import evaluate
@@ -89,7 +90,7 @@ for _command in (
         spool,
     ),
     *(collections, info, check, optimize, index, migrate, backup, restore, drop),
-    *(models, quickstart),
+    *(choose, models, quickstart),
 ):
     cli.add_command(_command)
 

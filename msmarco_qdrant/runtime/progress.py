@@ -138,17 +138,18 @@ def with_display(
 
 @contextmanager
 def counted_progress(
-    on_progress: Callable[[int, int], None] | None, *, progress: bool
+    on_progress: Callable[[int, int], None] | None, *, progress: bool, unit: str = "passages"
 ) -> Iterator[Callable[[int, int], None]]:
-    """Yield a callback for the passages done and their total, which may be unknown.
+    """Yield a callback for the items done and their total, which may be unknown.
 
     Args:
         on_progress: The caller's own callback.
         progress: Also show the progress.
+        unit: The name of the items.
     """
     with ExitStack() as stack:
         if progress:
-            display = ProgressDisplay()
+            display = ProgressDisplay(unit)
             yield with_display(stack, display, display.show_of, on_progress)
         else:
             yield on_progress or (lambda _done, _total: None)

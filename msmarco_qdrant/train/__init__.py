@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING
 from msmarco_qdrant.core.lazy import lazy_attributes
 
 if TYPE_CHECKING:
+    from msmarco_qdrant.train.choose import choose_negatives, compare_strategies, strategies_table
+    from msmarco_qdrant.train.choose_candidates import ChoiceReport
+    from msmarco_qdrant.train.choose_strategy import Strategy
     from msmarco_qdrant.train.negatives_file import read_negatives, write_negatives
     from msmarco_qdrant.train.positives import read_clicks, read_positives
     from msmarco_qdrant.train.records import MinedQuery, Positives
@@ -18,6 +21,9 @@ if TYPE_CHECKING:
     from msmarco_qdrant.train.texts import PassageTexts
 
 _MODULES = {
+    "choose": "choose_negatives compare_strategies strategies_table",
+    "choose_candidates": "ChoiceReport",
+    "choose_strategy": "Strategy",
     "negatives_file": "read_negatives write_negatives",
     "positives": "read_clicks read_positives",
     "records": "MinedQuery Positives",
@@ -27,15 +33,20 @@ _MODULES = {
 }
 
 __all__ = [
+    "ChoiceReport",
     "MinedQuery",
     "PassageTexts",
     "Positives",
     "ScoreLookup",
+    "Strategy",
+    "choose_negatives",
+    "compare_strategies",
     "open_scores",
     "read_clicks",
     "read_negatives",
     "read_positives",
     "read_scores",
+    "strategies_table",
     "write_negatives",
     "write_scores",
 ]

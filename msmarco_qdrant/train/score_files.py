@@ -39,6 +39,7 @@ _QUERY_NAMES = (QUERY_COLUMN, "qid", "query-id")
 _PID_NAMES = (PID_COLUMN, "passage_id", "pid", "corpus-id", "doc_id", "corpus_ids", "doc_ids")
 _SCORE_NAMES = (SCORE_COLUMN, "scores")
 _SUFFIXES = (".parquet", ".jsonl", ".json", ".jsonl.gz", ".json.gz")
+_OTHER_FILES = ("report.json", "settings.json")  # of a judge's output folder
 _PICKLES = tuple(bytes([0x80, protocol]) for protocol in range(2, 6))
 _BATCH_ROWS = 1024
 # A row group is read at once; 512 queries with 100 scores each need about 10 MB in Python.
@@ -58,7 +59,7 @@ def read_scores(source: str | PathLike[str]) -> Iterator[QueryScores]:
         MissingExtraError: For Parquet without the extra `train`.
     """
     seen = PidSet()
-    for path in _files(source):
+    for path in score_paths(source):
         for qid, scores in _group(str(path), _rows(str(path))):
             if not seen.add(qid):
                 raise SourceError(
@@ -188,13 +189,21 @@ def parse_row(place: str, row: Mapping[str, Any], columns: Columns) -> QueryScor
 # ---- files -----------------------------------------------------------------------------------
 
 
-def _files(source: str | PathLike[str]) -> list[Path]:
-    """Return the file, or the files of scores in a folder by name."""
+def score_paths(source: str | PathLike[str]) -> list[Path]:
+    """Return the file, or the files of scores in a folder by name.
+
+    Raises:
+        SourceError: If it is missing, or a folder without such a file.
+    """
     path = Path(source)
     if not path.is_dir():
         file_size(str(source))  # refuses a missing file with a clear message
         return [path]
-    found = sorted(file for file in path.iterdir() if file.name.endswith(_SUFFIXES))
+    found = sorted(
+        file
+        for file in path.iterdir()
+        if file.name.endswith(_SUFFIXES) and file.name not in _OTHER_FILES
+    )
     if not found:
         raise SourceError(f"the folder {path} must hold files of scores (.parquet or .jsonl)")
     return found
