@@ -10,6 +10,7 @@ import importlib.util
 import json
 import logging
 from contextlib import suppress
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
@@ -66,6 +67,42 @@ def load_encoder(  # noqa: PLR0913  # all but one have defaults
         MissingExtraError: For a backend that is not installed.
     """
     options = EncoderOptions(backend, device, precision, tokens_per_batch, cached_queries, compiled)
+    found = locate_bi_encoder(model, prompts, similarity)
+    return BiEncoder(
+        found.location,
+        hint=found.hint,
+        prompts=found.prompts,
+        similarity=found.similarity,
+        published=found.published,
+        options=options,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class BiEncoderLocation:
+    """Location of a bi-encoder, and what its files may not contain.
+
+    Attributes:
+        location: A directory or a hub id.
+        hint: The name to store.
+        prompts: Prompts that the caller or the catalog chose; None for those of the files.
+        similarity: Likewise.
+        published: Entry of the catalog for what the files do not contain.
+    """
+
+    location: str
+    hint: str
+    prompts: Prompts | None
+    similarity: Similarity | None
+    published: PublishedModel | None
+
+
+def locate_bi_encoder(
+    model: str | PathLike[str],
+    prompts: Prompts | None = None,
+    similarity: Similarity | None = None,
+) -> BiEncoderLocation:
+    """Find a bi-encoder by its name, without loading it; see `load_encoder`."""
     name, known = _find_in_catalog(model, "bi-encoder", "it does not encode passages")
     location, hint = locate_model(name, known)
     _refuse_cross_encoder(Path(location))
@@ -79,14 +116,7 @@ def load_encoder(  # noqa: PLR0913  # all but one have defaults
     elif known is not None:
         prompts = prompts or (known.prompts if known.prompts != NO_PROMPTS else None)
         similarity = similarity or known.similarity
-    return BiEncoder(
-        location,
-        hint=hint,
-        prompts=prompts,
-        similarity=similarity,
-        published=likely,
-        options=options,
-    )
+    return BiEncoderLocation(location, hint, prompts, similarity, likely)
 
 
 @suggest_keywords

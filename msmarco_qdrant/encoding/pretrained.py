@@ -189,17 +189,24 @@ def _require_pair_scores(model: CrossEncoder, location: str) -> None:
 @contextmanager
 def map_loading_errors(location: str, advice: str) -> Iterator[None]:
     """Map the library's errors, and hide its progress bars."""
-    from transformers.utils import logging as transformers_logging
-
-    bar_was_on = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
-        with quiet_hub():
+        with hidden_progress(), quiet_hub():
             yield
     except (MsmarcoQdrantError, MemoryError):
         raise
     except Exception as exc:  # any error of a library or of a model's code
         raise _not_found_error(location, exc, advice) from exc
+
+
+@contextmanager
+def hidden_progress() -> Iterator[None]:
+    """Hide the progress bars of transformers, while it loads or saves a model."""
+    from transformers.utils import logging as transformers_logging
+
+    bar_was_on = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
     finally:
         if bar_was_on:
             transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]

@@ -10,35 +10,44 @@ from typing import TYPE_CHECKING
 from msmarco_qdrant.core.lazy import lazy_attributes
 
 if TYPE_CHECKING:
+    from msmarco_qdrant.train.bi_encoder import train_bi_encoder
     from msmarco_qdrant.train.choose import choose_negatives, compare_strategies, strategies_table
     from msmarco_qdrant.train.choose_candidates import ChoiceReport
     from msmarco_qdrant.train.choose_strategy import Strategy
+    from msmarco_qdrant.train.examples import ExampleCounts
     from msmarco_qdrant.train.negatives_file import read_negatives, write_negatives
     from msmarco_qdrant.train.positives import read_clicks, read_positives
     from msmarco_qdrant.train.records import MinedQuery, Positives
     from msmarco_qdrant.train.score_files import read_scores, write_scores
     from msmarco_qdrant.train.score_lookup import ScoreLookup, open_scores
     from msmarco_qdrant.train.texts import PassageTexts
+    from msmarco_qdrant.train.train_report import DevMeasures, TrainReport
 
 _MODULES = {
     "choose": "choose_negatives compare_strategies strategies_table",
     "choose_candidates": "ChoiceReport",
     "choose_strategy": "Strategy",
+    "bi_encoder": "train_bi_encoder",
+    "examples": "ExampleCounts",
     "negatives_file": "read_negatives write_negatives",
     "positives": "read_clicks read_positives",
     "records": "MinedQuery Positives",
     "score_files": "read_scores write_scores",
     "score_lookup": "ScoreLookup open_scores",
     "texts": "PassageTexts",
+    "train_report": "DevMeasures TrainReport",
 }
 
 __all__ = [
     "ChoiceReport",
+    "DevMeasures",
+    "ExampleCounts",
     "MinedQuery",
     "PassageTexts",
     "Positives",
     "ScoreLookup",
     "Strategy",
+    "TrainReport",
     "choose_negatives",
     "compare_strategies",
     "open_scores",
@@ -47,6 +56,7 @@ __all__ = [
     "read_positives",
     "read_scores",
     "strategies_table",
+    "train_bi_encoder",
     "write_negatives",
     "write_scores",
 ]

@@ -1,0 +1,375 @@
+"""Train a bi-encoder on mined negatives, or on positives alone."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from msmarco_qdrant import __version__
+from msmarco_qdrant.core.arguments import suggest_keywords
+from msmarco_qdrant.core.records import Query
+from msmarco_qdrant.errors import MissingExtraError, UsageError
+from msmarco_qdrant.runtime.progress import ProgressDisplay, with_display
+from msmarco_qdrant.train.batches import plan_training
+from msmarco_qdrant.train.examples import (
+    CollectedQueries,
+    ExampleSet,
+    build_examples,
+    collect_queries,
+    to_mined,
+)
+from msmarco_qdrant.train.judged import JudgedScores
+from msmarco_qdrant.train.out_folder import OutFolder, digest_of
+from msmarco_qdrant.train.records import MinedQuery, Positives
+from msmarco_qdrant.train.settings import Loss, TrainingPrecision, TrainSettings
+from msmarco_qdrant.train.texts import PassageTexts
+from msmarco_qdrant.train.train_report import DevMeasures, TrainReport
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+    from msmarco_qdrant.core.encoder_types import EncoderInfo
+    from msmarco_qdrant.evaluation.records import Qrels
+    from msmarco_qdrant.search.client import SearchClient
+    from msmarco_qdrant.train.dev_measure import DevSet
+    from msmarco_qdrant.train.score_lookup import ScoreLookup
+    from msmarco_qdrant.train.trainer import Outcome
+
+_log = logging.getLogger(__name__)
+
+TrainingSource: TypeAlias = "str | PathLike[str] | Iterable[MinedQuery] | Positives"
+"""A file of mined negatives, its queries, or the positives of each query."""
+
+JudgeScores: TypeAlias = "str | PathLike[str] | Mapping[str, Mapping[str, float]]"
+"""A file or folder of a judge's scores, or the score of each pid by qid."""
+
+_REPORT = "report.json"
+_LIBRARIES = ("sentence-transformers", "transformers", "torch")
+_COSINE_SCALE, _DOT_SCALE = 20.0, 1.0  # those of the library
+_TOKENS_ON_CPU, _TOKENS_ON_GPU = 4096, 65_536
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Inputs:
+    """What a training reads, besides its settings."""
+
+    client: SearchClient
+    collected: CollectedQueries
+    scores: ScoreLookup | None
+    scores_digest: str | None
+    dev_queries: Collection[Query]
+    dev_qrels: Qrels
+
+
+@suggest_keywords
+def train_bi_encoder(  # noqa: PLR0913  # all but five have defaults
+    model: str | PathLike[str],
+    client: SearchClient,
+    queries: Iterable[Query],
+    examples: TrainingSource,
+    out: str | PathLike[str],
+    *,
+    loss: Loss = "contrastive",
+    scores: JudgeScores | None = None,
+    epochs: float = 1.0,
+    batch_size: int = 128,
+    learning_rate: float = 2e-5,
+    warmup: float = 0.1,
+    scale: float | None = None,
+    max_positives: int = 16,
+    negatives: int = 4,
+    seed: int = 0,
+    dev_queries: Collection[Query] | None = None,
+    dev_qrels: Qrels | None = None,
+    eval_steps: int | None = None,
+    checkpoint_steps: int | None = None,
+    device: str | None = None,
+    precision: TrainingPrecision | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+    progress: bool = False,
+) -> TrainReport:
+    """Train a bi-encoder, and save it as a folder of sentence-transformers.
+
+    The model keeps its prompts, its similarity and its maximum length. Run the same call again to
+    resume a stopped training: it continues from its last checkpoint. On a CPU, the weights are
+    those of a training that was never stopped.
+
+    Args:
+        model: The model to train: a directory, a name of the catalog, or a hub id.
+        client: A client of the collection with the passages; it needs no encoder.
+        queries: The training queries.
+        examples: A file of mined negatives, `MinedQuery` values, or the positives of each query.
+            Without negatives, those of the other queries of a batch are the only ones.
+        out: The folder to write: a new one, or that of the same training.
+        loss: "contrastive": the positive against all other passages of the batch, without known
+            positives of the query. "margin-mse" and "kl": the scores of a judge.
+        scores: The judge's scores, as a file or by qid and pid, for "margin-mse" and "kl".
+        epochs: Number of epochs; 0.5 for half of one.
+        batch_size: Queries of a batch.
+        learning_rate: The highest learning rate; it falls linearly to 0.
+        warmup: Share of the steps in which the learning rate rises.
+        scale: Factor of the similarity before the loss; None for 20 (cosine) or 1 (dot).
+        max_positives: Positives of a query in one epoch, drawn at random if it has more.
+        negatives: Negatives of each query and positive, drawn at random.
+        seed: Decides every random choice.
+        dev_queries: Queries to measure nDCG@10 on during the training; the best model is kept.
+            Do not report figures on these queries: they chose the model.
+        dev_qrels: Their judgments.
+        eval_steps: Steps between two measures; None for a tenth of all.
+        checkpoint_steps: Steps between two checkpoints; None for a tenth of all.
+        device: "cpu", "cuda" or "cuda:1"; None for the best one.
+        precision: "float32" or "bfloat16"; None for the fastest of the device.
+        on_progress: Called with the pairs of query and positive that were trained, and their
+            number.
+        progress: Also show the progress.
+
+    Returns:
+        The counts, the measures and the settings; they are in the folder, too, as `report.json`
+        and in its model card.
+
+    Raises:
+        UsageError: For an invalid or conflicting argument, for queries, positives or judgments
+            that do not match each other or the collection, or for a folder of another training.
+        ModelNotFoundError: If the model cannot be loaded.
+        EncodingError: If the training fails, for example without enough memory.
+        OutputError: If the folder cannot be written, or another process uses it.
+        MissingExtraError: Without the extra `train`.
+    """
+    settings = TrainSettings(
+        loss=loss,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        warmup=warmup,
+        scale=scale,
+        max_positives=max_positives,
+        negatives=negatives,
+        seed=seed,
+        eval_steps=eval_steps,
+        checkpoint_steps=checkpoint_steps,
+        precision=precision,
+    )
+    _check_scores(settings, has_scores=scores is not None)
+    _check_dev(dev_queries, dev_qrels, eval_steps)
+    require_train_extra("training")
+    with ExitStack() as stack:
+        inputs = _read_inputs(
+            stack, client, queries, examples, scores, (dev_queries or (), dev_qrels or {})
+        )
+        if progress:
+            display = ProgressDisplay("pairs")
+            on_progress = with_display(stack, display, display.show_of, on_progress)
+        return _train(model, _one_device(device), inputs, settings, Path(out), on_progress)
+
+
+def _train(
+    model: str | PathLike[str],
+    device: str | None,
+    inputs: _Inputs,
+    settings: TrainSettings,
+    out: Path,
+    on_progress: Callable[[int, int], None] | None,
+) -> TrainReport:
+    from msmarco_qdrant.encoding.trainable import load_trainable
+
+    loaded, info = load_trainable(model, device)
+    with OutFolder(out, "train", _describe(info, inputs, settings)) as folder:
+        if (stored := folder.read_json(_REPORT)) is not None:
+            _log.info("the model in %s is trained already", out)
+            return TrainReport.from_json(out, stored)
+        from msmarco_qdrant.train.finish import WorkFolder, finish
+
+        work = WorkFolder(folder.path / "work")
+        report, outcome = _run(loaded, info, inputs, settings, work, on_progress)
+        finish(outcome.model, folder.path, report, info)
+    return report
+
+
+def _run(
+    loaded: SentenceTransformer,
+    info: EncoderInfo,
+    inputs: _Inputs,
+    settings: TrainSettings,
+    work: Any,
+    on_progress: Callable[[int, int], None] | None,
+) -> tuple[TrainReport, Outcome]:
+    """Build examples, loss and dev set, and train."""
+    from msmarco_qdrant.train.collator import ExampleCollator
+    from msmarco_qdrant.train.losses import build_loss
+    from msmarco_qdrant.train.trainer import TrainingParts, run_training
+
+    examples = build_examples(
+        inputs.collected, PassageTexts(inputs.client).get, work.path / "passages"
+    )
+    judged = None if inputs.scores is None else JudgedScores(examples, inputs.scores)
+    plan = plan_training(
+        examples,
+        _eligible(examples, judged),
+        epochs=settings.epochs,
+        batch_size=settings.batch_size,
+        max_positives=settings.max_positives,
+        seed=settings.seed,
+    )
+    dev = _dev_set(inputs)
+    scale = settings.scale or (_COSINE_SCALE if info.similarity == "cosine" else _DOT_SCALE)
+    tokens = _TOKENS_ON_CPU if loaded.device.type == "cpu" else _TOKENS_ON_GPU
+    outcome = run_training(
+        TrainingParts(
+            model=loaded,
+            loss=build_loss(loaded, settings.loss, info.similarity, scale, tokens),
+            collator=ExampleCollator(
+                loaded,
+                info.prompts,
+                examples,
+                plan,
+                negatives=settings.negatives,
+                seed=settings.seed,
+                scores=judged,
+            ),
+            batches=plan,
+            examples=len(plan.queries),
+            measure=None if dev is None else lambda trained: dev.measure(trained, info),
+        ),
+        settings,
+        work,
+        on_progress=on_progress,
+    )
+    report = TrainReport(
+        out=work.path.parent,
+        model=info.model,
+        fingerprint=info.fingerprint,
+        settings={**asdict(settings), "scale": scale, "collection": inputs.client.collection},
+        examples=examples.counts,
+        trained_pairs=len(plan.queries),
+        unscored_pairs=0 if judged is None else judged.unjudged,
+        steps=outcome.steps,
+        kept_step=outcome.kept_step,
+        dev=None if dev is None else _dev_measures(dev, outcome),
+        losses=outcome.losses,
+        device=outcome.device,
+        precision=outcome.precision,
+        seconds=outcome.seconds,
+        versions={"msmarco-qdrant": __version__, **{name: version(name) for name in _LIBRARIES}},
+    )
+    return report, outcome
+
+
+def _eligible(examples: ExampleSet, judged: JudgedScores | None) -> Any:
+    import numpy as np
+
+    return np.ones(len(examples.positives.values), bool) if judged is None else judged.eligible
+
+
+def _dev_set(inputs: _Inputs) -> DevSet | None:
+    from msmarco_qdrant.train.dev_measure import build_dev_set
+
+    if not inputs.dev_queries:
+        return None
+    return build_dev_set(inputs.client, [*inputs.dev_queries], inputs.dev_qrels)
+
+
+def _dev_measures(dev: DevSet, outcome: Outcome) -> DevMeasures:
+    from msmarco_qdrant.train.dev_measure import MEASURE
+
+    return DevMeasures(
+        MEASURE, len(dev.queries), len(dev.passages), dev.total, dict(outcome.measures)
+    )
+
+
+def _read_inputs(
+    stack: ExitStack,
+    client: SearchClient,
+    queries: Iterable[Query],
+    examples: TrainingSource,
+    scores: JudgeScores | None,
+    dev: tuple[Collection[Query], Qrels],
+) -> _Inputs:
+    """Read the training queries with their pids, and open the scores."""
+    texts = {query.qid: query.text for query in queries}
+    if isinstance(examples, str | PathLike):
+        from msmarco_qdrant.train.negatives_file import read_negatives
+
+        examples = read_negatives(examples)
+    collected = collect_queries(to_mined(examples), texts)
+    if scores is None:
+        return _Inputs(client, collected, None, None, *dev)
+    from msmarco_qdrant.train.score_lookup import open_scores
+
+    opened = stack.enter_context(open_scores(scores))
+    return _Inputs(client, collected, opened, _digest_scores(collected, opened), *dev)
+
+
+def _digest_scores(collected: CollectedQueries, scores: ScoreLookup) -> str:
+    return digest_of(
+        f"{pid} {score!r}"
+        for qid in collected.qids
+        for pid, score in sorted(scores.get(qid).items())
+    )
+
+
+def _describe(info: EncoderInfo, inputs: _Inputs, settings: TrainSettings) -> dict[str, Any]:
+    """Return what decides about the result, for the folder."""
+    dev = [f"{one.qid}\t{one.text}" for one in inputs.dev_queries]
+    grades = [
+        f"{qid} {pid} {grade}"
+        for qid, of_query in sorted(inputs.dev_qrels.items())
+        for pid, grade in sorted(of_query.items())
+    ]
+    return {
+        "model": info.fingerprint,
+        **asdict(settings),
+        "collection": inputs.client.collection,
+        "queries and passages": inputs.collected.digest,
+        "scores": inputs.scores_digest,
+        "dev queries": digest_of(dev),
+        "dev qrels": digest_of(grades),
+    }
+
+
+def _check_scores(settings: TrainSettings, *, has_scores: bool) -> None:
+    needs = settings.loss != "contrastive"
+    if needs and not has_scores:
+        raise UsageError(f"the loss {settings.loss} needs the scores of a judge: pass scores=...")
+    if has_scores and not needs:
+        raise UsageError(
+            "the loss contrastive uses no scores: omit them, or pass loss='margin-mse'"
+        )
+    if needs and not settings.negatives:
+        raise UsageError(f"negatives must be 1 or more for the loss {settings.loss}, got 0")
+
+
+def _check_dev(
+    queries: Collection[Query] | None, qrels: Qrels | None, eval_steps: int | None
+) -> None:
+    if (queries is None) != (qrels is None):
+        missing = "dev_qrels" if qrels is None else "dev_queries"
+        raise UsageError(f"dev_queries and dev_qrels belong together, got no {missing}")
+    if queries is None and eval_steps is not None:
+        raise UsageError("eval_steps needs dev queries: pass dev_queries and dev_qrels")
+
+
+def _one_device(device: str | None) -> str | None:
+    from msmarco_qdrant.encoding.options import resolve_devices
+
+    devices = resolve_devices(device)
+    if len(devices) > 1:
+        raise UsageError(f"device must be one device for training, got {device!r}")
+    return devices[0]
+
+
+def require_train_extra(feature: str) -> None:
+    """Require the libraries of the extra `train`.
+
+    Raises:
+        MissingExtraError: If one is not installed.
+    """
+    for name in ("accelerate", "datasets", "ir_measures", "scipy"):
+        if importlib.util.find_spec(name) is None:
+            raise MissingExtraError(feature, "train")

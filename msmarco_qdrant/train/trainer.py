@@ -1,0 +1,387 @@
+"""The trainer of sentence-transformers over batches that are known beforehand.
+
+It decides optimizer, learning rate, precision and checkpoints; this module gives it the batches,
+keeps the model that is best on dev queries, and resumes.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from sentence_transformers import (
+    CrossEncoder,
+    CrossEncoderTrainer,
+    CrossEncoderTrainingArguments,
+    SentenceTransformerTrainer,
+    SentenceTransformerTrainingArguments,
+)
+from torch import nn
+from torch.utils.data import BatchSampler
+from transformers import PrinterCallback, TrainerCallback
+
+from msmarco_qdrant.encoding.hub import quiet_hub
+from msmarco_qdrant.encoding.pretrained import hidden_progress
+from msmarco_qdrant.errors import EncodingError
+from msmarco_qdrant.train.checkpoints import Checkpoints, step_of
+from msmarco_qdrant.train.settings import TrainSettings
+
+if TYPE_CHECKING:
+    from transformers import TrainerControl, TrainerState, TrainingArguments
+
+_log = logging.getLogger(__name__)
+
+EXAMPLE = "example"
+"""The column of the trainer's data set: the number of an example."""
+
+_PARTS = 10  # of a training without other settings: between two measures or checkpoints
+_STATE = "measures.json"
+
+
+class Folder(Protocol):
+    """A folder with small JSON files that are written atomically."""
+
+    @property
+    def path(self) -> Path:
+        """The folder."""
+        ...
+
+    def read_json(self, name: str) -> Any:
+        """Return the content of a file; None without the file."""
+        ...
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write a file."""
+        ...
+
+
+class Batches(Protocol):
+    """The numbers of the examples of each batch, in order."""
+
+    def __len__(self) -> int:
+        """Return the number of batches."""
+        ...
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """Yield batches."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainingParts:
+    """What is trained.
+
+    Attributes:
+        model: The model, in float32.
+        loss: Its loss.
+        collator: Makes input of numbers of examples.
+        batches: The examples of each step.
+        examples: Number of examples.
+        measure: Returns the quality of the model; None to keep the last state.
+    """
+
+    model: Any
+    loss: nn.Module
+    collator: Any
+    batches: Batches
+    examples: int
+    measure: Callable[[Any], float] | None = None
+
+
+@dataclass(slots=True)
+class Outcome:
+    """Result of a training.
+
+    Attributes:
+        model: Folder of the kept model, without a model card.
+        steps: Number of steps.
+        kept_step: The step after which the kept model was saved.
+        measures: The measure by step; 0 is the model before training.
+        losses: The mean loss since the value before, by step.
+        precision: "float32" or "bfloat16".
+        device: The device of torch.
+        seconds: Time of this process.
+        resumed_from: The step of the checkpoint that it began with, 0 without one.
+    """
+
+    model: Path
+    steps: int
+    kept_step: int
+    measures: dict[int, float]
+    losses: dict[int, float]
+    precision: str
+    device: str
+    seconds: float
+    resumed_from: int
+
+
+@dataclass(slots=True)
+class _Kept:
+    """The best model so far."""
+
+    measures: dict[int, float] = field(default_factory=dict)
+    step: int | None = None
+
+
+class _KnownBatches(BatchSampler):
+    """Batches in their order, as the library's trainer wants them."""
+
+    def __init__(self, batches: Batches) -> None:
+        self._batches = batches
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(self._batches)
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def set_epoch(self, _epoch: int) -> None:
+        """Do nothing: all epochs are one for the library."""
+
+
+class _KnownBatchesTrainer:
+    """Takes the batches as they are, and writes neither model cards nor pickled arguments."""
+
+    model: Any
+    args: Any
+    batches: Batches
+
+    def get_batch_sampler(self, *_args: Any, **_options: Any) -> BatchSampler:
+        return _KnownBatches(self.batches)
+
+    def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
+        pass
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        self.model.save_pretrained(output_dir or self.args.output_dir, create_model_card=False)
+
+
+class _BiEncoderTrainer(_KnownBatchesTrainer, SentenceTransformerTrainer):
+    pass
+
+
+class _CrossEncoderTrainer(_KnownBatchesTrainer, CrossEncoderTrainer):
+    pass
+
+
+def run_training(
+    parts: TrainingParts,
+    settings: TrainSettings,
+    folder: Folder,
+    *,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Outcome:
+    """Train, from the newest checkpoint in a folder if it has one.
+
+    The same parts and settings give the same weights on a CPU, also if the training was stopped
+    and resumed.
+
+    Args:
+        parts: Model, loss, batches and measure.
+        settings: The settings.
+        folder: The folder for checkpoints and the best model.
+        on_progress: Called with the examples done and their number.
+
+    Raises:
+        EncodingError: If the forward or backward pass fails, for example without enough memory;
+            or if the loss is not finite.
+    """
+    started = time.monotonic()
+    checkpoints = Checkpoints(folder.path / "checkpoints")
+    newest = checkpoints.newest()
+    steps = len(parts.batches)
+    arguments = _arguments(settings, steps, checkpoints.path, parts.model)
+    kept = _Kept()
+    trainer = _make_trainer(parts, arguments)
+    trainer.add_callback(_MarkCheckpoints(checkpoints))
+    trainer.add_callback(_StopAtNan())
+    if parts.measure is not None:
+        every = settings.eval_steps or _part_of(steps)
+        trainer.add_callback(_KeepBest(parts.measure, every, folder, kept))
+    if on_progress is not None:
+        trainer.add_callback(_ShowProgress(on_progress, parts.examples))
+    if newest is not None:
+        _log.info("training resumes after step %d of %d", step_of(newest), steps)
+    with _mapped_errors(settings):
+        trainer.train(resume_from_checkpoint=str(newest) if newest is not None else None)
+    if kept.step is None:
+        _save(parts.model, folder.path / f"model-{steps}")
+    last = steps if kept.step is None else kept.step
+    return Outcome(
+        model=folder.path / f"model-{last}",
+        steps=steps,
+        kept_step=last,
+        measures=kept.measures,
+        losses={one["step"]: one["loss"] for one in trainer.state.log_history if "loss" in one},
+        precision="bfloat16" if arguments.bf16 else "float32",
+        device=str(parts.model.device),
+        seconds=time.monotonic() - started,
+        resumed_from=step_of(newest) if newest is not None else 0,
+    )
+
+
+def _make_trainer(parts: TrainingParts, arguments: Any) -> Any:
+    from datasets import Dataset
+
+    is_cross = isinstance(parts.model, CrossEncoder)
+    trainer = (_CrossEncoderTrainer if is_cross else _BiEncoderTrainer)(
+        model=parts.model,
+        args=arguments,
+        train_dataset=Dataset.from_dict({EXAMPLE: range(parts.examples)}),
+        loss=parts.loss,
+        data_collator=parts.collator,
+    )
+    trainer.batches = parts.batches
+    trainer.remove_callback(PrinterCallback)  # it prints to standard output
+    return trainer
+
+
+def _arguments(settings: TrainSettings, steps: int, path: Path, model: Any) -> Any:
+    device = model.device
+    on_cpu = device.type == "cpu"
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    is_cross = isinstance(model, CrossEncoder)
+    arguments = (
+        CrossEncoderTrainingArguments if is_cross else SentenceTransformerTrainingArguments
+    )(
+        output_dir=str(path),
+        num_train_epochs=1,
+        per_device_train_batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        warmup_steps=round(settings.warmup * steps),
+        lr_scheduler_type="linear",
+        weight_decay=0.0,
+        seed=settings.seed,
+        bf16=_uses_bfloat16(settings, device),
+        use_cpu=on_cpu,
+        dataloader_pin_memory=not on_cpu,
+        save_strategy="steps",
+        save_steps=settings.checkpoint_steps or _part_of(steps),
+        logging_strategy="steps",
+        logging_steps=_part_of(steps),
+        report_to="none",
+        disable_tqdm=True,
+    )
+    _ = arguments.device  # the library counts GPUs here, and would split batches between them
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # noqa: SLF001  # it has no public option
+    return arguments
+
+
+def _part_of(steps: int) -> int:
+    return max(1, -(-steps // _PARTS))
+
+
+def _uses_bfloat16(settings: TrainSettings, device: torch.device) -> bool:
+    if settings.precision is not None:
+        return settings.precision == "bfloat16"
+    return device.type == "cuda" and torch.cuda.is_bf16_supported()
+
+
+@contextmanager
+def _mapped_errors(settings: TrainSettings) -> Iterator[None]:
+    try:
+        with quiet_hub(), hidden_progress():
+            yield
+    except torch.OutOfMemoryError as exc:
+        raise EncodingError(
+            f"the device has too little memory to train: {str(exc).splitlines()[0]} Use a smaller "
+            f"batch_size than {settings.batch_size}, or a device with more memory"
+        ) from exc
+
+
+class _ShowProgress(TrainerCallback):
+    def __init__(self, show: Callable[[int, int], None], examples: int) -> None:
+        self._show = show
+        self._examples = examples
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        share = state.global_step / max(1, state.max_steps)
+        self._show(round(share * self._examples), self._examples)
+
+
+class _MarkCheckpoints(TrainerCallback):
+    def __init__(self, checkpoints: Checkpoints) -> None:
+        self._checkpoints = checkpoints
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._checkpoints.complete(state.global_step)
+
+
+class _StopAtNan(TrainerCallback):
+    """Ends a training that has diverged."""
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        found = (kwargs["logs"] or {}).get("grad_norm", 0.0)
+        if not torch.isfinite(torch.tensor(float(found))):
+            raise EncodingError(
+                f"the gradient must be finite, got {found} after step {state.global_step}: use a "
+                "lower learning rate, or float32"
+            )
+
+
+class _KeepBest(TrainerCallback):
+    """Measures the model at some steps, and saves it if it is the best so far."""
+
+    def __init__(
+        self, measure: Callable[[Any], float], every: int, folder: Folder, kept: _Kept
+    ) -> None:
+        self._measure = measure
+        self._every = every
+        self._folder = folder
+        self._kept = kept
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        stored = self._folder.read_json(_STATE)
+        if stored is not None:
+            self._kept.measures.update({int(step): one for step, one in stored["measures"]})
+            self._kept.step = stored["kept"]
+        if state.global_step == 0 and 0 not in self._kept.measures:
+            self._kept.measures[0] = self._measure(kwargs["model"])
+            self._write()
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        step = state.global_step
+        if step % self._every and step != state.max_steps:
+            return
+        kept = self._kept
+        found = kept.measures[step] = self._measure(kwargs["model"])
+        if kept.step is None or step == kept.step or found > kept.measures[kept.step]:
+            _save(kwargs["model"], self._folder.path / f"model-{step}")
+            kept.step = step
+        self._write()
+        for other in self._folder.path.glob("model-*"):
+            if other.name != f"model-{kept.step}":
+                shutil.rmtree(other)
+
+    def _write(self) -> None:
+        kept = self._kept
+        self._folder.write_json(
+            _STATE, {"kept": kept.step, "measures": sorted(kept.measures.items())}
+        )
+
+
+def _save(model: Any, path: Path) -> None:
+    """Save a model under a name that exists only when it is complete."""
+    temporary = path.with_name(f".{path.name}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    shutil.rmtree(path, ignore_errors=True)
+    model.save_pretrained(str(temporary), create_model_card=False)
+    temporary.replace(path)
