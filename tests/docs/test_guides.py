@@ -26,7 +26,7 @@ from tests.docs.pages import (
     blocks,
     check_sessions,
     output_after,
-    output_of,
+    outputs_of,
     page,
     rows,
     sessions,
@@ -42,19 +42,27 @@ NOT_SHOWN = {"first-search.md": ["m2\nm3\n", "1\n"]}
 """Outputs of the Python blocks whose output a page does not show."""
 
 
-@pytest.fixture
-def films(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The collection `films`, with the real model, in a directory that holds another model."""
-    monkeypatch.chdir(tmp_path)
-    save_stand_in(tmp_path, V3, [FILMS])
-    Path("films.jsonl").write_text(FILMS)
+@pytest.fixture(scope="module")
+def made_films(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with the collection `films`, with the real model, and with another model."""
+    place = tmp_path_factory.mktemp("films")
+    save_stand_in(place, V3, [FILMS])
+    (place / "films.jsonl").write_text(FILMS)
     ingest_passages(
-        "films.jsonl",
-        "./qdrant_data",
+        str(place / "films.jsonl"),
+        place / "qdrant_data",
         collection="films",
         model="all-MiniLM-L6-v2",
         payload_indexes={"lang": "keyword", "year": "integer"},
     )
+    return place
+
+
+@pytest.fixture
+def films(made_films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy of that directory, in which the test runs."""
+    shutil.copytree(made_films, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
 
 
 @pytest.mark.slow
@@ -134,7 +142,7 @@ def test_sizes_are_those_of_the_shown_formulas() -> None:
 
 @pytest.mark.slow
 def test_model_change_commands_print_the_shown_output(tmp_path: Path) -> None:
-    """Each command in a process of its own, with stand-ins that are loaded by name from a cache."""
+    """In one process, with stand-ins that are loaded by name from a cache of the hub."""
     sample = ROOT / "msmarco_qdrant" / "cli" / "sample" / "passages.tsv"
     for name in (V2, V3, SMALL):
         model = save_stand_in(tmp_path / "models", name, [sample.read_text()])
@@ -144,10 +152,12 @@ def test_model_change_commands_print_the_shown_output(tmp_path: Path) -> None:
     shutil.copy(sample, place)
 
     (ingest,) = re.findall(r"`(msmarco-qdrant ingest .+)`", CHANGE)
-    assert "300 read: 300 written" in output_of(ingest, place, tmp_path / "home")
-    for command, shown in sessions(CHANGE):
-        output = output_of(command, place, tmp_path / "home")
-        assert without_times(shown) == without_times(output), command
+    commands = sessions(CHANGE)
+    lines = [ingest, *(line for line, _ in commands)]
+    first, *outputs = outputs_of(lines, place, tmp_path / "home")
+    assert "300 read: 300 written" in first
+    for (line, shown), output in zip(commands, outputs, strict=True):
+        assert without_times(shown) == without_times(output), line
 
 
 CONTINUED = ("similar.md",)

@@ -3,25 +3,47 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import ROOT
+from tests.docs.commands_program import output_of_line
 from tests.docs.pages import README, lasting, output_of, page, sessions
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("text", [README, page("first-search.md")], ids=["README", "first search"])
-def test_the_commands_print_the_shown_output(text: str, tmp_path: Path) -> None:
-    """With the packaged model; an ingest whose output is not shown may print any."""
+def commands_of(text: str) -> Sequence[tuple[str, str]]:
+    """A file that is made, an ingest and a search, each with its shown output."""
     commands = sessions(text.split("## On the command line")[1].split("\n## ", maxsplit=1)[0])
     assert ["cat", "msmarco-qdrant", "msmarco-qdrant"] == [line.split()[0] for line, _ in commands]
-    (tmp_path / "films.jsonl").write_text(commands[0][1].split("END\n")[0])
-    for command, shown in commands[1:]:
-        output = output_of(command, tmp_path, tmp_path / "home")
+    return commands
+
+
+@pytest.mark.slow
+def test_the_commands_print_the_shown_output(tmp_path: Path) -> None:
+    """With the packaged model, each in a shell; an ingest whose output is not shown prints any."""
+    (_, films), *commands = commands_of(README)
+    (tmp_path / "films.jsonl").write_text(films.split("END\n")[0])
+    for line, shown in commands:
+        output = output_of(line, tmp_path, tmp_path / "home")
         if shown.strip():
-            assert lasting(shown) == lasting(output), command
+            assert lasting(shown) == lasting(output), line
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_first_search_print_the_shown_output(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In this process."""
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("MSMARCO_QDRANT_PRECISION", "float32")
+    (_, films), *commands = commands_of(page("first-search.md"))
+    Path("films.jsonl").write_text(films.split("END\n")[0])
+    for line, shown in commands:
+        output = output_of_line(line)
+        if shown.strip():
+            assert lasting(shown) == lasting(output), line
 
 
 @pytest.mark.parametrize("path", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))])

@@ -13,7 +13,7 @@ import pytest
 from tests.conftest import ROOT
 from tests.loopback import LoopbackServer
 
-KILLS = 20
+KILLS, SOAK_KILLS = 8, 100
 
 
 def run_program(dsn: str, folder: Path, kills: int, seed: int) -> Mapping[str, int]:
@@ -27,18 +27,24 @@ def run_program(dsn: str, folder: Path, kills: int, seed: int) -> Mapping[str, i
     return found
 
 
-@pytest.mark.slow
-def test_v4_kills_on_edge(tmp_path: Path) -> None:
+_OFTEN = [
+    pytest.param(KILLS, marks=pytest.mark.slow),
+    pytest.param(SOAK_KILLS, marks=pytest.mark.soak),
+]
+
+
+@pytest.mark.parametrize("kills", _OFTEN)
+def test_v4_kills_on_edge(tmp_path: Path, kills: int) -> None:
     """Copies of files and portable backups in turn."""
-    found = run_program(str(tmp_path / "store"), tmp_path, KILLS, seed=4)
-    assert found["backup"] >= KILLS
-    assert found["restore"] >= KILLS
+    found = run_program(str(tmp_path / "store"), tmp_path, kills, seed=4)
+    assert found["backup"] >= kills
+    assert found["restore"] >= kills
 
 
-@pytest.mark.slow
-def test_v4_kills_on_a_server(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kills", _OFTEN)
+def test_v4_kills_on_a_server(tmp_path: Path, kills: int) -> None:
     """Snapshots and portable backups in turn."""
     with LoopbackServer(adjacent=True) as server:
-        found = run_program(server.url, tmp_path, KILLS, seed=4)
-    assert found["backup"] >= KILLS
-    assert found["restore"] >= KILLS
+        found = run_program(server.url, tmp_path, kills, seed=4)
+    assert found["backup"] >= kills
+    assert found["restore"] >= kills

@@ -23,6 +23,7 @@ from msmarco_qdrant.sources.vector_shards import VectorShards
 
 PROGRAM = Path(__file__).with_name("encode_program.py")
 PASSAGES = 6000
+SOAK_KILLS = 100
 MARK = "ENCODE_KILL_TEST"
 
 
@@ -124,14 +125,17 @@ def check_history(
 
 @pytest.mark.slow
 def test_kill_and_run_again(tmp_path: Path, usual: tuple[float, Path, dict[str, bytes]]) -> None:
-    """One kill; the second kill of a history may hit a run that continues."""
-    check_history(tmp_path / "vectors", usual, [0])
+    """Three kills; the second and third may hit a run that continues."""
+    check_history(tmp_path / "vectors", usual, range(3))
 
 
-@pytest.mark.slow
-def test_several_kills(
+@pytest.mark.soak
+def test_soak_kills(
     tmp_path_factory: pytest.TempPathFactory, usual: tuple[float, Path, dict[str, bytes]]
 ) -> None:
-    """Ten kills in three histories."""
-    for seeds in (range(3), range(3, 6), range(6, 10)):
-        check_history(tmp_path_factory.mktemp("kill") / "vectors", usual, seeds)
+    """A hundred kills in histories of four, from a random seed on."""
+    first = random.SystemRandom().randrange(1 << 30)
+    print(f"\nseeds from {first}")
+    for seed in range(first, first + SOAK_KILLS, 4):
+        folder = tmp_path_factory.mktemp("kill") / "vectors"
+        check_history(folder, usual, range(seed, seed + 4))

@@ -134,7 +134,7 @@ def one_history(folder: Path, seed: int, usual: tuple[float, int]) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(3))
 def test_kill_and_run_again(tmp_path: Path, usual: tuple[float, int], seed: int) -> None:
     """Each history ends in exactly the passages of the source."""
     one_history(tmp_path, seed, usual)

@@ -26,6 +26,7 @@ from tests.loopback import LoopbackServer, Slow
 
 Stalled: TypeAlias = tuple[LoopbackServer, "subprocess.Popen[bytes]"]
 ENCODER = HashingEncoder(256)
+SOAK_SEEDS = 50
 COUNT = 4000  # with 256 floats each, enough for a graph that takes a moment
 OPERATIONS = {
     "0001_threshold": "SetOptimizers(indexing_threshold_kb=100)",
@@ -66,12 +67,10 @@ def check_sparse(store: Store, count: int, settings: Bm25Settings) -> None:
         assert pytest.approx(ordered.values, rel=1e-6) == found[point_id(one.pid)].values
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(5))
-def test_every_setting_survives_being_killed(tmp_path: Path, seed: int) -> None:
-    """On Edge, twice at shares of its usual time that a seed decides, wherever that may be."""
-    rng, place = random.Random(seed), tmp_path / "store"
-    folder = write_migrations(tmp_path / "changes", OPERATIONS)
+def check_killed(folder: Path, seed: int) -> None:
+    """Kill all migrations twice, run them, and check every setting."""
+    rng, place = random.Random(seed), folder / "store"
+    folder = write_migrations(folder / "changes", OPERATIONS)
     ingest_passages(passages(COUNT), place, encoder=ENCODER, optimize=False)
     command = [sys.executable, "-m", "msmarco_qdrant", "migrate", "up"]
     command += ["--store", str(place), "--dir", str(folder)]
@@ -86,6 +85,22 @@ def test_every_setting_survives_being_killed(tmp_path: Path, seed: int) -> None:
         assert (COUNT, 2 * COUNT) == (info.points, info.indexed)
         assert Bm25Settings(avg_len=4.0) == metadata.bm25
         check_sparse(store, COUNT, metadata.bm25)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2))
+def test_every_setting_survives_being_killed(tmp_path: Path, seed: int) -> None:
+    """On Edge, twice at shares of its usual time that a seed decides, wherever that may be."""
+    check_killed(tmp_path, seed)
+
+
+@pytest.mark.soak
+def test_soak_kills(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Fifty histories from a random seed on."""
+    first = random.SystemRandom().randrange(1 << 30)
+    print(f"\nseeds from {first}")
+    for seed in range(first, first + SOAK_SEEDS):
+        check_killed(tmp_path_factory.mktemp("soak"), seed)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Fifty forks of a process that has searched: each ends in time, with an answer or an error."""
+"""Forks of a process that has searched: each ends in time, with an answer or an error."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.encoding.tiny_models import Recipe, save_tiny
 from tests.loopback import LoopbackServer
 from tests.processes.programs import PASSAGES
 
-FORKS = 50
+FORKS = [pytest.param(6, marks=pytest.mark.slow), pytest.param(50, marks=pytest.mark.soak)]
 CLOSED_FORKS = 4
 """One after the other: one process at a time has a directory."""
 LIMIT_S = 400.0
@@ -72,27 +72,31 @@ def run(*arguments: str) -> str:
     return out
 
 
-@pytest.fixture(scope="module")
-def forks(model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+@pytest.fixture(scope="module", params=FORKS)
+def forks(
+    request: pytest.FixtureRequest, model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
     """For each engine, what became of the forks of one process that searched all of them."""
-    folder = tmp_path_factory.mktemp("stores")
+    folder, count = tmp_path_factory.mktemp("stores"), request.param
     with LoopbackServer(adjacent=True) as server:
         stores = {
-            "edge": f"{folder / 'edge'} {FORKS}",
+            "edge": f"{folder / 'edge'} {count}",
             "closed": f"{folder / 'closed'} {CLOSED_FORKS} closed",
-            "memory": f":memory: {FORKS}",
-            "server": f"{server.rest_url} {FORKS}",
+            "memory": f":memory: {count}",
+            "server": f"{server.rest_url} {count}",
         }
         printed = json.loads(run("forks", str(model), *stores.values()))
-    return {engine: printed[store] for engine, store in stores.items()}
+    return {
+        engine: {**printed[store], "count": int(store.split()[1])}
+        for engine, store in stores.items()
+    }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("engine", OUTCOMES)
-def test_c1_fifty_forks_of_a_process_that_has_searched(engine: str, forks: dict[str, Any]) -> None:
+def test_c1_forks_of_a_process_that_has_searched(engine: str, forks: dict[str, Any]) -> None:
     """None hangs, not even when it ends as scripts do, and the parent's store is whole."""
     by_model, by_words = OUTCOMES[engine]
-    half = (CLOSED_FORKS if engine == "closed" else FORKS) // 2
+    half = forks[engine]["count"] // 2
     refused = "EncodingError StoreError"
     expected = {f"{refused}, model {by_model}": half, f"{refused}, words {by_words}": half}
     assert expected == forks[engine]["outcomes"]

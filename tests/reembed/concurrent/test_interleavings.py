@@ -1,7 +1,7 @@
 """Writes, deletes and kills between any two calls of a re-embedding, one place at a time.
 
 A hooked handle lets other clients act before a call of a given number, or ends there as by
-`kill -9`; no clock is involved. The default run tries every 17th place, the slow run all of them.
+`kill -9`; no clock is involved. The slow run tries every third place, the soak all of them.
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ WRITES = frozenset(
     | {"alter", "create_payload_index", "drop_payload_index", "upsert", "upsert_if_seq", "delete"}
 )
 SEEDS = [0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 10))]
-every_place = pytest.mark.parametrize("stride", [17, pytest.param(1, marks=pytest.mark.slow)])
+every_place = pytest.mark.parametrize(
+    "stride", [pytest.param(3, marks=pytest.mark.slow), pytest.param(1, marks=pytest.mark.soak)]
+)
 SOAK_SEEDS = 2000
 
 Change = Callable[[Store], object]
@@ -80,7 +82,6 @@ def changed_with(acts: dict[int, Act], store: Store, change: Change) -> CallScri
     return script
 
 
-@pytest.mark.slow
 @every_place
 @pytest.mark.parametrize("change", [there, back])
 def test_clients_act_before_any_call(tmp_path: Path, change: Change, stride: int) -> None:
@@ -98,7 +99,6 @@ def test_clients_act_before_any_call(tmp_path: Path, change: Change, stride: int
     assert number > 20
 
 
-@pytest.mark.slow
 @every_place
 @pytest.mark.parametrize("change", [there, back])
 @pytest.mark.parametrize("first", ["write", "after the write", "set_alias"])
@@ -256,7 +256,6 @@ def straggle(
         return made
 
 
-@pytest.mark.slow
 @every_place
 @pytest.mark.parametrize("work", STRAGGLERS)
 @pytest.mark.parametrize("changes", [[there], [there, back]], ids=["there", "there-and-back"])
@@ -271,7 +270,6 @@ def test_a_client_pauses_before_any_call_until_all_is_over(
     assert number > 5
 
 
-@pytest.mark.slow
 @every_place
 @pytest.mark.parametrize("change", [there, back])
 def test_a_delete_pauses_between_the_swap_and_the_end(

@@ -29,7 +29,7 @@ from tests.reembed.concurrent.scenario import NAME, NEW, fill, reembed, start_tr
 
 ROOT = Path(__file__).resolve().parents[3]
 PASSAGES = 100
-SEEDS = range(6)
+SEEDS = range(4)
 SOAK_SEEDS = 100
 SWAP = "Collections.UpdateAliases"
 

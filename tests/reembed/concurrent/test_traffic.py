@@ -20,10 +20,10 @@ from tests.loopback import LoopbackServer
 from tests.reembed.concurrent.call_hooks import hooked
 from tests.reembed.concurrent.expected_passages import check_holds
 from tests.reembed.concurrent.proxy import ClientProxy
-from tests.reembed.concurrent.scenario import NAME, NEW, OLD, fill, reembed, rollback, start_traffic
+from tests.reembed.concurrent.scenario import NAME, NEW, fill, reembed, rollback, start_traffic
 from tests.reembed.concurrent.traffic import Traffic
 
-PASSAGES = 100
+PASSAGES = 60
 
 
 class Pauses:
@@ -60,27 +60,19 @@ def change_under(traffic: Traffic, store: Store, change: Callable[[Store], objec
 
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
-def test_a_new_model_under_traffic(engine: str, tmp_path: Path) -> None:
-    """Every written passage has its new vector, and no deleted one exists."""
-    with new_store(engine, tmp_path) as store:
-        expected = fill(store, PASSAGES)
-        with start_traffic(store, expected, seed=1) as traffic:
-            change_under(traffic, store, reembed)
-        check_holds(store, NAME, expected.passages, NEW)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("engine", ENGINES)
 def test_changes_in_both_directions_under_traffic(engine: str, tmp_path: Path) -> None:
-    """They lose nothing, and copies of an earlier change are not mistaken for later ones."""
+    """Every passage has its vector of the last model, and no deleted one exists.
+
+    The third change finds copies of the first one, which it does not mistake for its own.
+    """
     with new_store(engine, tmp_path) as store:
         expected = fill(store, PASSAGES)
-        with start_traffic(store, expected, seed=2) as traffic:
-            for change in (reembed, rollback, reembed, rollback):
+        with start_traffic(store, expected, seed=2, pause_s=0.1) as traffic:
+            for change in (reembed, rollback, reembed):
                 change_under(traffic, store, change)
-            assert ("msmarco__0002",) == prune_collection(store, NAME)
+            assert ("msmarco__0001",) == prune_collection(store, NAME)
             traffic.go_on()
-        check_holds(store, NAME, expected.passages, OLD)
+        check_holds(store, NAME, expected.passages, NEW)
 
 
 @pytest.mark.slow
@@ -89,7 +81,7 @@ def test_a_new_model_under_traffic_and_faults() -> None:
     with LoopbackServer() as server, closing(open_store(server.url)) as store:
         expected = fill(store, PASSAGES)
         with (
-            start_traffic(store, expected, seed=4) as traffic,
+            start_traffic(store, expected, seed=4, pause_s=0.1) as traffic,
             ClientProxy(server) as proxy,
             closing(open_store(proxy.url, connection=PATIENT)) as handle,
         ):

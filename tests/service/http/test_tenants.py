@@ -146,7 +146,12 @@ async def _ask_at_random(http: httpx.AsyncClient, requests: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("passages", "requests"), [(60, 60), pytest.param(10_000, 300, marks=pytest.mark.slow)]
+    ("passages", "requests"),
+    [
+        (60, 60),
+        pytest.param(2_000, 200, marks=pytest.mark.slow),
+        pytest.param(10_000, 300, marks=pytest.mark.soak),
+    ],
 )
 def test_random_requests_never_show_the_other_tenant(
     tmp_path: Path, passages: int, requests: int
