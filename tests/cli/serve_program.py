@@ -12,5 +12,5 @@ from msmarco_qdrant.service import sidecar
 from tests.service.sidecars import CountedModels
 
 if __name__ == "__main__":
-    sidecar.NamedModels = lambda *_: CountedModels()  # type: ignore[assignment,misc]
+    sidecar.NamedModels = lambda *_: CountedModels()  # type: ignore[assignment,attr-defined]
     sys.exit(main(["serve", *sys.argv[1:]]))

@@ -11,7 +11,7 @@ import random
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from tests.loopback import LoopbackServer
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="inotify reports the moments")
 
-KINDS = {
+KINDS: Mapping[str, Sequence[Sequence[str]]] = {
     "edge": [("applying", "start"), ("answered", "store", "done")],
     "server": [("request", "applying"), ("incoming", "tmp")],
 }
