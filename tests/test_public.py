@@ -38,8 +38,8 @@ PUBLIC = {
     "settings": "Settings load_settings",
     "stores": "Capabilities Connection Store open_store",
     "testing": "HashingEncoder NullStore WordOverlapReranker",
-    "train": "ChoiceReport MinedQuery Strategy choose_negatives compare_strategies read_clicks "
-    "read_negatives read_positives strategies_table write_negatives",
+    "train": "ChoiceReport MineReport MinedQuery Strategy choose_negatives compare_strategies "
+    "mine_negatives read_clicks read_negatives read_positives strategies_table write_negatives",
 }
 
 

@@ -29,6 +29,7 @@ from msmarco_qdrant.cli.group import CommandGroup
 from msmarco_qdrant.cli.index import index
 from msmarco_qdrant.cli.ingest import ingest, quickstart
 from msmarco_qdrant.cli.migrate import migrate
+from msmarco_qdrant.cli.mine import mine
 from msmarco_qdrant.cli.models import models
 from msmarco_qdrant.cli.output import (
     LogFormatter,
@@ -90,7 +91,8 @@ for _command in (
         spool,
     ),
     *(collections, info, check, optimize, index, migrate, backup, restore, drop),
-    *(choose, models, quickstart),
+    *(mine, choose),
+    *(models, quickstart),
 ):
     cli.add_command(_command)
 

@@ -77,4 +77,7 @@ def _reduce(hit: Hit, request: SearchRequest) -> Hit:
     meta = hit.meta
     if wanted is not True:
         meta = {name: meta[name] for name in wanted or () if name in meta}
-    return replace(hit, text=hit.text if request.with_text else "", meta=meta)
+    text = hit.text if request.with_text else ""
+    if (text, meta) == (hit.text, hit.meta):  # the engine has returned no more
+        return hit
+    return replace(hit, text=text, meta=meta)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from msmarco_qdrant.train.choose_candidates import ChoiceReport
     from msmarco_qdrant.train.choose_strategy import Strategy
     from msmarco_qdrant.train.examples import ExampleCounts
+    from msmarco_qdrant.train.mine import mine_negatives
+    from msmarco_qdrant.train.mine_report import MineReport
     from msmarco_qdrant.train.negatives_file import read_negatives, write_negatives
     from msmarco_qdrant.train.positives import read_clicks, read_positives
     from msmarco_qdrant.train.records import MinedQuery, Positives
@@ -24,11 +26,13 @@ if TYPE_CHECKING:
     from msmarco_qdrant.train.train_report import DevMeasures, TrainReport
 
 _MODULES = {
+    "bi_encoder": "train_bi_encoder",
     "choose": "choose_negatives compare_strategies strategies_table",
     "choose_candidates": "ChoiceReport",
     "choose_strategy": "Strategy",
-    "bi_encoder": "train_bi_encoder",
     "examples": "ExampleCounts",
+    "mine": "mine_negatives",
+    "mine_report": "MineReport",
     "negatives_file": "read_negatives write_negatives",
     "positives": "read_clicks read_positives",
     "records": "MinedQuery Positives",
@@ -42,6 +46,7 @@ __all__ = [
     "ChoiceReport",
     "DevMeasures",
     "ExampleCounts",
+    "MineReport",
     "MinedQuery",
     "PassageTexts",
     "Positives",
@@ -50,6 +55,7 @@ __all__ = [
     "TrainReport",
     "choose_negatives",
     "compare_strategies",
+    "mine_negatives",
     "open_scores",
     "read_clicks",
     "read_negatives",

@@ -1,0 +1,233 @@
+"""The command `mine`: candidates for hard negatives of training queries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args
+
+import click
+
+from msmarco_qdrant.cli.completion import complete_collections
+from msmarco_qdrant.cli.help import Command
+from msmarco_qdrant.cli.options import (
+    ENCODER,
+    FILE,
+    LIMIT,
+    json_option,
+    model_option,
+    open_search_client,
+    refuse_unused,
+    settings_options,
+    tenant_option,
+)
+from msmarco_qdrant.cli.output import echo, print_result
+from msmarco_qdrant.cli.signals import exit_on_sigterm
+from msmarco_qdrant.core.json_value import to_json_value
+from msmarco_qdrant.core.search_types import SearchMode
+
+if TYPE_CHECKING:
+    from msmarco_qdrant.core.records import Query
+    from msmarco_qdrant.search.client import SearchClient
+    from msmarco_qdrant.settings import Settings
+    from msmarco_qdrant.train import Positives
+    from msmarco_qdrant.train.mine_systems import Clients
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Given:
+    """The options of `mine`, as given."""
+
+    queries: Path | None
+    qrels: Path | None
+    min_grade: int
+    clicks: Path | None
+    min_count: int
+    out: Path
+    modes: tuple[SearchMode, ...]
+    depth: int
+    first_rank: int
+    also: tuple[str, ...]
+    tenant: str | None
+    model: str | None
+    as_json: bool
+
+    def check(self) -> None:
+        """Refuse options that exclude each other or have no effect."""
+        has_files = self.queries is not None and self.qrels is not None
+        has_one = self.queries is not None or self.qrels is not None
+        if has_one == (self.clicks is not None) or (has_one and not has_files):
+            raise click.UsageError("pass --queries FILE and --qrels FILE, or --clicks FILE")
+        refuse_unused("--qrels", used=self.qrels is not None, options=["min_grade"])
+        refuse_unused("--clicks", used=self.clicks is not None, options=["min_count"])
+        if self.first_rank > self.depth:
+            raise click.UsageError(
+                f"--first-rank must be 1 to --depth ({self.depth}), got {self.first_rank}"
+            )
+
+
+@click.command(
+    cls=Command,
+    examples=[
+        "--queries queries.tsv --qrels qrels.txt --out mined",
+        "--clicks clicks.tsv --mode dense --mode bm25 --out mined",
+    ],
+)
+@settings_options("store", "transport", "collection", *ENCODER)
+@click.option(
+    "--queries",
+    type=FILE,
+    metavar="FILE",
+    help="Training queries: qid<TAB>text or JSON lines.",
+)
+@click.option(
+    "--qrels",
+    type=FILE,
+    metavar="FILE",
+    help="Their positives: judgments in TREC's or BEIR's format, or pairs qid<TAB>pid.",
+)
+@click.option(
+    "--min-grade",
+    type=click.IntRange(1, 100),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="With judgments: the least grade of a positive.",
+)
+@click.option(
+    "--clicks",
+    type=FILE,
+    metavar="FILE",
+    help="Instead of --queries and --qrels: a log of clicks, query<TAB>pid<TAB>count.",
+)
+@click.option(
+    "--min-count",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="With --clicks: the fewest clicks of a positive.",
+)
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    required=True,
+    metavar="DIR",
+    help="Folder for the negatives: a new one, or that of the same command, to resume it.",
+)
+@click.option(
+    "--mode",
+    "modes",
+    type=click.Choice(get_args(SearchMode)),
+    multiple=True,
+    default=["dense"],
+    show_default=True,
+    help="Mode to search with; repeat it for candidates of several systems.",
+)
+@click.option(
+    "--depth",
+    type=LIMIT,
+    default=100,
+    show_default=True,
+    metavar="N",
+    help="The last rank of a candidate. Ranks do not count positives.",
+)
+@click.option(
+    "--first-rank",
+    type=LIMIT,
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="The first rank of a candidate.",
+)
+@click.option(
+    "--also",
+    multiple=True,
+    metavar="NAME",
+    shell_complete=complete_collections,
+    help="Also search this collection, of another model. Repeat it for several collections.",
+)
+@tenant_option
+@model_option("Load the collection's model from here.")
+@json_option
+def mine(*, settings: Settings, **options: object) -> None:
+    """Search for candidates for hard negatives.
+
+    They are the passages that rank high for a training query and are not among its positives. Run
+    the same command again to resume.
+    """
+    from msmarco_qdrant.train import mine_negatives
+
+    given = _Given(**options)  # type: ignore[arg-type]
+    given.check()
+    queries, positives = _read(given)
+    with exit_on_sigterm(), _advise_resume(), _open_clients(settings, given) as client:
+        report = mine_negatives(
+            client,
+            queries,
+            positives,
+            given.out,
+            modes=given.modes,
+            depth=given.depth,
+            first_rank=given.first_rank,
+            tenant=given.tenant,
+            progress=True,
+        )
+    if given.clicks is not None:
+        _write_queries(given.out / "queries.tsv", queries)
+    print_result(to_json_value(report), *str(report).splitlines(), as_json=given.as_json)
+
+
+def _read(given: _Given) -> tuple[Iterable[Query], Positives]:
+    """Read the positives; the queries of a file are read while they are mined."""
+    from msmarco_qdrant.sources.corpus import read_queries
+    from msmarco_qdrant.sources.files import file_size
+    from msmarco_qdrant.train import read_clicks, read_positives
+
+    if given.clicks is not None:
+        return read_clicks(given.clicks, min_count=given.min_count)
+    file_size(str(given.queries))  # refuse a missing file before the positives are read
+    positives = read_positives(str(given.qrels), min_grade=given.min_grade)
+    return read_queries(str(given.queries)), positives
+
+
+@contextmanager
+def _open_clients(settings: Settings, given: _Given) -> Iterator[Clients]:
+    """Open a client on each collection; alone it is no mapping, so its systems are by model."""
+    from msmarco_qdrant.search.client import SearchClient
+
+    is_bm25 = {*given.modes} == {"bm25"}
+    with open_search_client(settings, given.model, bm25=is_bm25) as first, ExitStack() as stack:
+        clients: dict[str, SearchClient] = {first.collection: first}
+        for name in given.also:
+            if name in clients:
+                raise click.UsageError(f"--also must be another collection than {name}")
+            clients[name] = stack.enter_context(
+                SearchClient.open(
+                    first.store,
+                    collection=name,
+                    encoder_options=settings.encoder_options,
+                    bm25_only=is_bm25,
+                )
+            )
+        yield clients if given.also else first
+
+
+@contextmanager
+def _advise_resume() -> Iterator[None]:
+    """Advise how to go on after an interruption."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):  # `SystemExit` is from SIGTERM
+        echo("", "Mined queries are kept; run the same command again to resume.", err=True)
+        raise
+
+
+def _write_queries(path: Path, queries: Iterable[Query]) -> None:
+    """Write the queries of a log of clicks, whose qids later commands need."""
+    from msmarco_qdrant.runtime.atomic_file import atomic_write_text
+
+    with atomic_write_text(path) as file:
+        file.writelines(f"{query.qid}\t{query.text}\n" for query in queries)

@@ -1,0 +1,150 @@
+"""Parts of mined negatives: the checkpoints of a mining run, and then its file.
+
+A part has the candidates of some neighboring queries. Its first line is JSON with a digest of
+these queries and counts; then follow the lines of the file as one gzip member. So the parts
+without their first lines are the file.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from msmarco_qdrant.core.records import Query
+from msmarco_qdrant.errors import OutputError, UsageError
+from msmarco_qdrant.runtime.atomic_file import atomic_write
+from msmarco_qdrant.train.negatives_file import to_line
+from msmarco_qdrant.train.out_folder import digest_of
+from msmarco_qdrant.train.records import MinedQuery, Positives
+
+
+@dataclass(frozen=True, slots=True)
+class PartCounts:
+    """Counts of one part.
+
+    Attributes:
+        queries: Number of queries.
+        missing_positives: Positives that the collection lacks.
+        candidates: Number of candidates, by system.
+        short: Queries with fewer candidates than wanted, by system.
+    """
+
+    queries: int
+    missing_positives: int
+    candidates: Mapping[str, int]
+    short: Mapping[str, int]
+
+
+class PartFiles:
+    """The parts in a folder.
+
+    Args:
+        folder: The folder; it is made by the first part.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def read_counts(self, number: int, digest: str) -> PartCounts | None:
+        """Return the counts of a part; None if it is not yet mined.
+
+        Raises:
+            UsageError: If it was mined for other queries or positives.
+            OutputError: If it cannot be read.
+        """
+        path = self._path(number)
+        try:
+            with path.open("rb") as file:
+                head = json.loads(file.readline())
+            found, counts = head.pop("digest"), PartCounts(**head)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError, KeyError) as exc:
+            raise OutputError(f"cannot read {path}: {exc}; delete it to mine it again") from exc
+        if found != digest:
+            raise other_queries(self._folder.parent)
+        return counts
+
+    def write(
+        self, number: int, digest: str, counts: PartCounts, mined: Iterable[MinedQuery]
+    ) -> None:
+        """Write a part, atomically.
+
+        Raises:
+            OutputError: If it cannot be written.
+        """
+        path = self._path(number)
+        try:
+            self._folder.mkdir(exist_ok=True)
+        except OSError as exc:
+            raise OutputError(f"cannot make {self._folder}: {exc.strerror}") from exc
+        head: dict[str, Any] = {
+            "digest": digest,
+            "queries": counts.queries,
+            "missing_positives": counts.missing_positives,
+            "candidates": dict(counts.candidates),
+            "short": dict(counts.short),
+        }
+        with atomic_write(path) as file:
+            file.write(json.dumps(head).encode() + b"\n")
+            file.write(gzip.compress(b"".join(map(to_line, mined)), mtime=0))
+
+    def join(self, count: int, path: Path) -> None:
+        """Write the file of the first `count` parts, atomically.
+
+        Raises:
+            UsageError: If there are more parts, of other queries.
+            OutputError: If the file cannot be written.
+        """
+        if self._path(count).exists():
+            raise other_queries(self._folder.parent)
+        with atomic_write(path) as file:
+            for number in range(count):
+                with self._path(number).open("rb") as part:
+                    part.readline()
+                    shutil.copyfileobj(part, file)
+
+    def remove(self) -> None:
+        """Remove all parts."""
+        if self._folder.exists():
+            shutil.rmtree(self._folder)
+
+    def _path(self, number: int) -> Path:
+        return self._folder / f"{number:06}.part"
+
+
+def digest_queries(queries: Sequence[Query], positives: Positives) -> str:
+    """Return a digest of queries with their positives."""
+    return digest_of(
+        part
+        for query in queries
+        for pids in (positives[query.qid],)
+        for part in (query.qid, query.text, str(len(pids)), *pids)
+    )
+
+
+def other_queries(folder: Path) -> UsageError:
+    """Return the error for a folder that was begun with other queries or positives."""
+    return UsageError(
+        f"{folder} was begun with other queries or positives: repeat the first call to resume it, "
+        "or name another folder"
+    )
+
+
+def add_counts(counts: Iterable[PartCounts]) -> PartCounts:
+    """Return the sums of the counts of parts."""
+    queries, missing = 0, 0
+    candidates: Counter[str] = Counter()
+    short: Counter[str] = Counter()
+    for one in counts:
+        queries += one.queries
+        missing += one.missing_positives
+        candidates.update(one.candidates)
+        short.update(one.short)
+    return PartCounts(queries, missing, dict(candidates), dict(short))

@@ -1,0 +1,113 @@
+"""Mining runs that are killed at a step that a seed decides, each in a fork.
+
+Run as `python -m tests.kill.mine_program FOLDER KILLS SEED`. This process opens no store, so that
+its forks may. A step is a change of the output folder. It prints the number of kills, and ends
+with 1 at the first folder that differs from that of a run nobody killed.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from msmarco_qdrant.core.records import Passage, Query
+from msmarco_qdrant.ingest.api import ingest_passages
+from msmarco_qdrant.search.client import SearchClient
+from msmarco_qdrant.stores import open_store
+from msmarco_qdrant.testing import HashingEncoder
+from msmarco_qdrant.train import mine, mine_negatives
+
+_KILLED = 137
+_CHANGES = frozenset({"open", "os.rename", "os.mkdir", "os.rmdir", "os.remove", "shutil.rmtree"})
+_WORDS = [f"w{number}" for number in range(50)]
+_QUERIES = [Query(f"q{n}", f"{_WORDS[n % 50]} {_WORDS[n * 7 % 50]}") for n in range(100)]
+_POSITIVES = {query.qid: (str(n),) for n, query in enumerate(_QUERIES)}
+_FILES = ("negatives.jsonl.gz", "settings.json")
+
+
+class Steps:
+    """Counts the changes of a folder, and ends this process without any cleanup at one of them."""
+
+    def __init__(self, folder: Path, last: int | None) -> None:
+        self._folder = str(folder)
+        self._last = last
+        self.count = 0
+        sys.addaudithook(self._see)
+
+    def _see(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if event in _CHANGES and str(arguments[0]).startswith(self._folder):
+            self.count += 1
+            if self.count == self._last:
+                os._exit(_KILLED)
+
+
+def main(folder: Path, kills: int, seed: int) -> None:
+    """Kill so many runs, in histories of one to four kills, and compare each folder at its end."""
+    _fork(lambda: _ingest(folder / "store"))
+    _fork(lambda: _mine(folder / "store", folder / "whole"))
+    expected = _files(folder / "whole")
+    _fork(lambda: (folder / "steps").write_text(str(_steps(folder))))
+    steps, rng, out, done = (
+        int((folder / "steps").read_text()),
+        random.Random(seed),
+        folder / "out",
+        0,
+    )
+    while done < kills:
+        for _ in range(rng.randint(1, 4)):
+            last = rng.randint(1, steps)
+            done += _fork(lambda last=last: _mine(folder / "store", out, last)) == _KILLED
+        if _fork(lambda: _mine(folder / "store", out)) or _files(out) != expected:
+            sys.exit(f"another folder after {done} kills")
+        shutil.rmtree(out)
+    print(done)
+
+
+def _ingest(store: Path) -> None:
+    passages = [Passage(str(n), f"{_WORDS[n % 50]} {_WORDS[n % 31]} {n}") for n in range(150)]
+    ingest_passages(passages, store, encoder=HashingEncoder(), optimize=False)
+
+
+def _mine(store: Path, out: Path, last: int | None = None) -> int:
+    """Mine in parts of ten queries; return the number of steps."""
+    mine.QUERIES_PER_PART = 10
+    with closing(open_store(store)) as opened:
+        client = SearchClient(opened, "msmarco", HashingEncoder())
+        steps = Steps(out, last)
+        modes = ("dense", "bm25")
+        mine_negatives(client, _QUERIES, _POSITIVES, out, modes=modes, depth=20)
+    return steps.count
+
+
+def _steps(folder: Path) -> int:
+    return _mine(folder / "store", folder / "counted")
+
+
+def _files(out: Path) -> dict[str, bytes]:
+    names = {path.name for path in out.iterdir() if not path.name.startswith(".")}
+    if names != {*_FILES, "report.json"}:
+        sys.exit(f"other files: {names}")
+    return {name: (out / name).read_bytes() for name in _FILES}
+
+
+def _fork(function: Callable[[], object]) -> int:
+    """Call a function in a fork; return its status."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            function()
+            status = 0
+        finally:
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
