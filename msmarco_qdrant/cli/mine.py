@@ -195,7 +195,7 @@ def _read(given: _Given) -> tuple[Iterable[Query], Positives]:
 
 @contextmanager
 def _open_clients(settings: Settings, given: _Given) -> Iterator[Clients]:
-    """Open a client on each collection; alone it is no mapping, so its systems are by model."""
+    """Open a client on each collection; without --also, the systems are named by the model."""
     from msmarco_qdrant.search.client import SearchClient
 
     is_bm25 = {*given.modes} == {"bm25"}

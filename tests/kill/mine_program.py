@@ -13,10 +13,15 @@ import shutil
 import sys
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import qdrant_edge  # noqa: F401  # once, not in each fork
+
+from msmarco_qdrant.core.json_value import to_json_value
 from msmarco_qdrant.core.records import Passage, Query
+from msmarco_qdrant.core.search_types import Fusion
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.search.client import SearchClient
 from msmarco_qdrant.stores import open_store
@@ -49,21 +54,18 @@ class Steps:
 
 def main(folder: Path, kills: int, seed: int) -> None:
     """Kill so many runs, in histories of one to four kills, and compare each folder at its end."""
-    _fork(lambda: _ingest(folder / "store"))
-    _fork(lambda: _mine(folder / "store", folder / "whole"))
+    to_json_value(Fusion())  # imports pydantic, once
+    _fork(partial(_ingest, folder / "store"))
+    _fork(partial(_mine, folder / "store", folder / "whole"))
     expected = _files(folder / "whole")
-    _fork(lambda: (folder / "steps").write_text(str(_steps(folder))))
-    steps, rng, out, done = (
-        int((folder / "steps").read_text()),
-        random.Random(seed),
-        folder / "out",
-        0,
-    )
+    _fork(partial(_count_steps, folder))
+    steps, rng, out = int((folder / "steps").read_text()), random.Random(seed), folder / "out"
+    done = 0
     while done < kills:
         for _ in range(rng.randint(1, 4)):
-            last = rng.randint(1, steps)
-            done += _fork(lambda last=last: _mine(folder / "store", out, last)) == _KILLED
-        if _fork(lambda: _mine(folder / "store", out)) or _files(out) != expected:
+            killed = partial(_mine, folder / "store", out, rng.randint(1, steps))
+            done += _fork(killed) == _KILLED
+        if _fork(partial(_mine, folder / "store", out)) or _files(out) != expected:
             sys.exit(f"another folder after {done} kills")
         shutil.rmtree(out)
     print(done)
@@ -80,13 +82,13 @@ def _mine(store: Path, out: Path, last: int | None = None) -> int:
     with closing(open_store(store)) as opened:
         client = SearchClient(opened, "msmarco", HashingEncoder())
         steps = Steps(out, last)
-        modes = ("dense", "bm25")
-        mine_negatives(client, _QUERIES, _POSITIVES, out, modes=modes, depth=20)
+        mine_negatives(client, _QUERIES, _POSITIVES, out, modes=("dense", "bm25"), depth=20)
     return steps.count
 
 
-def _steps(folder: Path) -> int:
-    return _mine(folder / "store", folder / "counted")
+def _count_steps(folder: Path) -> None:
+    count = _mine(folder / "store", folder / "counted")
+    (folder / "steps").write_text(str(count))
 
 
 def _files(out: Path) -> dict[str, bytes]:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from msmarco_qdrant.core.encoder_types import EncoderInfo
 from msmarco_qdrant.core.records import Passage, Query
 from msmarco_qdrant.core.search_defaults import SearchDefaults
+from msmarco_qdrant.core.search_types import SearchMode
 from msmarco_qdrant.errors import (
     EncodingError,
     ModelMismatchError,
@@ -88,7 +89,7 @@ def test_a_rank_window_and_several_systems(store: Store, tmp_path: Path) -> None
         "old": SearchClient(store, "msmarco", HashingEncoder()),
         "new": SearchClient(store, "other", HashingEncoder(salt="other")),
     }
-    modes = ("dense", "bm25")
+    modes: Sequence[SearchMode] = ("dense", "bm25")
     mine_negatives(clients, QUERIES, POSITIVES, tmp_path / "all", modes=modes, depth=9)
     mine_negatives(
         clients, QUERIES, POSITIVES, tmp_path / "some", modes=modes, depth=9, first_rank=4
@@ -157,13 +158,14 @@ def test_a_completed_folder_is_reported_without_searching(
     assert {".lock", "negatives.jsonl.gz", "report.json", "settings.json"} == {
         path.name for path in out.iterdir()
     }
-    for options, message in (
+    changes: Sequence[tuple[dict[str, Any], str]] = (
         ({"depth": 6}, r"was begun with depth 5, got 6: repeat the first call"),
         ({"depth": 5, "first_rank": 2}, "was begun with first_rank 1, got 2"),
         ({"depth": 5, "modes": ["bm25"]}, "was begun with systems"),
-    ):
+    )
+    for options, message in changes:
         with pytest.raises(UsageError, match=message):
-            mine_negatives(client, QUERIES, POSITIVES, out, **options)  # type: ignore[arg-type]
+            mine_negatives(client, QUERIES, POSITIVES, out, **options)
     for queries, positives in ((QUERIES[1:], POSITIVES), (QUERIES, {**POSITIVES, "q1": ("3",)})):
         with pytest.raises(UsageError, match="was begun with other queries or positives"):
             mine_negatives(client, queries, positives, out, depth=5)
