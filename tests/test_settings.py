@@ -62,6 +62,7 @@ GOOD: list[tuple[str, str, Any]] = [
     ("inbox", "/inbox", Path("/inbox")),
     ("reranker", "ms-marco-MiniLM-L6-v2", "ms-marco-MiniLM-L6-v2"),
     ("cors_origins", "https://app.example.com", "https://app.example.com"),
+    ("search_collections", "films,books", "films,books"),
     ("index", "year=integer,lang=keyword", "year=integer,lang=keyword"),
     ("spool_bytes", "1", 1),
     ("spool_batches", "1", 1),

@@ -176,7 +176,8 @@ def print_hits(hits: Sequence[Hit], *, as_json: bool) -> None:
         print_json(Hits(hits).to_dicts())
         return
     for hit in hits:
-        echo(f"{hit.rank:>3}  {hit.score:.4f}  {hit.pid}")
+        place = "" if hit.collection is None else f"{hit.collection}  "
+        echo(f"{hit.rank:>3}  {hit.score:.4f}  {place}{hit.pid}")
         print_content(" … ".join(hit.snippets) or hit.text, hit.meta)
     if not hits:
         echo("no passage found")

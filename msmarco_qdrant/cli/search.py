@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, get_args
 
 import click
 
+from msmarco_qdrant.cli.completion import complete_collections
 from msmarco_qdrant.cli.filters import filter_option, parse_filters, parse_for
 from msmarco_qdrant.cli.help import Command
 from msmarco_qdrant.cli.hit_options import (
@@ -36,7 +37,7 @@ from msmarco_qdrant.cli.options import (
 )
 from msmarco_qdrant.cli.output import check_output, print_hits, print_next_page, print_result
 from msmarco_qdrant.cli.program import NAME
-from msmarco_qdrant.core.search_types import DEFAULT_EFFORT, FusionMethod, SearchMode
+from msmarco_qdrant.core.search_types import DEFAULT_EFFORT, FusionMethod, Merge, SearchMode
 from msmarco_qdrant.errors import SourceError
 
 if TYPE_CHECKING:
@@ -99,6 +100,21 @@ if TYPE_CHECKING:
     metavar="N",
     help="Print the N sentences of each hit that are most similar to the query.",
 )
+@click.option(
+    "--also",
+    multiple=True,
+    metavar="NAME",
+    shell_complete=complete_collections,
+    help="Search this collection as well, of the same model, for one ranking. Repeat it for "
+    "several.",
+)
+@click.option(
+    "--merge",
+    type=click.Choice(get_args(Merge)),
+    default="scores",
+    show_default=True,
+    help="With --also: how the rankings become one, by scores or by ranks (rrf).",
+)
 @model_option("Load the collection's model from here.")
 @click.option(
     "--queries",
@@ -136,6 +152,8 @@ def search(  # noqa: PLR0913  # one for each option
     without_meta: bool,
     without_text: bool,
     snippets: int,
+    also: tuple[str, ...],
+    merge: Merge,
     model: str | None,
     queries: Path | None,
     run: Path | None,
@@ -149,9 +167,15 @@ def search(  # noqa: PLR0913  # one for each option
         "--reranker", used=reranker is not None, options=["rerank_depth", "rerank_sigmoid"]
     )
     of_hits = ["with_vectors", "with_meta", "without_meta", "without_text", "snippets"]
-    alone = ["cursor", "diversity", *of_hits]  # a run has pids and scores, and is sorted by score
+    alone = [
+        "cursor",
+        "diversity",
+        "also",
+        *of_hits,
+    ]  # a run has pids and scores, and is sorted by score
     refuse_unused("QUERY", used=query is not None, options=alone)
     check_vectors(as_json=as_json)
+    refuse_unused("--also", used=bool(also), options=["merge"])
     refuse_unused("the index, not --exact", used=not exact, options=["ef", "oversampling"])
     refuse_unused("--mode hybrid", used=mode == "hybrid", options=["fusion", "dense_weight"])
     from msmarco_qdrant.search.options import check_queries, to_request
@@ -177,6 +201,8 @@ def search(  # noqa: PLR0913  # one for each option
         "with_meta": wanted_meta(with_meta, without=without_meta),
         "with_text": not without_text,
         "snippets": snippets,
+        "collections": [settings.collection, *also] if also else None,
+        "merge": merge,
     }
     to_request(options)  # refuses invalid options before a model is loaded
     check_queries([query] if query is not None else [])

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _SHOWN = 300  # characters of a text
+_EXTRA = ("vector", "snippets", "collection")
 
 
 class Hits(list[Hit]):
@@ -37,7 +38,8 @@ class Hits(list[Hit]):
     def to_dicts(self) -> list[dict[str, Any]]:
         """Return each hit as a dictionary with `rank`, `pid`, `score`, `text` and `meta`.
 
-        Hits with a vector or snippets have `vector` or `snippets` as well.
+        Hits with a vector, snippets or a collection have `vector`, `snippets` or `collection` as
+        well.
         """
         return [hit_to_dict(hit) for hit in self]
 
@@ -50,7 +52,7 @@ class Hits(list[Hit]):
         import pandas as pd
 
         rows = self.to_dicts()
-        extra = [name for name in ("vector", "snippets") if any(name in row for row in rows)]
+        extra = [name for name in _EXTRA if any(name in row for row in rows)]
         return pd.DataFrame(rows, columns=["rank", "pid", "score", "text", "meta", *extra])
 
     def _repr_html_(self) -> str:
@@ -73,14 +75,17 @@ def hit_to_dict(hit: Hit) -> dict[str, Any]:
         values["vector"] = [*hit.vector]
     if hit.snippets:
         values["snippets"] = [*hit.snippets]
+    if hit.collection is not None:
+        values["collection"] = hit.collection
     return values
 
 
 def _html_row(hit: Hit) -> str:
     meta = json.dumps(hit.meta, ensure_ascii=False) if hit.meta else ""
+    place = "" if hit.collection is None else f"{hit.collection}: "
     cells = (
         str(hit.rank),
-        hit.pid,
+        f"{place}{hit.pid}",
         f"{hit.score:.4f}",
         shorten(hit.text, _SHOWN),
         shorten(meta, _SHOWN),

@@ -26,6 +26,9 @@ SearchMode: TypeAlias = Literal["dense", "bm25", "hybrid"]
 
 FusionMethod: TypeAlias = Literal["convex", "rrf", "dbsf"]
 
+Merge: TypeAlias = Literal["scores", "rrf"]
+"""The way to make one ranking of those of several collections."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Nearest:
@@ -160,6 +163,7 @@ class Hit:
             the similarity is cosine.
         snippets: With `snippets=`, the sentences of the text that are the most similar to the
             query, in the order of the text.
+        collection: With `collections=`, the collection that has the passage.
     """
 
     rank: int
@@ -169,12 +173,14 @@ class Hit:
     meta: Meta = field(hash=False)
     vector: tuple[float, ...] | None = None
     snippets: tuple[str, ...] = ()
+    collection: str | None = None
 
     def __repr__(self) -> str:
         text = shorten(self.text)
-        meta = f", meta={shorten(repr(self.meta))}" if self.meta else ""
+        more = f", meta={shorten(repr(self.meta))}" if self.meta else ""
+        more += f", collection={self.collection!r}" if self.collection is not None else ""
         return (
-            f"Hit(rank={self.rank}, pid={self.pid!r}, score={self.score:.4f}, text={text!r}{meta})"
+            f"Hit(rank={self.rank}, pid={self.pid!r}, score={self.score:.4f}, text={text!r}{more})"
         )
 
 

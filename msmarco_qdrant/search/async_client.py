@@ -23,6 +23,7 @@ from msmarco_qdrant.core.search_types import (
     Facet,
     Fusion,
     FusionMethod,
+    Merge,
     SearchMode,
 )
 from msmarco_qdrant.encoding import Encoder, Reranker
@@ -191,6 +192,8 @@ class AsyncSearchClient:
         with_meta: bool | Sequence[str] = True,
         with_text: bool = True,
         snippets: int = 0,
+        collections: Sequence[str] | None = None,
+        merge: Merge = "scores",
     ) -> Hits:
         """Search for the passages that answer a query best.
 
@@ -222,12 +225,16 @@ class AsyncSearchClient:
             with_meta: False to return no `meta`, or the names of the fields to return.
             with_text: False to return no text.
             snippets: The most sentences per hit to return, those most similar to the query.
+            collections: Search these collections of the store instead, all of this client's model,
+                for one ranking; `Hit.collection` names that of each hit.
+            merge: How their rankings become one: by "scores", or by ranks with "rrf".
 
         Returns:
             Hits by descending score; fewer than `limit` if the collection holds fewer.
 
         Raises:
             UsageError: For an empty query, or an invalid option.
+            ModelMismatchError: If `collections` hold vectors of different models.
             EncodingError: If the model has no vector for the query.
             StoreError: If the engine fails.
         """
@@ -253,6 +260,8 @@ class AsyncSearchClient:
             with_meta=with_meta,
             with_text=with_text,
             snippets=snippets,
+            collections=collections,
+            merge=merge,
         )
         return hits
 
@@ -281,6 +290,8 @@ class AsyncSearchClient:
         with_meta: bool | Sequence[str] = True,
         with_text: bool = True,
         snippets: int = 0,
+        collections: Sequence[str] | None = None,
+        merge: Merge = "scores",
     ) -> list[Hits]:
         """Search for several queries, in one batch for encoder and engine.
 
@@ -310,6 +321,8 @@ class AsyncSearchClient:
             "with_meta": with_meta,
             "with_text": with_text,
             "snippets": snippets,
+            "collections": collections,
+            "merge": merge,
         }
         with self._track():
             return await self._driver.run(self._session.search(queries, options))

@@ -14,16 +14,14 @@ from msmarco_qdrant.errors import SchemaError
 from msmarco_qdrant.runtime.micro_batcher import MicroBatcher
 from msmarco_qdrant.search.session import SearchSession
 from msmarco_qdrant.search.step import (
-    CountPoints,
     Encode,
-    EncodePassages,
-    GetPayloadIndexes,
     Query,
     Refresh,
     Retrieve,
     Score,
     Step,
     Steps,
+    Together,
 )
 from msmarco_qdrant.search.steps import Searcher
 from msmarco_qdrant.stores import AsyncCollection
@@ -63,16 +61,19 @@ class AsyncDriver:
             max_items=_PAIRS_PER_BATCH,
             name="msmarco-qdrant-rerank",
         )
+        self._others: dict[SearchSession, asyncio.Task[AsyncCollection]] = {}
         self._refreshes: dict[Searcher, asyncio.Task[Searcher]] = {}
 
     async def drain(self) -> None:
-        """Wait for the models that cancelled searches load."""
-        if self._refreshes:
-            await asyncio.wait(self._refreshes.values())
+        """Wait for the models and collections that cancelled searches load."""
+        if running := [*self._refreshes.values(), *self._others.values()]:
+            await asyncio.wait(running)
 
     async def close(self) -> None:
         """Close the threads, after all searches have ended."""
         async with AsyncExitStack() as stack:  # closes each, also if the other fails to close
+            for opening in self._others.values():
+                stack.push_async_callback((await opening).close)
             stack.push_async_callback(self._encode.close)
             stack.push_async_callback(self._score.close)
 
@@ -99,16 +100,48 @@ class AsyncDriver:
             case Encode(encoder, queries):
                 vectors = await self._encode([(encoder, query) for query in queries])
                 return np.stack(vectors) if vectors else np.empty((0, 0), "f4")
-            case Query(point_queries):
-                return await self._collection.query(point_queries)
-            case Retrieve(ids):
-                return await self._collection.retrieve(ids, HIT_FIELDS)
             case Score(pairs):
                 return np.asarray(await self._score_all(pairs), np.float32)
-            case EncodePassages() | GetPayloadIndexes() | CountPoints():
-                return await asyncio.to_thread(self._session.execute, step)
+            case Together(parts):
+                return await self._execute_together(parts)
+            case _:
+                return await self._execute_in(self._session, step)
+
+    async def _execute_together(self, parts: Sequence[tuple[SearchSession, Step]]) -> list[Any]:
+        """Execute steps of several collections at once; raise the first error when all ended."""
+        calls = [self._execute_in(session, step) for session, step in parts]
+        results = await asyncio.gather(*calls, return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+        return results
+
+    async def _execute_in(self, session: SearchSession, step: Step) -> Any:
+        """Execute a step that reads a collection."""
+        match step:
+            case Query(point_queries):
+                return await (await self._collection_of(session)).query(point_queries)
+            case Retrieve(ids):
+                return await (await self._collection_of(session)).retrieve(ids, HIT_FIELDS)
             case Refresh(used):
-                return await self._refresh(used)
+                return await self._refresh(session, used)
+            case _:
+                return await asyncio.to_thread(session.execute, step)
+
+    async def _collection_of(self, session: SearchSession) -> AsyncCollection:
+        """Return the collection of a session; a thread opens another than the client's own."""
+        if session is self._session:
+            return self._collection
+        opening = self._others.get(session)
+        if opening is None:
+            opening = asyncio.create_task(asyncio.to_thread(session.open_async))
+            self._others[session] = opening
+            opening.add_done_callback(lambda done: self._end_opening(session, done))
+        return await asyncio.shield(opening)  # the others wait on when one is cancelled
+
+    def _end_opening(self, session: SearchSession, done: asyncio.Task[AsyncCollection]) -> None:
+        if done.cancelled() or done.exception() is not None:
+            del self._others[session]  # the next search tries again
 
     async def _score_all(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         """Score pairs in parts: between two of them other searches are served, or this one ends."""
@@ -118,11 +151,11 @@ class AsyncDriver:
             for score in await self._score(part)
         ]
 
-    async def _refresh(self, used: Searcher) -> Searcher:
+    async def _refresh(self, session: SearchSession, used: Searcher) -> Searcher:
         """Refresh in one thread for all searches that used the same searcher."""
         refresh = self._refreshes.get(used)
         if refresh is None:
-            refresh = asyncio.create_task(asyncio.to_thread(self._session.execute, Refresh(used)))
+            refresh = asyncio.create_task(asyncio.to_thread(session.execute, Refresh(used)))
             self._refreshes[used] = refresh
             refresh.add_done_callback(lambda done: self._end_refresh(used, done))
         return await asyncio.shield(refresh)  # the others wait on when one is cancelled

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 CANDIDATES = 100
+_ROUNDING = 1e-6  # of scores and cosines in float32
 
 
 def candidate_request(request: SearchRequest) -> SearchRequest:
@@ -73,7 +74,7 @@ def select_diverse(
     while len(selected) < min(limit, len(relevance)):
         gain = (1 - diversity) * relevance - diversity * nearest
         gain[selected] = -np.inf
-        best = int(np.argmax(gain))
+        best = int(np.argmax(gain >= gain.max() - _ROUNDING))  # the first of equal ones
         selected.append(best)
         nearest = np.maximum(nearest, similarity[best])
     return selected

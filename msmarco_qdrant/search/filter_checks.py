@@ -96,6 +96,25 @@ class FilterChecks:
     ) -> Steps[None]:
         """Warn of fields that no passage has, or whose values are of other types.
 
+        See `notes` for the arguments.
+        """
+        self.report((yield from self.notes(given, found, scope)))
+
+    def report(self, notes: Sequence[str]) -> None:
+        """Log warnings, each once, and keep them for the caller's answer."""
+        for note in notes:
+            if (kept := FILTER_NOTES.get()) is not None:
+                kept.append(note)
+            self._warn(note)
+
+    def notes(
+        self,
+        given: SearchFilter,
+        found: Sequence[Sequence[Hit]],
+        scope: SearchFilter | None = None,
+    ) -> Steps[list[str]]:
+        """Return the warnings of fields that no passage has, or whose values are of other types.
+
         It asks the engine only for fields that no hit shows: those of a filter without hits, and
         those whose absence is a match.
 
@@ -105,6 +124,7 @@ class FilterChecks:
             scope: The passages to read; None for all.
         """
         hits = [hit for answer in found for hit in answer]
+        notes = []
         for field in filter_fields(given):
             if hits and not field.is_negative:
                 continue
@@ -112,11 +132,9 @@ class FilterChecks:
             if values is None:
                 values = yield from self._sample(field, scope)
             note = field.note(values)
-            if note is None:
-                continue
-            if (notes := FILTER_NOTES.get()) is not None:
+            if note is not None:
                 notes.append(note)
-            self._warn(note)
+        return notes
 
     def _sample(self, field: FilterField, scope: SearchFilter | None) -> Steps[Sequence[Any]]:
         """Return the values of a field in one passage that has it; empty if none has it.

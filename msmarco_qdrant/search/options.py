@@ -6,7 +6,13 @@ from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias, TypedDict, cast, get_args
 
 from msmarco_qdrant.core.search_defaults import NO_DEFAULTS, SearchDefaults
-from msmarco_qdrant.core.search_types import DEFAULT_EFFORT, Fusion, FusionMethod, SearchMode
+from msmarco_qdrant.core.search_types import (
+    DEFAULT_EFFORT,
+    Fusion,
+    FusionMethod,
+    Merge,
+    SearchMode,
+)
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.filters import SearchFilter
 from msmarco_qdrant.search.request import (
@@ -84,6 +90,10 @@ class SearchOptions(SimilarOptions, total=False):
         with_text: False to return no text.
         snippets: The most sentences per hit to return as `Hit.snippets`, those most similar to
             the query; 0 to 20.
+        collections: Search these collections of the client's store instead of its own, all of its
+            model, for one ranking. `Hit.collection` names that of each hit.
+        merge: How their rankings become one: "scores" (the default) compares the scores, as if it
+            were one collection; "rrf" the ranks: `1 / (60 + rank)`.
     """
 
     mode: SearchMode
@@ -91,6 +101,8 @@ class SearchOptions(SimilarOptions, total=False):
     rerank_depth: RerankDepth
     rerank_sigmoid: bool
     snippets: int
+    collections: Sequence[str] | None
+    merge: Merge
 
 
 class RankOptions(TypedDict, total=False):

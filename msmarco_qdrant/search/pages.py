@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, Final
 
@@ -30,17 +30,22 @@ _FREE: Final = frozenset(
 _KEPT: Final = 3  # hits in a cursor
 
 
-def page_slice(ranking: Sequence[tuple[float, str]], request: SearchRequest) -> slice:
+def page_slice(
+    ranking: Sequence[tuple[float, str]],
+    request: SearchRequest,
+    order: Callable[[float, str], Any] = rank_key,
+) -> slice:
     """Return the part of a ranking that is the page.
 
     Args:
         ranking: Score and pid of all hits from the best one, by descending score and then by pid.
         request: The search.
+        order: The sort key of the ranking, by score and pid.
     """
     after, start = request.after, request.start
     if after is not None:
-        key = rank_key(*_end_of(after, {pid: score for score, pid in ranking}, request))
-        start = sum(rank_key(score, pid) <= key for score, pid in ranking)
+        key = order(*_end_of(after, {pid: score for score, pid in ranking}, request))
+        start = sum(order(score, pid) <= key for score, pid in ranking)
     return slice(start, start + request.limit)
 
 
@@ -67,7 +72,8 @@ def _end_of(
         scores: The scores in this ranking, of the last hits of that page at least.
         request: The search.
     """
-    is_own = request.mode == "dense" or request.rerank_depth is not None
+    is_dense = request.mode == "dense" and request.merge != "rrf"
+    is_own = is_dense or request.rerank_depth is not None
     for before, pid in after.last:
         now = scores.get(pid)
         if now is not None:

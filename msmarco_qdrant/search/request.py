@@ -15,6 +15,7 @@ from msmarco_qdrant.core.limits import NO_LIMITS, RequestLimits, at_most, exact_
 from msmarco_qdrant.core.search_types import (
     DEFAULT_EFFORT,
     Fusion,
+    Merge,
     SearchEffort,
     SearchMode,
 )
@@ -25,6 +26,11 @@ from msmarco_qdrant.search.cursor import Cursor, parse_cursor
 MAX_LIMIT = 10_000
 PAGES = 100  # hits of quantized vectors whose pages fit together
 MAX_SNIPPETS = 20
+MAX_COLLECTIONS = 100
+
+# The alias may point to another collection during a query, and back when its metadata are read. An
+# error is raised after the metadata were unchanged this many times in a row.
+MAX_UNCHANGED = 5
 CONVEX = Fusion()
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 
@@ -57,6 +63,8 @@ class SearchRequest:
     with_meta: bool | Sequence[str] = True
     with_text: bool = True
     snippets: int = 0
+    collections: Sequence[str] | None = None
+    merge: Merge = "scores"
     limits: RequestLimits = NO_LIMITS
     default_ef: int = DEFAULT_EFFORT.ef
 
@@ -78,6 +86,7 @@ class SearchRequest:
         self._check_page()
         self._check_scores()
         self._check_content()
+        self._check_collections()
 
     @property
     def after(self) -> Cursor | None:
@@ -214,6 +223,26 @@ class SearchRequest:
             require(is_names, rule, names)
         is_count = _is_integer(self.snippets) and 0 <= self.snippets <= MAX_SNIPPETS
         require(is_count, f"snippets must be 0 to {MAX_SNIPPETS}", self.snippets)
+
+    def _check_collections(self) -> None:
+        names, merges = self.collections, get_args(Merge)
+        require(self.merge in merges, f"merge must be one of {', '.join(merges)}", self.merge)
+        if names is None:
+            if self.merge != "scores":
+                raise UsageError("merge is for several collections: pass collections as well")
+            return
+        is_list = isinstance(names, Sequence) and not isinstance(names, str | bytes)
+        is_names = is_list and all(isinstance(name, str) and name for name in names)
+        require(is_names, "collections must be a list of names, also for one", names)
+        is_count = 1 <= len(names) <= MAX_COLLECTIONS
+        require(is_count, f"collections must be 1 to {MAX_COLLECTIONS} names", names)
+        require(len({*names}) == len(names), "collections must differ", names)
+        object.__setattr__(self, "collections", tuple(names))
+        if self.merge == "rrf" and self.first_threshold is not None:
+            raise UsageError(
+                "score_threshold has no meaning with merge='rrf', whose scores are those of ranks: "
+                "pass merge='scores', or rerank_depth"
+            )
 
     def _check_scores(self) -> None:
         threshold, rule = self.score_threshold, "score_threshold must be a finite number"

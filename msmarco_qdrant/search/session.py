@@ -30,6 +30,7 @@ from msmarco_qdrant.encoding.checks import (
 from msmarco_qdrant.encoding.matching import require_same_model
 from msmarco_qdrant.encoding.texts import encode_texts
 from msmarco_qdrant.errors import ModelNotFoundError, SchemaError, StoreError, UsageError
+from msmarco_qdrant.search.combined import different_models, search_combined
 from msmarco_qdrant.search.options import (
     RankOptions,
     SearchOptions,
@@ -40,22 +41,31 @@ from msmarco_qdrant.search.options import (
     to_fusion,
     to_request,
 )
-from msmarco_qdrant.search.request import SearchRequest, check_limits
+from msmarco_qdrant.search.request import MAX_UNCHANGED, SearchRequest, check_limits
+from msmarco_qdrant.search.session_group import SessionGroup
 from msmarco_qdrant.search.similar import Examples
 from msmarco_qdrant.search.step import (
     CountPoints,
     Encode,
     EncodePassages,
     GetPayloadIndexes,
+    OpenSession,
     Query,
     Refresh,
     Retrieve,
     Score,
     Step,
     Steps,
+    Together,
 )
 from msmarco_qdrant.search.steps import Searcher
-from msmarco_qdrant.stores import AliasedCollection, Store, redact_dsn
+from msmarco_qdrant.stores import (
+    AliasedCollection,
+    AsyncCollection,
+    Store,
+    open_async_collection,
+    redact_dsn,
+)
 from msmarco_qdrant.stores.filters import to_qdrant
 from msmarco_qdrant.stores.foreign import ForeignPoints
 from msmarco_qdrant.stores.payload import HIT_FIELDS
@@ -64,10 +74,6 @@ LoadEncoder: TypeAlias = Callable[[EncoderInfo], Encoder]
 
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
-
-# The alias may point to another collection during a query, and back when its metadata are read. An
-# error is raised after the metadata were unchanged this many times in a row.
-MAX_UNCHANGED = 5
 
 
 def retry_after_model_swap(
@@ -109,6 +115,7 @@ class SearchSession:
         encoder: Encoder | None,
         reranker: Reranker | None,
         load_encoder: LoadEncoder,
+        group: SessionGroup | None = None,
     ) -> None:
         self._store = store
         self._name = collection
@@ -125,6 +132,12 @@ class SearchSession:
         self._collection = AliasedCollection(store, collection)
         self._reranker = reranker
         self._closed = False
+        self._group = group or SessionGroup(self, self._open_other)
+
+    @property
+    def name(self) -> str:
+        """The collection's name."""
+        return self._name
 
     @property
     def current(self) -> Searcher:
@@ -173,14 +186,21 @@ class SearchSession:
         if request.snippets and self._current.bm25_only:
             raise UsageError("this client was opened with bm25_only: snippets need its model")
 
+        if request.collections is not None:
+            return search_combined(self, queries, options)
+
         def search(searcher: Searcher) -> Steps[list[Hits]]:
-            chosen = to_request(options, searcher.metadata.search_defaults)
-            if chosen.rerank_sigmoid and applies_sigmoid(self.reranker):
-                chosen = replace(chosen, rerank_sigmoid=False)
-            fitted = yield from self._within_limits(chosen)
+            fitted = yield from self.within_limits(self.fill_in(options, searcher))
             return (yield from searcher.search(queries, fitted))
 
         return retry_after_model_swap(self._current, search)
+
+    def fill_in(self, options: SearchOptions, searcher: Searcher) -> SearchRequest:
+        """Return the request of options, with the defaults of a collection."""
+        chosen = to_request(options, searcher.metadata.search_defaults)
+        if chosen.rerank_sigmoid and applies_sigmoid(self.reranker):
+            return replace(chosen, rerank_sigmoid=False)
+        return chosen
 
     def rank(
         self,
@@ -216,30 +236,44 @@ class SearchSession:
 
         def search(searcher: Searcher) -> Steps[Hits]:
             chosen = to_request(options, searcher.metadata.search_defaults)
-            fitted = yield from self._within_limits(chosen)
+            fitted = yield from self.within_limits(chosen)
             return (yield from searcher.similar(examples, fitted))
 
         return retry_after_model_swap(self._current, search)
 
-    def execute(self, step: Step) -> Any:  # noqa: PLR0911  # one for each step
+    def execute(self, step: Step) -> Any:
         """Execute one step of a search, and return its result."""
+        match step:
+            case Encode() | EncodePassages() | Score():
+                return self._run_model(step)
+            case Refresh(used):
+                return self._refresh(used)
+            case OpenSession(name):
+                return self._group.session(name)
+            case Together(parts):
+                return [session.execute(part) for session, part in parts]
+            case _:
+                return self._read(step)
+
+    def _run_model(self, step: Encode | EncodePassages | Score) -> Any:
         match step:
             case Encode(encoder, queries):
                 return encode_queries(encoder, queries)
             case EncodePassages(encoder, texts):
                 return encode_texts(encoder, texts)
+            case Score(pairs):
+                return score_pairs(self.reranker, pairs)
+
+    def _read(self, step: Query | Retrieve | GetPayloadIndexes | CountPoints) -> Any:
+        match step:
             case Query(point_queries):
                 return self._collection.query(point_queries)
             case Retrieve(ids):
                 return self._collection.retrieve(ids, HIT_FIELDS)
-            case Score(pairs):
-                return score_pairs(self.reranker, pairs)
             case GetPayloadIndexes():
                 return self._collection.spec().payload_indexes
             case CountPoints():
                 return self._collection.info(all_replicas=False).points
-            case Refresh(used):
-                return self._refresh(used)
 
     def run(self, steps: Steps[_T]) -> _T:
         """Execute the steps of a search one after the other."""
@@ -255,6 +289,10 @@ class SearchSession:
         except StopIteration as end:
             found: _T = end.value
             return found
+
+    def open_async(self) -> AsyncCollection:
+        """Return the collection for the running event loop; see `open_async_collection`."""
+        return open_async_collection(self._store, self._name)
 
     def describe(self) -> str:
         """Return the collection, its store without secrets, and the models, in one line."""
@@ -302,6 +340,8 @@ class SearchSession:
 
     def _load(self, new: EncoderInfo, old: str) -> Encoder:
         """Load the encoder that the collection was re-embedded with."""
+        if (loaded := self._group.encoder_of(new)) is not None:
+            return loaded
         started = time.monotonic()
         try:
             encoder = self._load_encoder(new)
@@ -318,13 +358,34 @@ class SearchSession:
         )
         return encoder
 
+    def _open_other(self, name: str) -> SearchSession:
+        """Open the session of another collection, which must be of this one's model.
+
+        Raises:
+            CollectionNotFoundError: If the store has no collection of that name.
+            ModelMismatchError: If it holds vectors of another model.
+        """
+        theirs, current = self._store.metadata(name).encoder, self._current
+        if not theirs.has_same_vectors_as(current.metadata.encoder):
+            current = self._refresh(current)
+        if not theirs.has_same_vectors_as(current.metadata.encoder):
+            raise different_models({self._name: current.metadata.encoder, name: theirs})
+        return SearchSession(
+            self._store,
+            name,
+            None if current.bm25_only else current.encoder,
+            self._reranker,
+            self._load_encoder,
+            self._group,
+        )
+
     def _new_searcher(self, metadata: CollectionMetadata, encoder: Encoder | None) -> Searcher:
         indexed = self._store.capabilities.payload_indexes
         return Searcher(
             metadata, encoder, collection=self._name, indexed=indexed, foreign=self.foreign
         )
 
-    def _within_limits(self, request: SearchRequest) -> Steps[SearchRequest]:
+    def within_limits(self, request: SearchRequest) -> Steps[SearchRequest]:
         """Return a request with the collection's limits, once checked by them.
 
         Raises:

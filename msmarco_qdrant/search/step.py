@@ -11,6 +11,7 @@ from msmarco_qdrant.core.search_types import PointQuery
 from msmarco_qdrant.encoding import Encoder
 
 if TYPE_CHECKING:
+    from msmarco_qdrant.search.session import SearchSession
     from msmarco_qdrant.search.steps import Searcher
 
 _T = TypeVar("_T")
@@ -70,7 +71,48 @@ class Refresh:
     used: Searcher
 
 
+@dataclass(frozen=True, slots=True)
+class OpenSession:
+    """Open another collection of the store, of the same model; returns its session."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Together:
+    """Execute steps of several sessions, at once if the driver can; returns a list of results."""
+
+    parts: Sequence[tuple[SearchSession, Step]]
+
+
 Step: TypeAlias = (
-    Encode | EncodePassages | Query | Retrieve | Score | GetPayloadIndexes | CountPoints | Refresh
+    Encode
+    | EncodePassages
+    | Query
+    | Retrieve
+    | Score
+    | GetPayloadIndexes
+    | CountPoints
+    | Refresh
+    | OpenSession
+    | Together
 )
 Steps: TypeAlias = Generator[Step, Any, _T]
+
+
+def together(searches: Sequence[tuple[SearchSession, Steps[_T]]]) -> Steps[list[_T]]:
+    """Advance the steps of several sessions together; return the result of each."""
+    found: dict[int, _T] = {}
+    answers: dict[int, Any] = dict.fromkeys(range(len(searches)))
+    while answers:
+        steps: dict[int, Step] = {}
+        for index, answer in answers.items():
+            try:
+                steps[index] = searches[index][1].send(answer)
+            except StopIteration as end:
+                found[index] = end.value
+        if not steps:
+            break
+        results = yield Together([(searches[index][0], step) for index, step in steps.items()])
+        answers = dict(zip(steps, results, strict=True))
+    return [found[index] for index in range(len(searches))]

@@ -89,6 +89,7 @@ class Searcher:
         metadata: The collection's metadata.
         retriever: Retrieves points of the collection.
         collection: As given.
+        filters: Checks of filters.
     """
 
     def __init__(
@@ -106,7 +107,7 @@ class Searcher:
         self._pages = PageRetriever(self.retriever)
         self._encoder = encoder
         self._dsn = foreign.dsn
-        self._filters = FilterChecks(collection, foreign.dsn, indexed=indexed)
+        self.filters = FilterChecks(collection, foreign.dsn, indexed=indexed)
 
     @property
     def bm25_only(self) -> bool:
@@ -135,14 +136,14 @@ class Searcher:
     def search(self, queries: Sequence[str], request: SearchRequest) -> Steps[list[Hits]]:
         """Return the page of hits of each query."""
         check_threshold(request, self.metadata.encoder.similarity)
-        prepared = yield from self._prepare_filter(request)
+        prepared = yield from self.prepare_filter(request)
         vectors = yield from self._encode(queries, request.mode)
         return (yield from self._answer(queries, vectors, prepared, request.meta_filter))
 
     def similar(self, examples: Examples, request: SearchRequest) -> Steps[Hits]:
         """Return the page of hits of a search by examples, without these."""
         check_threshold(request, self.metadata.encoder.similarity)
-        prepared = yield from self._prepare_filter(request)
+        prepared = yield from self.prepare_filter(request)
         target = yield from find_target(examples, self, self.scope(request.tenant))
         others = replace(prepared, meta_filter=without_points(prepared.meta_filter, examples.ids))
         vectors = [QueryVectors(Nearest(target, self.metadata.encoder.vector_name), None)]
@@ -150,13 +151,13 @@ class Searcher:
         (hits,) = yield from self._answer([query], vectors, others, request.meta_filter)
         return hits
 
-    def _prepare_filter(self, request: SearchRequest) -> Steps[SearchRequest]:
+    def prepare_filter(self, request: SearchRequest) -> Steps[SearchRequest]:
         """Convert and check the filter of a search, of a tenant's passages, for all its queries."""
         asked = combine(self.scope(request.tenant), request.meta_filter)
         if asked is None:
             return request
         chosen = to_qdrant(asked)
-        yield from self._filters.check_indexes(chosen, request.limits)
+        yield from self.filters.check_indexes(chosen, request.limits)
         return replace(request, meta_filter=chosen)
 
     def _answer(
@@ -173,9 +174,9 @@ class Searcher:
             check_cursor(request.after, searches[0], self.metadata)
         found = yield from self._search(queries, vectors, request)
         if given is not None and not request.start:
-            yield from self._filters.check_fields(given, found, self.scope(request.tenant))
+            yield from self.filters.check_fields(given, found, self.scope(request.tenant))
         found = yield from add_content(queries, found, request, self)
-        pages = [_renumber(hits, request.start) for hits in found]
+        pages = [renumber(hits, request.start) for hits in found]
         return [
             Hits(hits, cursor=next_cursor(hits, request, search, self.metadata))
             for hits, search in zip(pages, searches, strict=True)
@@ -191,7 +192,7 @@ class Searcher:
                 return (yield from self._search_groups(vectors, request, request.group_by))
             return (yield from self._pages.retrieve(vectors, request))
         found = yield from self.retriever.retrieve(vectors, request, request.first_stage_limit)
-        found = yield from _rerank(queries, found, sigmoid=request.rerank_sigmoid)
+        found = yield from rerank_hits(queries, found, sigmoid=request.rerank_sigmoid)
         least = request.score_threshold
         if least is not None:
             found = [[hit for hit in hits if hit.score >= least] for hits in found]
@@ -233,8 +234,8 @@ class Searcher:
         ]
         if options.get("rerank"):
             sigmoid = options.get("rerank_sigmoid", False)
-            found = yield from _rerank(queries, found, sigmoid=sigmoid)
-        return [_renumber(hits, 0) for hits in found]
+            found = yield from rerank_hits(queries, found, sigmoid=sigmoid)
+        return [renumber(hits, 0) for hits in found]
 
     def _of_tenant(
         self, ids: Sequence[Sequence[PointId]], tenant: str | None
@@ -254,13 +255,14 @@ class Searcher:
         dense: Sequence[Nearest | None] = [None] * len(queries)
         bm25: Sequence[Nearest | None] = [None] * len(queries)
         if mode != "dense":
-            bm25 = [self._encode_bm25(query) for query in queries]
+            bm25 = [self.encode_bm25(query) for query in queries]
         if mode != "bm25":
             vectors: NDArray[np.float32] = yield Encode(self.encoder, queries)
             dense = [Nearest(vector, self.metadata.encoder.vector_name) for vector in vectors]
         return [QueryVectors(*both) for both in zip(dense, bm25, strict=True)]
 
-    def _encode_bm25(self, query: str) -> Nearest | None:
+    def encode_bm25(self, query: str) -> Nearest | None:
+        """Return the BM25 vector of a query; None for one without a word."""
         weights = self._bm25.encode_query(query)
         return Nearest(weights, SPARSE_VECTOR) if weights.indices else None
 
@@ -274,7 +276,7 @@ class Searcher:
         rankings: list[list[ScoredPoint]] = [[] for _ in vectors]
         found = [*rankings]
         unfinished = list(range(len(vectors)))
-        for limit in _group_limits(request):
+        for limit in group_limits(request):
             if not unfinished:
                 break
             asked = [vectors[i] for i in unfinished]
@@ -314,7 +316,7 @@ class Searcher:
         return Bm25Encoder(self.metadata.bm25)
 
 
-def _group_limits(request: SearchRequest) -> Iterator[int]:
+def group_limits(request: SearchRequest) -> Iterator[int]:
     """Return the numbers of points to retrieve for groups, one after the other.
 
     After the first, they are the same for each limit, and each is the most with the same
@@ -331,7 +333,7 @@ def _group_limits(request: SearchRequest) -> Iterator[int]:
     yield most
 
 
-def _rerank(
+def rerank_hits(
     queries: Sequence[str], found: Sequence[list[Hit]], *, sigmoid: bool = False
 ) -> Steps[list[list[Hit]]]:
     """Sort hits by the scores of the cross-encoder; ties by pid."""
@@ -350,7 +352,8 @@ def _sigmoid(score: float) -> float:
     return math.exp(score) / (1 + math.exp(score))
 
 
-def _renumber(hits: Sequence[Hit], start: int) -> list[Hit]:
+def renumber(hits: Sequence[Hit], start: int) -> list[Hit]:
+    """Return hits with the ranks after `start`."""
     return [
         h if h.rank == rank else replace(h, rank=rank) for rank, h in enumerate(hits, start + 1)
     ]

@@ -97,11 +97,21 @@ def merge_rounded(points: Sequence[ScoredPoint]) -> list[ScoredPoint]:
 
     The same vector can have other last bits in another place of an engine's memory.
     """
-    merged = [*points[:1]]
-    for point in points[1:]:
-        first = merged[-1].score
-        is_same = 0 < first - point.score <= ROUNDING * max(1.0, abs(first))
-        merged.append(replace(point, score=first) if is_same else point)
+    scores = _round([point.score for point in points])
+    return [p if p.score == s else replace(p, score=s) for p, s in zip(points, scores, strict=True)]
+
+
+def merge_rounded_hits(hits: Sequence[Hit]) -> list[Hit]:
+    """Return hits, the best first, with equal scores where only the rounding differs."""
+    scores = _round([hit.score for hit in hits])
+    return [h if h.score == s else replace(h, score=s) for h, s in zip(hits, scores, strict=True)]
+
+
+def _round(scores: Sequence[float]) -> list[float]:
+    merged = [*scores[:1]]
+    for score in scores[1:]:
+        first = merged[-1]
+        merged.append(first if 0 < first - score <= ROUNDING * max(1.0, abs(first)) else score)
     return merged
 
 

@@ -14,7 +14,8 @@ from msmarco_qdrant.errors import CollectionReplacedError, ModelMismatchError
 from msmarco_qdrant.filters import SearchFilter
 from msmarco_qdrant.ingest.indexing import Indexing, IndexingSettings
 from msmarco_qdrant.ingest.upsert import Outcome, report_outcomes, upsert_rows
-from msmarco_qdrant.search.session import MAX_UNCHANGED, SearchSession
+from msmarco_qdrant.search.request import MAX_UNCHANGED
+from msmarco_qdrant.search.session import SearchSession
 from msmarco_qdrant.search.step import Refresh
 from msmarco_qdrant.stores import Store
 

@@ -58,6 +58,11 @@ class SidecarSettings(Settings):
         description="sites whose pages may use the API in a browser: `https://app.example.com`, "
         "with commas between several; `*` for all, only with both tokens",
     )
+    search_collections: str | None = Field(
+        default=None,
+        description="collections of the store, of the same model, that a search may name in "
+        "`collections`, besides the sidecar's own: with commas between several",
+    )
     index: str | None = Field(
         default=None,
         description="payload indexes of the collection: `FIELD=KIND`, with commas between "
@@ -142,6 +147,12 @@ class SidecarSettings(Settings):
         return [origin for part in given if (origin := part.strip())]
 
     @property
+    def permitted_collections(self) -> Sequence[str]:
+        """The names of `search_collections`."""
+        given = (self.search_collections or "").split(",")
+        return [name for part in given if (name := part.strip())]
+
+    @property
     def limits(self) -> Limits:
         """The limits of requests."""
         return Limits(body_bytes=self.body_bytes, searches=self.searches, search_s=self.search_s)
@@ -158,7 +169,8 @@ class SidecarSettings(Settings):
         check_creatable(self.store, self.connection)
         check_binding(self.host, self.tokens)
         check_origins(self.origins, self.tokens)
-        check_collection_name(self.collection)
+        for name in (self.collection, *self.permitted_collections):
+            check_collection_name(name)
         _ = self.payload_indexes
         if self.inbox is not None and _overlap(self.inbox, self.spool):
             raise UsageError(

@@ -205,6 +205,7 @@ class Sidecar:
             self._settings.tokens,
             self._limits,
             self._settings.origins,
+            self._settings.permitted_collections,
             about=lambda: self._running.about if self._running else None,
         )
 

@@ -166,7 +166,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         ("limt", r"search\(\) has no argument 'limt': did you mean 'limit'\?"),
         ("filter", "did you mean 'meta_filter'"),
-        ("top_k", "it takes cursor, diversity, ef, exact, fusion"),
+        ("top_k", "it takes collections, cursor, diversity, ef, exact, fusion"),
     ],
 )
 def test_an_unknown_name_is_refused_with_the_nearest(store: Path, given: str, message: str) -> None:

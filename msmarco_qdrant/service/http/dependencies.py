@@ -23,6 +23,7 @@ class AppDependencies:
         tokens: The bearer tokens.
         limits: Bounds of requests.
         origins: Sites whose pages may use this API in a browser; "*" for all.
+        collections: Collections that searches may name, besides the sidecar's own.
         about: Returns, from memory, what is searched; None while the model loads.
     """
 
@@ -33,4 +34,5 @@ class AppDependencies:
     tokens: Tokens = field(default_factory=Tokens)
     limits: Limits = field(default_factory=Limits)
     origins: Sequence[str] = ()
+    collections: Sequence[str] = ()
     about: Callable[[], About | None] = lambda: None

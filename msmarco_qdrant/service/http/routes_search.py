@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Final
 
 from fastapi import APIRouter, Request
@@ -29,6 +30,7 @@ class SearchRoutes:
         self._queries = queries
         self._metrics = dependencies.metrics
         self._about = dependencies.about
+        self._permitted = dependencies.collections
 
     async def post_search(self, request: Request) -> Response:
         """Return the passages that answer a query best, or each of several queries."""
@@ -36,6 +38,7 @@ class SearchRoutes:
         search = parse_request(SearchIn, await self._queries.read(request))
         self._check_reranker(needed=search.depth is not None)
         self._check_pairs(search)
+        self._check_collections(search.collections or ())
         texts, options = search.texts, search.options
         found, notes = await self._queries.run(lambda client: client.search_many(texts, **options))
         answers = await self._queries.to_json(found, notes)
@@ -68,6 +71,17 @@ class SearchRoutes:
             search.check_pairs(about.rerank_depth if about is not None else RERANK_DEPTH)
         except ValueError as exc:
             raise invalid(f"The search is invalid: {exc}.") from None
+
+    def _check_collections(self, names: Sequence[str]) -> None:
+        about = self._about()
+        own = () if about is None else (about.collection,)
+        known = [*dict.fromkeys([*own, *self._permitted])]
+        for name in names:
+            if name not in known:
+                raise invalid(
+                    f"'collections' may name {', '.join(known)} here, got {name!r}: start the "
+                    "sidecar with --search-collections to permit others of its store."
+                )
 
     def _check_reranker(self, *, needed: bool) -> None:
         about = self._about()

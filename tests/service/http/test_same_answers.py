@@ -75,6 +75,8 @@ async def _ways(place: Path, tenant_field: str | None = None) -> AsyncIterator[W
     encoder, reranker = HashingEncoder(), WordOverlapReranker()
     with closing(open_store(place, create=True)) as store:
         ingest_passages(_passages(), store, encoder=encoder, payload_indexes={"year": "integer"})
+        more = [("1", "the old music of london", {"lang": "en"}), ("f2", "a film of the sea", {})]
+        ingest_passages(more, store, encoder=encoder, collection="films")
         if tenant_field is not None:
             set_tenant_field(store, "msmarco", tenant_field)
         blocking = SearchClient(store, "msmarco", encoder, reranker=reranker)
@@ -83,7 +85,15 @@ async def _ways(place: Path, tenant_field: str | None = None) -> AsyncIterator[W
         ) as client:
             ingester = KeepingIngester()
             metrics = Metrics(ingester.backlog)
-            app = create_app(AppDependencies(ingester, lambda: client, GivenChecks(), metrics))
+            app = create_app(
+                AppDependencies(
+                    ingester,
+                    lambda: client,
+                    GivenChecks(),
+                    metrics,
+                    collections=("msmarco", "films"),
+                )
+            )
             transport = httpx.ASGITransport(app)
             async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
                 yield Ways(blocking, client, http)
@@ -157,6 +167,17 @@ SEARCHES: Mapping[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
     "ef": [({"ef": 16}, {"ef": 16})],
     "oversampling": [({"oversampling": 3.0}, {"oversampling": 3.0})],
     "rescore": [({"rescore": False}, {"rescore": False})],
+    "collections": [
+        ({"collections": names, **more}, {"collections": names, **more})
+        for names in (["msmarco", "films"], ["films"])
+        for more in ({}, {"mode": "hybrid", "limit": 50}, {"mode": "bm25"})
+    ],
+    "merge": [
+        (
+            {"collections": ["films", "msmarco"], "merge": "rrf"},
+            {"collections": ["films", "msmarco"], "merge": "rrf"},
+        )
+    ],
     "with_vectors": [({"with_vectors": True}, {"with_vectors": True})],
     "with_meta": [
         ({"with_meta": wanted}, {"with_meta": wanted}) for wanted in (False, ["lang", "none"])
@@ -215,6 +236,31 @@ async def _check_search(
     one = await ways.posted("/search", {"query": _QUERIES[0], **body})
     assert expected[0] == one["hits"], (name, options)
     assert expected[0] == (await ways.asyncio.search(_QUERIES[0], **options)).to_dicts()
+
+
+def test_other_collections_than_the_permitted_are_refused(tmp_path: Path) -> None:
+    """With the names of those that a search may have; its work counts for each of them."""
+
+    async def main() -> None:
+        async with _ways(tmp_path) as ways:
+            for names, reason in (
+                (["films", "secret"], "'collections' may name msmarco, films here, got 'secret'"),
+                ([], "at least 1 item"),
+                (["films", "films"], "collections must differ"),
+            ):
+                one = {"query": "sea", "collections": names}
+                answer = await ways.http.post("/search", json=one)
+                assert (422, "invalid") == problem_of(answer)
+                assert reason in answer.text
+            body: dict[str, Any] = {
+                "queries": ["sea"] * 10,
+                "limit": 600,
+                "collections": ["films", "msmarco"],
+            }
+            answer = await ways.http.post("/search", json=body)
+            assert "times queries and collections must be at most 10,000, got 12,000" in answer.text
+
+    asyncio.run(main())
 
 
 def test_pages_by_cursor(tmp_path: Path) -> None:
