@@ -171,7 +171,7 @@ def _find_in_catalog(
     if not name:
         raise UsageError("model must be a name, a hub id or a directory, got an empty string")
     published = find_published(name)
-    if published is not None and _is_model_directory(Path(name)):
+    if published is not None and is_model_directory(Path(name)):
         _log.warning(
             "the directory %s is used, not the published model %s: to use that one, rename the "
             "directory or run in another one",
@@ -212,7 +212,8 @@ def _refuse_cross_encoder(directory: Path) -> None:
             )
 
 
-def _is_model_directory(path: Path) -> bool:
+def is_model_directory(path: Path) -> bool:
+    """Return True for the directory of a model."""
     return any((path / name).is_file() for name in ("modules.json", "config.json"))
 
 

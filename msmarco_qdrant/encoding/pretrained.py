@@ -74,8 +74,16 @@ def load_model(location: str, device: str | None) -> SentenceTransformer:
     return model
 
 
-def load_cross_encoder(location: str, device: str | None) -> CrossEncoder:
+def load_cross_encoder(
+    location: str, device: str | None, *, allow_new_head: bool = False
+) -> CrossEncoder:
     """Load a cross-encoder in float32, for inference; see `load_model`.
+
+    Args:
+        location: A directory or a hub id.
+        device: A torch device; None for the best one.
+        allow_new_head: Also load a model without a head for scores, such as a bi-encoder, and draw
+            the head's weights from torch's random generator: to train it.
 
     Raises:
         ModelNotFoundError: If the location has no usable model, or one that does not return one
@@ -85,14 +93,15 @@ def load_cross_encoder(location: str, device: str | None) -> CrossEncoder:
     require_own_threads()
     from sentence_transformers import CrossEncoder
 
-    if Path(location).is_dir():
+    if Path(location).is_dir() and not allow_new_head:
         check_cross_encoder_files(Path(location))
     advice = "copy the model from a machine that has it"
     with map_loading_errors(location, advice), _collect_reports() as reports:
         local = _is_local(location)
         model: CrossEncoder = CrossEncoder(location, device=device, local_files_only=local).eval()
-        _require_pair_scores(model, location)
-    _require_same_weights(model, location, reports, _NOT_IN_CROSS_ENCODERS)
+        _require_pair_scores(model, location, allow_new_head=allow_new_head)
+    unused = _outside_trunk(model) if allow_new_head else _NOT_IN_CROSS_ENCODERS
+    _require_same_weights(model, location, reports, unused)
     _check_vocabulary(model, location)
     limit_length(model, location)
     return model
@@ -170,10 +179,22 @@ def _token_embeddings(model: SentenceTransformer | CrossEncoder) -> int | None:
     return int(rows) if rows is not None else None
 
 
-def _require_pair_scores(model: CrossEncoder, location: str) -> None:
-    """Refuse models to which the library adds a head of random weights, and several labels."""
+def has_pair_head(model: CrossEncoder) -> bool:
+    """Return True if the head is the model's own, not one that the library has drawn at random."""
     kinds = getattr(model.config, "architectures", None) or []
-    if len(model) == 1 and not any(kind.endswith("ForSequenceClassification") for kind in kinds):
+    return len(model) > 1 or any(kind.endswith("ForSequenceClassification") for kind in kinds)
+
+
+def _outside_trunk(model: CrossEncoder) -> re.Pattern[str]:
+    """Return a pattern of the weights outside of the transformer's layers: the head and pooler."""
+    prefix = getattr(model.transformers_model, "base_model_prefix", "")
+    return re.compile(rf"^(?!{re.escape(prefix)}\.)|(^|\.)(pooler|position_ids)(\.|$)")
+
+
+def _require_pair_scores(model: CrossEncoder, location: str, *, allow_new_head: bool) -> None:
+    """Refuse several labels, and unless allowed a head of random weights."""
+    if not allow_new_head and not has_pair_head(model):
+        kinds = getattr(model.config, "architectures", None) or []
         raise ModelNotFoundError(
             f"{location} is not a cross-encoder but a "
             f"{', '.join(kinds) or 'model without a type'}, which does not score pairs. "

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from msmarco_qdrant.train.choose import choose_negatives, compare_strategies, strategies_table
     from msmarco_qdrant.train.choose_candidates import ChoiceReport
     from msmarco_qdrant.train.choose_strategy import Strategy
+    from msmarco_qdrant.train.cross_encoder import train_cross_encoder
     from msmarco_qdrant.train.examples import ExampleCounts
     from msmarco_qdrant.train.mine import mine_negatives
     from msmarco_qdrant.train.mine_report import MineReport
@@ -30,6 +31,7 @@ _MODULES = {
     "choose": "choose_negatives compare_strategies strategies_table",
     "choose_candidates": "ChoiceReport",
     "choose_strategy": "Strategy",
+    "cross_encoder": "train_cross_encoder",
     "examples": "ExampleCounts",
     "mine": "mine_negatives",
     "mine_report": "MineReport",
@@ -63,6 +65,7 @@ __all__ = [
     "read_scores",
     "strategies_table",
     "train_bi_encoder",
+    "train_cross_encoder",
     "write_negatives",
     "write_scores",
 ]

@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from msmarco_qdrant import __version__
 from msmarco_qdrant.core.arguments import suggest_keywords
 from msmarco_qdrant.core.records import Query
-from msmarco_qdrant.errors import MissingExtraError, UsageError
+from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.runtime.progress import ProgressDisplay, with_display
 from msmarco_qdrant.train.batches import plan_training
 from msmarco_qdrant.train.examples import (
     CollectedQueries,
     ExampleSet,
     build_examples,
-    collect_queries,
-    to_mined,
+)
+from msmarco_qdrant.train.inputs import (
+    TrainingSource,
+    check_dev,
+    describe_data,
+    library_versions,
+    one_device,
+    read_examples,
+    require_train_extra,
 )
 from msmarco_qdrant.train.judged import JudgedScores
 from msmarco_qdrant.train.out_folder import OutFolder, digest_of
-from msmarco_qdrant.train.records import MinedQuery, Positives
 from msmarco_qdrant.train.settings import Loss, TrainingPrecision, TrainSettings
 from msmarco_qdrant.train.texts import PassageTexts
 from msmarco_qdrant.train.train_report import DevMeasures, TrainReport
@@ -44,14 +47,10 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-TrainingSource: TypeAlias = "str | PathLike[str] | Iterable[MinedQuery] | Positives"
-"""A file of mined negatives, its queries, or the positives of each query."""
-
 JudgeScores: TypeAlias = "str | PathLike[str] | Mapping[str, Mapping[str, float]]"
 """A file or folder of a judge's scores, or the score of each pid by qid."""
 
 _REPORT = "report.json"
-_LIBRARIES = ("sentence-transformers", "transformers", "torch")
 _COSINE_SCALE, _DOT_SCALE = 20.0, 1.0  # those of the library
 _TOKENS_ON_CPU, _TOKENS_ON_GPU = 4096, 65_536
 
@@ -157,7 +156,7 @@ def train_bi_encoder(  # noqa: PLR0913  # all but five have defaults
         precision=precision,
     )
     _check_scores(settings, has_scores=scores is not None)
-    _check_dev(dev_queries, dev_qrels, eval_steps)
+    check_dev(dev_queries, dev_qrels, eval_steps)
     require_train_extra("training")
     with ExitStack() as stack:
         inputs = _read_inputs(
@@ -166,7 +165,7 @@ def train_bi_encoder(  # noqa: PLR0913  # all but five have defaults
         if progress:
             display = ProgressDisplay("pairs")
             on_progress = with_display(stack, display, display.show_of, on_progress)
-        return _train(model, _one_device(device), inputs, settings, Path(out), on_progress)
+        return _train(model, one_device(device), inputs, settings, Path(out), on_progress)
 
 
 def _train(
@@ -185,10 +184,11 @@ def _train(
             _log.info("the model in %s is trained already", out)
             return TrainReport.from_json(out, stored)
         from msmarco_qdrant.train.finish import WorkFolder, finish
+        from msmarco_qdrant.train.model_card import model_card
 
         work = WorkFolder(folder.path / "work")
         report, outcome = _run(loaded, info, inputs, settings, work, on_progress)
-        finish(outcome.model, folder.path, report, info)
+        finish(outcome.model, folder.path, report, model_card(report, info))
     return report
 
 
@@ -256,7 +256,7 @@ def _run(
         device=outcome.device,
         precision=outcome.precision,
         seconds=outcome.seconds,
-        versions={"msmarco-qdrant": __version__, **{name: version(name) for name in _LIBRARIES}},
+        versions=library_versions(),
     )
     return report, outcome
 
@@ -292,12 +292,7 @@ def _read_inputs(
     dev: tuple[Collection[Query], Qrels],
 ) -> _Inputs:
     """Read the training queries with their pids, and open the scores."""
-    texts = {query.qid: query.text for query in queries}
-    if isinstance(examples, str | PathLike):
-        from msmarco_qdrant.train.negatives_file import read_negatives
-
-        examples = read_negatives(examples)
-    collected = collect_queries(to_mined(examples), texts)
+    collected = read_examples(queries, examples)
     if scores is None:
         return _Inputs(client, collected, None, None, *dev)
     from msmarco_qdrant.train.score_lookup import open_scores
@@ -316,20 +311,11 @@ def _digest_scores(collected: CollectedQueries, scores: ScoreLookup) -> str:
 
 def _describe(info: EncoderInfo, inputs: _Inputs, settings: TrainSettings) -> dict[str, Any]:
     """Return what decides about the result, for the folder."""
-    dev = [f"{one.qid}\t{one.text}" for one in inputs.dev_queries]
-    grades = [
-        f"{qid} {pid} {grade}"
-        for qid, of_query in sorted(inputs.dev_qrels.items())
-        for pid, grade in sorted(of_query.items())
-    ]
     return {
         "model": info.fingerprint,
         **asdict(settings),
-        "collection": inputs.client.collection,
-        "queries and passages": inputs.collected.digest,
         "scores": inputs.scores_digest,
-        "dev queries": digest_of(dev),
-        "dev qrels": digest_of(grades),
+        **describe_data(inputs.client, inputs.collected, inputs.dev_queries, inputs.dev_qrels),
     }
 
 
@@ -343,33 +329,3 @@ def _check_scores(settings: TrainSettings, *, has_scores: bool) -> None:
         )
     if needs and not settings.negatives:
         raise UsageError(f"negatives must be 1 or more for the loss {settings.loss}, got 0")
-
-
-def _check_dev(
-    queries: Collection[Query] | None, qrels: Qrels | None, eval_steps: int | None
-) -> None:
-    if (queries is None) != (qrels is None):
-        missing = "dev_qrels" if qrels is None else "dev_queries"
-        raise UsageError(f"dev_queries and dev_qrels belong together, got no {missing}")
-    if queries is None and eval_steps is not None:
-        raise UsageError("eval_steps needs dev queries: pass dev_queries and dev_qrels")
-
-
-def _one_device(device: str | None) -> str | None:
-    from msmarco_qdrant.encoding.options import resolve_devices
-
-    devices = resolve_devices(device)
-    if len(devices) > 1:
-        raise UsageError(f"device must be one device for training, got {device!r}")
-    return devices[0]
-
-
-def require_train_extra(feature: str) -> None:
-    """Require the libraries of the extra `train`.
-
-    Raises:
-        MissingExtraError: If one is not installed.
-    """
-    for name in ("accelerate", "datasets", "ir_measures", "scipy"):
-        if importlib.util.find_spec(name) is None:
-            raise MissingExtraError(feature, "train")

@@ -5,15 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from msmarco_qdrant.runtime.atomic_file import atomic_write_text, sync_directory
-from msmarco_qdrant.train.model_card import model_card
 from msmarco_qdrant.train.out_folder import read_json
 from msmarco_qdrant.train.train_report import TrainReport
-
-if TYPE_CHECKING:
-    from msmarco_qdrant.core.encoder_types import EncoderInfo
 
 REPORT = "report.json"
 _FIRST = "modules.json"  # without weights it is refused, while weights without it load otherwise
@@ -36,13 +32,13 @@ class WorkFolder:
             json.dump(value, file)
 
 
-def finish(model: Path, out: Path, report: TrainReport, info: EncoderInfo) -> None:
+def finish(model: Path, out: Path, report: TrainReport, card: str) -> None:
     """Move a trained model into its folder; the report, which is last, makes it complete.
 
     If this is killed, the resumed training calls it again.
     """
     with atomic_write_text(model / "README.md") as file:
-        file.write(model_card(report, info))
+        file.write(card)
     with atomic_write_text(model / REPORT) as file:
         json.dump(report.to_json(), file, indent=2)
         file.write("\n")

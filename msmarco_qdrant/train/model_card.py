@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from msmarco_qdrant.train.train_report import TrainReport
+from msmarco_qdrant.train.train_report import DevMeasures, TrainReport
 
 if TYPE_CHECKING:
     from msmarco_qdrant.core.encoder_types import EncoderInfo
@@ -24,13 +24,28 @@ tags:
 
 
 def model_card(report: TrainReport, info: EncoderInfo) -> str:
-    """Return a model card in Markdown, with the metadata that the hub reads."""
+    """Return the model card of a bi-encoder in Markdown, with the metadata that the hub reads."""
+    about = (
+        f"A bi-encoder, trained from `{report.model}` by msmarco-qdrant: {info.encoding}, "
+        f"{info.dimension} dimensions.\n"
+    )
+    return write_card(report, _HEADER, about, _USE)
+
+
+def write_card(report: TrainReport, header: str, about: str, use: str) -> str:
+    """Return a model card.
+
+    Args:
+        report: Of the training.
+        header: The metadata.
+        about: The first paragraph.
+        use: How to use the model.
+    """
     parts = (
-        _HEADER,
+        header,
         f"# {_title(report)}\n",
-        f"A bi-encoder, trained from `{report.model}` by msmarco-qdrant.\n",
-        f"{info.encoding[0].upper()}{info.encoding[1:]}; {info.dimension} dimensions.\n",
-        _USE,
+        about,
+        use,
         "## Recipe\n",
         _table(("setting", "value"), _settings(report)),
         "## Data\n",
@@ -78,15 +93,24 @@ def _counts(report: TrainReport) -> Iterator[tuple[str, Any]]:
 
 def _figures(report: TrainReport) -> Iterator[str]:
     if (dev := report.dev) is not None:
-        of = dev.of_passages if dev.passages < dev.of_passages else None
-        part = f" of {of:,}" if of else ""
         yield "## Figures\n"
         yield (
-            f"{dev.measure} on {dev.queries:,} dev queries over {dev.passages:,}{part} passages, "
-            "by exact search. They chose the kept model, so figures on other queries are lower.\n"
+            f"{dev.measure} on {dev.queries:,} dev queries {_protocol(dev)}. They chose the kept "
+            "model, so figures on other queries are lower.\n"
         )
-        rows = [(step, f"{value:.4f}") for step, value in sorted(dev.by_step.items())]
+        rows: list[tuple[int | str, str]] = [
+            (step, f"{value:.4f}") for step, value in sorted(dev.by_step.items())
+        ]
+        if dev.candidates is not None:
+            rows = [("before reranking", f"{dev.candidates:.4f}"), *rows]
         yield _table(("step", dev.measure), rows)
+
+
+def _protocol(dev: DevMeasures) -> str:
+    if dev.candidates is not None:
+        return f"after reranking the best {dev.passages:,} of {dev.of_passages:,} passages"
+    part = f" of {dev.of_passages:,}" if dev.passages < dev.of_passages else ""
+    return f"over {dev.passages:,}{part} passages, by exact search"
 
 
 def _table(header: tuple[str, str], rows: Any) -> str:

@@ -20,6 +20,7 @@ class DevMeasures:
         passages: Number of passages that were ranked for each.
         of_passages: Number of passages in the collection.
         by_step: The measure by step; 0 is the model before training.
+        candidates: The measure of the order before reranking; None for a bi-encoder.
     """
 
     measure: str
@@ -27,6 +28,7 @@ class DevMeasures:
     passages: int
     of_passages: int
     by_step: Mapping[int, float]
+    candidates: float | None = None
 
     @property
     def before(self) -> float:

@@ -13,7 +13,7 @@ from msmarco_qdrant.encoding import load_encoder
 from msmarco_qdrant.errors import ModelNotFoundError, OutputError, UsageError
 from msmarco_qdrant.search.client import SearchClient
 from msmarco_qdrant.train import MinedQuery, TrainReport, train_bi_encoder, write_negatives
-from msmarco_qdrant.train.bi_encoder import TrainingSource
+from msmarco_qdrant.train.inputs import TrainingSource
 from msmarco_qdrant.train.out_folder import OutFolder
 from tests.encoding.conftest import Tiny
 from tests.encoding.tiny_models import Recipe
