@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import re
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,12 +54,33 @@ def injected_processor() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session")
+def make_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A function that makes a new directory, whose name starts as given.
+
+    `mktemp` lists all earlier directories to find the next number: 8 ms of processor time after
+    2,500 tests.
+    """
+    base, numbers = tmp_path_factory.mktemp("tests"), itertools.count()
+
+    def make(name: str) -> Path:
+        folder = base / f"{name}{next(numbers)}"
+        folder.mkdir(mode=0o700)
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def tmp_path(request: pytest.FixtureRequest, make_folder: Callable[[str], Path]) -> Path:
+    """An empty directory, named after the test, in place of pytest's."""
+    return make_folder(re.sub(r"\W", "_", request.node.name)[:30])
+
+
 @pytest.fixture(autouse=True)
-def isolated_settings(
-    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def isolated_settings(monkeypatch: pytest.MonkeyPatch, make_folder: Callable[[str], Path]) -> None:
     """No test depends on the environment variables of a user or a `.env` in the checkout."""
-    monkeypatch.chdir(tmp_path_factory.mktemp("current"))
+    monkeypatch.chdir(make_folder("current"))
     for name in list(os.environ):
         if name.startswith("MSMARCO_QDRANT_") and name != "MSMARCO_QDRANT_DATA":
             monkeypatch.delenv(name)
