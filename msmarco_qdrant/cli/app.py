@@ -26,6 +26,7 @@ from msmarco_qdrant.cli.collections import collections, drop, info, optimize
 from msmarco_qdrant.cli.encode import encode
 from msmarco_qdrant.cli.evaluate import evaluate
 from msmarco_qdrant.cli.group import CommandGroup
+from msmarco_qdrant.cli.improve import improve
 from msmarco_qdrant.cli.index import index
 from msmarco_qdrant.cli.ingest import ingest, quickstart
 from msmarco_qdrant.cli.migrate import migrate
@@ -90,6 +91,7 @@ for _command in (
         serve,
         spool,
     ),
+    improve,
     *(collections, info, check, optimize, index, migrate, backup, restore, drop),
     *(mine, choose),
     *(models, quickstart),

@@ -16,6 +16,14 @@ if TYPE_CHECKING:
     from msmarco_qdrant.train.choose_strategy import Strategy
     from msmarco_qdrant.train.cross_encoder import train_cross_encoder
     from msmarco_qdrant.train.examples import ExampleCounts
+    from msmarco_qdrant.train.improve import improve_collection
+    from msmarco_qdrant.train.improve_records import (
+        ImproveReport,
+        ImproveRound,
+        ImproveStep,
+        Verdict,
+    )
+    from msmarco_qdrant.train.improve_text import improve_text
     from msmarco_qdrant.train.mine import mine_negatives
     from msmarco_qdrant.train.mine_report import MineReport
     from msmarco_qdrant.train.negatives_file import read_negatives, write_negatives
@@ -23,6 +31,7 @@ if TYPE_CHECKING:
     from msmarco_qdrant.train.records import MinedQuery, Positives
     from msmarco_qdrant.train.score_files import read_scores, write_scores
     from msmarco_qdrant.train.score_lookup import ScoreLookup, open_scores
+    from msmarco_qdrant.train.split import Split, split_queries
     from msmarco_qdrant.train.texts import PassageTexts
     from msmarco_qdrant.train.train_report import DevMeasures, TrainReport
 
@@ -33,6 +42,9 @@ _MODULES = {
     "choose_strategy": "Strategy",
     "cross_encoder": "train_cross_encoder",
     "examples": "ExampleCounts",
+    "improve": "improve_collection",
+    "improve_records": "ImproveReport ImproveRound ImproveStep Verdict",
+    "improve_text": "improve_text",
     "mine": "mine_negatives",
     "mine_report": "MineReport",
     "negatives_file": "read_negatives write_negatives",
@@ -40,6 +52,7 @@ _MODULES = {
     "records": "MinedQuery Positives",
     "score_files": "read_scores write_scores",
     "score_lookup": "ScoreLookup open_scores",
+    "split": "Split split_queries",
     "texts": "PassageTexts",
     "train_report": "DevMeasures TrainReport",
 }
@@ -48,21 +61,29 @@ __all__ = [
     "ChoiceReport",
     "DevMeasures",
     "ExampleCounts",
+    "ImproveReport",
+    "ImproveRound",
+    "ImproveStep",
     "MineReport",
     "MinedQuery",
     "PassageTexts",
     "Positives",
     "ScoreLookup",
+    "Split",
     "Strategy",
     "TrainReport",
+    "Verdict",
     "choose_negatives",
     "compare_strategies",
+    "improve_collection",
+    "improve_text",
     "mine_negatives",
     "open_scores",
     "read_clicks",
     "read_negatives",
     "read_positives",
     "read_scores",
+    "split_queries",
     "strategies_table",
     "train_bi_encoder",
     "train_cross_encoder",

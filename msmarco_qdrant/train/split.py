@@ -66,12 +66,20 @@ def split_queries(
     usable = [query for query in queries if max(judged.get(query.qid, {}).values(), default=0) > 0]
     if test is not None:
         usable = _without(usable, test)
-    places = {query.qid: _place(query.text, seed) for query in usable}
-    bound = 0.0 if test is not None else test_share
-    held_out = tuple(one for one in usable if places[one.qid] < bound)
-    chosen_by = tuple(one for one in usable if bound <= places[one.qid] < bound + validation_share)
-    rest = tuple(one for one in usable if places[one.qid] >= bound + validation_share)
-    found = Split(rest, chosen_by, held_out if test is None else tuple(test))
+    texts = sorted({_normalized(query.text) for query in usable}, key=lambda one: _place(one, seed))
+    tested = 0 if test is not None else round(test_share * len(texts))
+    held_out = {*texts[:tested]}
+    chosen_by = {*texts[tested : tested + round(validation_share * len(texts))]}
+    parts: dict[str, list[Query]] = {"train": [], "validation": [], "test": []}
+    for query in usable:
+        text = _normalized(query.text)
+        name = "test" if text in held_out else "validation" if text in chosen_by else "train"
+        parts[name].append(query)
+    found = Split(
+        tuple(parts["train"]),
+        tuple(parts["validation"]),
+        tuple(parts["test"] if test is None else test),
+    )
     _require(found, len(usable))
     return found
 
@@ -97,10 +105,10 @@ def _without(queries: Sequence[Query], test: Iterable[Query]) -> list[Query]:
     return [one for one in queries if one.qid not in qids and _normalized(one.text) not in texts]
 
 
-def _place(text: str, seed: int) -> float:
-    """Return a number of 0 to 1 that only the text and the seed decide."""
-    data = f"{seed}\n{_normalized(text)}".encode("utf-8", "surrogatepass")
-    return int.from_bytes(hashlib.blake2b(data, digest_size=6).digest(), "big") / 2**48
+def _place(text: str, seed: int) -> bytes:
+    """Return bytes to sort by that only the text and the seed decide."""
+    data = f"{seed}\n{text}".encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(data, digest_size=16).digest()
 
 
 def _normalized(text: str) -> str:

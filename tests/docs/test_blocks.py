@@ -23,6 +23,7 @@ NOT_RUN = {
     "msmarco-qdrant evaluate --queries queries.dev.tsv": "the same, benchmarks/tune.py",
     "msmarco-qdrant evaluate --store build/demo": "the store of `make demo`",
     "msmarco-qdrant check msmarco": "a damaged collection, tests/collection/test_check.py",
+    "msmarco-qdrant improve --queries": "the same in tests/docs/test_train.py",
     "uvicorn fastapi_app:app": "tests/docs/test_fastapi.py reads it",
 }
 """Beginnings of blocks that no test runs as they are, with what they need or where they are run."""

@@ -1,0 +1,365 @@
+"""The loop of an improvement: search, then mine, judge, choose, train, encode and search again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from msmarco_qdrant.core.advice import command_line
+from msmarco_qdrant.core.search_types import SearchMode
+from msmarco_qdrant.encoding import Encoder, Reranker, load_encoder
+from msmarco_qdrant.encoding.options import EncoderOptions, resolve_devices
+from msmarco_qdrant.errors import UsageError
+from msmarco_qdrant.evaluation.measures import depth_of, measure_run
+from msmarco_qdrant.evaluation.records import Qrels, Run
+from msmarco_qdrant.evaluation.runs import read_run, save_run
+from msmarco_qdrant.evaluation.systems import System, search_run
+from msmarco_qdrant.train.improve_log import StepLog
+from msmarco_qdrant.train.improve_records import ImproveRound
+from msmarco_qdrant.train.settings import TrainSettings
+from msmarco_qdrant.train.split import Split
+from msmarco_qdrant.train.trial import COLLECTION, build_trial, open_trial
+
+if TYPE_CHECKING:
+    from msmarco_qdrant.core.records import Query
+    from msmarco_qdrant.search.client import SearchClient
+
+DEPTH = 100  # candidates per query and system
+DEFAULT_STRATEGY = "ranks:1-60"  # of a ranking that nobody has judged
+DEFAULT_JUDGED_STRATEGY = "margin:3"  # as the MS MARCO recipe of sentence-transformers
+_ALL = 1000  # hits per query for a measure without a cutoff
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImproveOptions:
+    """Checked options of `improve_collection`.
+
+    Attributes:
+        training: Settings of each training; 0 negatives leave out mining, judging and choosing.
+        judge: Scores candidates; None to choose without scores.
+        strategy: Written form of the strategy that chooses negatives.
+        measures: The first one decides.
+        modes: Modes to compare; the first one decides.
+        mine_modes: Modes to mine with.
+    """
+
+    training: TrainSettings
+    judge: Reranker | Encoder | None
+    allow_weak_judge: bool
+    strategy: str
+    depth: int
+    mine_modes: tuple[SearchMode, ...]
+    modes: tuple[SearchMode, ...]
+    measures: tuple[str, ...]
+    encoder_options: EncoderOptions
+    progress: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImproveData:
+    """The queries of an improvement, with their judgments by part."""
+
+    split: Split
+    train: Qrels
+    validation: Qrels
+    test: Qrels
+    files: Path
+
+    def part(self, name: str) -> tuple[Sequence[Query], Qrels]:
+        """Return the queries and judgments of "train", "validation" or "test"."""
+        return getattr(self.split, name), getattr(self, name)
+
+
+class ImproveRun:
+    """The rounds of one improvement; each step resumes where a killed run stopped.
+
+    Args:
+        client: A client of the live collection, which is only read.
+        model: The location of its model.
+        data: The queries.
+        options: The options.
+        log: Runs the steps.
+    """
+
+    def __init__(
+        self,
+        client: SearchClient,
+        model: str,
+        data: ImproveData,
+        options: ImproveOptions,
+        log: StepLog,
+    ) -> None:
+        self._client = client
+        self._model = model
+        self._data = data
+        self._options = options
+        self._log = log
+        self._encoders: dict[int, Encoder] = {}
+
+    @property
+    def model(self) -> str:
+        """The location of the model before the first round."""
+        return self._model
+
+    def search_before(self) -> float:
+        """Search the live collection; return the first measure over the validation queries."""
+        fingerprint = self._client.metadata.encoder.fingerprint
+
+        def work() -> Mapping[str, Any]:
+            figures = self._search(self._client, 0, "before")
+            return {**figures, "model": self._model, "fingerprint": fingerprint}
+
+        step = self._log.run(
+            0, "before", work, folder="before", command=self._evaluate_command(None)
+        )
+        self._model = step.figures["model"]  # after a switch, the collection has another one
+        self._fingerprint = step.figures["fingerprint"]
+        return float(step.figures[self._options.modes[0]])
+
+    def run_round(self, number: int) -> ImproveRound:
+        """Train and measure one more model."""
+        base = self._model if number == 1 else str(self._log.path(number - 1, "model"))
+        examples = self._mine(number) if self._options.training.negatives else None
+        model = self._train(number, base, examples)
+        self._log.run(number, "encode", lambda: self._encode(number, model), folder="trial")
+        step = self._log.run(
+            number,
+            "search",
+            lambda: self._search_trial(number),
+            folder="runs",
+            command=self._evaluate_command(self._log.path(number, "trial")),
+        )
+        return ImproveRound(number, str(model), float(step.figures[self._options.modes[0]]))
+
+    def test_runs(self, mode: SearchMode, rounds: Sequence[ImproveRound]) -> list[Run]:
+        """Return the runs over the test queries: of the old model, then of each round."""
+        names = {0: "before", **{one.number: f"round {one.number}" for one in rounds}}
+        return [
+            read_run(self._run_file(number, "test", mode), f"{mode} {name}")
+            for number, name in names.items()
+        ]
+
+    # ---- steps -------------------------------------------------------------------------------
+
+    def _mine(self, number: int) -> Path:
+        """Mine with the last model, and choose negatives; return their folder."""
+        from msmarco_qdrant.train.choose import choose_negatives
+        from msmarco_qdrant.train.mine import mine_negatives
+
+        options, data = self._options, self._data
+        mined, judged, chosen = (
+            self._log.path(number, name) for name in ("mined", "judged", "chosen")
+        )
+
+        def mine() -> Mapping[str, Any]:
+            positives = positives_of(data.train)
+            with self._miner(number) as client:
+                report = mine_negatives(
+                    client,
+                    data.split.train,
+                    positives,
+                    mined,
+                    modes=options.mine_modes,
+                    depth=options.depth,
+                    progress=options.progress,
+                )
+            return figures_of(report)
+
+        command = self._mine_command(number, mined)
+        self._log.run(number, "mine", mine, folder="mined", command=command)
+        scores = None
+        if options.judge is not None:
+            scores = judged
+            judge = options.judge
+            self._log.run(
+                number,
+                "judge",
+                lambda: self._judge(judge, number, mined, judged),
+                folder="judged",
+            )
+
+        def choose() -> Mapping[str, Any]:
+            report = choose_negatives(
+                mined,
+                chosen,
+                options.strategy,
+                scores=scores,
+                number=None,  # the training draws some for each positive
+                seed=options.training.seed,
+            )
+            return figures_of(report)
+
+        command = self._choose_command(mined, scores, chosen)
+        self._log.run(number, "choose", choose, folder="chosen", command=command)
+        return chosen
+
+    def _judge(
+        self, judge: Reranker | Encoder, number: int, mined: Path, out: Path
+    ) -> Mapping[str, Any]:
+        from msmarco_qdrant.train.judge import judge_negatives
+
+        with self._miner(number) as client:
+            report = judge_negatives(
+                judge,
+                client,
+                self._data.split.train,
+                mined,
+                out,
+                dev_queries=self._data.split.validation,
+                dev_qrels=self._data.validation,
+                allow_weak=self._options.allow_weak_judge,
+                progress=self._options.progress,
+            )
+        return figures_of(report)
+
+    def _train(self, number: int, base: str, examples: Path | None) -> Path:
+        from msmarco_qdrant.train.bi_encoder import train_bi_encoder
+
+        data, options = self._data, self._options
+        out = self._log.path(number, "model")
+        uses_scores = options.training.loss != "contrastive"
+
+        def train() -> Mapping[str, Any]:
+            report = train_bi_encoder(
+                base,
+                self._client,
+                data.split.train,
+                examples or positives_of(data.train),
+                out,
+                scores=self._log.path(number, "judged") if uses_scores else None,
+                dev_queries=data.split.validation,
+                dev_qrels=data.validation,
+                device=resolve_devices(options.encoder_options.device)[0],
+                progress=options.progress,
+                **asdict(options.training),
+            )
+            return figures_of(report)
+
+        command = self._train_command(base, examples, out)
+        self._log.run(number, "train", train, folder="model", command=command)
+        return out
+
+    def _encode(self, number: int, model: Path) -> Mapping[str, Any]:
+        self._require_unchanged()
+        encoder = self._encoder(number, model)
+        report = build_trial(
+            self._client,
+            encoder,
+            self._log.path(number, "trial"),
+            progress=self._options.progress,
+        )
+        return {"passages": report.written + report.unchanged, "rejected": report.rejected}
+
+    def _search_trial(self, number: int) -> Mapping[str, Any]:
+        with self._open_trial(number) as client:
+            return self._search(client, number, "runs")
+
+    def _search(self, client: SearchClient, number: int, name: str) -> dict[str, Any]:
+        """Search and save runs; return the first measure over the validation queries by mode."""
+        folder = self._log.path(number, name)
+        folder.mkdir(exist_ok=True)
+        measures = self._options.measures
+        depth = depth_of(measures) or _ALL
+        figures: dict[str, Any] = {"measure": measures[0]}
+        for mode in self._options.modes:
+            for part in ("validation", "test"):
+                queries, qrels = self._data.part(part)
+                run = search_run(client, queries, System(mode), depth)
+                save_run(self._run_file(number, part, mode), run.rankings.items())
+                if part == "validation":
+                    values = measure_run([measures[0]], qrels, run)[measures[0]]
+                    figures[mode] = fmean(values.values())
+        return figures
+
+    # ---- what they need ----------------------------------------------------------------------
+
+    def _run_file(self, number: int, part: str, mode: SearchMode) -> Path:
+        folder = self._log.path(number, "runs" if number else "before")
+        return folder / f"{part}.{mode}.trec.gz"
+
+    @contextmanager
+    def _miner(self, number: int) -> Iterator[SearchClient]:
+        """Yield a client with the model of the round before."""
+        if number == 1:
+            self._require_unchanged()
+            yield self._client
+        else:
+            with self._open_trial(number - 1) as client:
+                yield client
+
+    @contextmanager
+    def _open_trial(self, number: int) -> Iterator[SearchClient]:
+        encoder = self._encoder(number, self._log.path(number, "model"))
+        with open_trial(encoder, self._log.path(number, "trial")) as client:
+            yield client
+
+    def _encoder(self, number: int, model: Path) -> Encoder:
+        """Return the encoder of a round; only the last one is kept in memory."""
+        if number not in self._encoders:
+            self._encoders.clear()
+            self._encoders[number] = load_encoder(model, **asdict(self._options.encoder_options))
+        return self._encoders[number]
+
+    def _require_unchanged(self) -> None:
+        """Refuse a live collection with another model than at the first step."""
+        found = self._client.metadata.encoder
+        if found.fingerprint != self._fingerprint:
+            raise UsageError(
+                f"'{self._client.collection}' has vectors of {found.model} now, and of "
+                f"{self._model} when this improvement began: begin another in a new folder"
+            )
+
+    # ---- commands that do the same -----------------------------------------------------------
+
+    def _place(self, trial: Path | None) -> dict[str, str]:
+        if trial is None:
+            return {"collection": self._client.collection, "store": self._client.store.dsn}
+        return {"collection": COLLECTION, "store": str(trial)}
+
+    def _queries(self, part: str) -> list[str]:
+        queries, qrels = part_files(self._data.files, part)
+        return ["--queries", str(queries), "--qrels", str(qrels)]
+
+    def _evaluate_command(self, trial: Path | None) -> str:
+        modes = [word for mode in self._options.modes for word in ("--mode", mode)]
+        return command_line("evaluate", *self._queries("test"), *modes, **self._place(trial))
+
+    def _mine_command(self, number: int, out: Path) -> str:
+        trial = None if number == 1 else self._log.path(number - 1, "trial")
+        modes = [word for mode in self._options.mine_modes for word in ("--mode", mode)]
+        words = [*self._queries("train"), *modes, "--depth", str(self._options.depth)]
+        return command_line("mine", *words, "--out", str(out), **self._place(trial))
+
+    def _choose_command(self, mined: Path, scores: Path | None, out: Path) -> str:
+        words = ["--negatives", str(mined), "--strategy", self._options.strategy]
+        words += [] if scores is None else ["--scores", str(scores)]
+        return command_line("choose", *words, "--out", str(out))
+
+    def _train_command(self, base: str, examples: Path | None, out: Path) -> str:
+        data = self._queries("train") if examples is None else ["--negatives", str(examples)]
+        words = ["--model", base, *data, "--out", str(out)]
+        return command_line("train", *words, **self._place(None))
+
+
+def positives_of(qrels: Qrels) -> dict[str, list[str]]:
+    """Return the relevant pids of each query, grade 1 or more."""
+    return {qid: [pid for pid, grade in of.items() if grade > 0] for qid, of in qrels.items()}
+
+
+def part_files(folder: Path, part: str) -> tuple[Path, Path]:
+    """Return the files with the queries and judgments of a part."""
+    return folder / f"{part}.queries.jsonl", folder / f"{part}.qrels.tsv"
+
+
+def figures_of(report: Any) -> Mapping[str, Any]:
+    """Return the numbers and texts of a report, for a step's note."""
+    values = report.to_json() if hasattr(report, "to_json") else asdict(report)
+    return {
+        name: value
+        for name, value in values.items()
+        if isinstance(value, int | float | str) and name not in ("seconds", "out")
+    }

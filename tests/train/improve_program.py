@@ -1,0 +1,112 @@
+"""An improvement that is killed again and again, each time in a fork, and then goes on.
+
+Run as `python -m tests.train.improve_program FOLDER KILLS SEED`. This process opens no store and
+runs no model, so that its forks may. A kill is at a change in the file system that the seed
+decides. It ends with 1 if the result differs from that of an undisturbed run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import accelerate  # noqa: F401  # loaded once, before the forks
+import datasets  # noqa: F401
+import sentence_transformers  # noqa: F401
+import torch
+
+from msmarco_qdrant.search.client import SearchClient
+from msmarco_qdrant.train.improve import improve_collection
+from msmarco_qdrant.train.improve_text import improve_json
+from tests.train.tiny_data import FLOAT32, QRELS, QUERIES, TRAINING, make_collection
+
+_KILLED = 137
+_CHANGES = frozenset({"open", "os.rename", "os.mkdir", "os.rmdir", "os.remove", "os.truncate"})
+
+
+class Changes:
+    """Counts the changes below a folder, and ends the process without cleanup at the last."""
+
+    def __init__(self, folder: Path, last: int | None) -> None:
+        self._folder, self._last = str(folder), last
+        self.count = 0
+        sys.addaudithook(self._see)
+
+    def _see(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if event in _CHANGES and str(arguments[0]).startswith(self._folder):
+            self.count += 1
+            if self.count == self._last:
+                os._exit(_KILLED)
+
+
+def main(folder: Path, kills: int, seed: int) -> None:
+    """Compare a killed improvement with an undisturbed one."""
+    _fork(lambda: make_collection(folder))
+    calm, killed = folder / "calm", folder / "killed"
+    _fork(lambda: _improve(folder, calm, None))
+    total = json.loads((folder / "calm.json").read_text())["changes"]
+    chosen = random.Random(seed)
+    done = 0
+    for _ in range(kills):
+        last = chosen.randint(1, 2 * total // kills + 1)
+        done += _fork(lambda last=last: _improve(folder, killed, last)) == _KILLED
+    if _fork(lambda: _improve(folder, killed, None)):
+        sys.exit("the last run failed")
+    results = [json.loads((folder / f"{name}.json").read_text()) for name in ("calm", "killed")]
+    if results[0]["result"] != results[1]["result"]:
+        sys.exit(f"the results differ:\n{results[0]}\n{results[1]}")
+    print(json.dumps({"kills": done, "changes": total}))
+
+
+def _improve(folder: Path, out: Path, last: int | None) -> None:
+    torch.set_num_threads(1)
+    changes = Changes(out, last)
+    with SearchClient.open(
+        folder / "store", collection="things", encoder_options=FLOAT32
+    ) as client:
+        report = improve_collection(
+            client,
+            QUERIES,
+            QRELS,
+            out,
+            training={**TRAINING, "epochs": 1, "checkpoint_steps": 2, "eval_steps": 2},
+            rounds=2,
+            depth=10,
+            encoder_options=FLOAT32,
+            measures="nDCG@10",
+        )
+    value = improve_json(report)
+    for step in value["steps"]:
+        del step["seconds"], step["resumed"], step["command"]
+    kept = {name: value[name] for name in ("evaluations", "verdict", "validation_before")}
+    weights = [_digest(Path(one["model"]) / "model.safetensors") for one in value["rounds"]]
+    result = {**kept, "weights": weights, "names": [step["name"] for step in value["steps"]]}
+    saved = {"changes": changes.count, "result": result}
+    out.with_suffix(".json").write_text(json.dumps(saved))
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _fork(function: Callable[[], object]) -> int:
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            function()
+            code = 0
+        finally:
+            sys.stderr.flush()
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
