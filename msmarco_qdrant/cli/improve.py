@@ -167,7 +167,7 @@ def improve(
     """
     from msmarco_qdrant.search.client import load_reranker_for
     from msmarco_qdrant.train import improve_collection
-    from msmarco_qdrant.train.improve_text import improve_json, improve_text
+    from msmarco_qdrant.train.improve_tables import improve_json, improve_text
 
     asked, judged = _read(queries, qrels)
     test_queries, test_qrels = _read_test(**{name: options.pop(name) for name in _TEST})

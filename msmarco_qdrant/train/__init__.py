@@ -23,7 +23,7 @@ if TYPE_CHECKING:
         ImproveStep,
         Verdict,
     )
-    from msmarco_qdrant.train.improve_text import improve_text
+    from msmarco_qdrant.train.improve_tables import improve_text
     from msmarco_qdrant.train.mine import mine_negatives
     from msmarco_qdrant.train.mine_report import MineReport
     from msmarco_qdrant.train.negatives_file import read_negatives, write_negatives
@@ -44,7 +44,7 @@ _MODULES = {
     "examples": "ExampleCounts",
     "improve": "improve_collection",
     "improve_records": "ImproveReport ImproveRound ImproveStep Verdict",
-    "improve_text": "improve_text",
+    "improve_tables": "improve_text",
     "mine": "mine_negatives",
     "mine_report": "MineReport",
     "negatives_file": "read_negatives write_negatives",

@@ -16,8 +16,9 @@ from msmarco_qdrant.encoding.options import EncoderOptions, resolve_devices
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.evaluation.measures import depth_of, measure_run
 from msmarco_qdrant.evaluation.records import Qrels, Run
-from msmarco_qdrant.evaluation.runs import read_run, save_run
+from msmarco_qdrant.evaluation.runs import rank_scores, save_run
 from msmarco_qdrant.evaluation.systems import System, search_run
+from msmarco_qdrant.evaluation.text_lines import read_text_lines, split_columns
 from msmarco_qdrant.train.improve_log import StepLog
 from msmarco_qdrant.train.improve_records import ImproveRound
 from msmarco_qdrant.train.settings import TrainSettings
@@ -139,7 +140,7 @@ class ImproveRun:
         """Return the runs over the test queries: of the old model, then of each round."""
         names = {0: "before", **{one.number: f"round {one.number}" for one in rounds}}
         return [
-            read_run(self._run_file(number, "test", mode), f"{mode} {name}")
+            _read_run(self._run_file(number, "test", mode), f"{mode} {name}")
             for number, name in names.items()
         ]
 
@@ -200,7 +201,7 @@ class ImproveRun:
     def _judge(
         self, judge: Reranker | Encoder, number: int, mined: Path, out: Path
     ) -> Mapping[str, Any]:
-        from msmarco_qdrant.train.judge import judge_negatives
+        from msmarco_qdrant.train.judge import judge_negatives  # type: ignore[import-not-found]
 
         with self._miner(number) as client:
             report = judge_negatives(
@@ -343,6 +344,15 @@ class ImproveRun:
         data = self._queries("train") if examples is None else ["--negatives", str(examples)]
         words = ["--model", base, *data, "--out", str(out)]
         return command_line("train", *words, **self._place(None))
+
+
+def _read_run(path: Path, name: str) -> Run:
+    """Read a run of `save_run`; unlike `read_run`, also of a model whose scores are all equal."""
+    scores: dict[str, dict[str, float]] = {}
+    for _, line in read_text_lines(path):
+        qid, _, pid, _, score, _ = split_columns(line)
+        scores.setdefault(qid, {})[pid] = float(score)
+    return Run(name, {qid: rank_scores(of_query) for qid, of_query in scores.items()})
 
 
 def positives_of(qrels: Qrels) -> dict[str, list[str]]:

@@ -612,6 +612,16 @@ NOT_PROVOKED = {
         "it makes the command for the others",
     ),
     "reembed.run:_require_unswapped": "the race is in tests/reembed; `status` is run above",
+    **dict.fromkeys(
+        (
+            "train.improve:_report",
+            "train.improve_run:_choose_command",
+            "train.improve_run:_evaluate_command",
+            "train.improve_run:_mine_command",
+            "train.improve_run:_train_command",
+        ),
+        "of a finished training: tests/train/test_improve_loop.py",
+    ),
     "collection.check:_check_alias": "tests/collection/test_check.py removes the collection",
     "collection.facets:_advise_index": "only of many passages: tests/collection/test_facets.py",
     "collection.replicas:_delete_hidden": "only a cluster: tests/collection/test_replicas.py",

@@ -23,7 +23,7 @@ import torch
 
 from msmarco_qdrant.search.client import SearchClient
 from msmarco_qdrant.train.improve import improve_collection
-from msmarco_qdrant.train.improve_text import improve_json
+from msmarco_qdrant.train.improve_tables import improve_json
 from tests.train.tiny_data import FLOAT32, QRELS, QUERIES, TRAINING, make_collection
 
 _KILLED = 137

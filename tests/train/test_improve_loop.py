@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from msmarco_qdrant.cli.app import cli
 from msmarco_qdrant.search.client import SearchClient
 from msmarco_qdrant.train.improve import improve_collection
-from msmarco_qdrant.train.improve_text import improve_json, improve_text
+from msmarco_qdrant.train.improve_tables import improve_json, improve_text
 from tests.conftest import ROOT
 from tests.train.tiny_data import FLOAT32, QRELS, QUERIES, TRAINING, make_collection
 
@@ -24,6 +26,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("improve")
     make_collection(folder)
     return folder
+
+
+def check_command(line: str) -> None:
+    """Parse a step's command, if it has one, as the program would."""
+    if line:
+        _, name, *words = shlex.split(line)
+        cli.commands[name].make_context(name, words)
 
 
 def test_better_model_is_switched_to_only_when_asked(folder: Path) -> None:
@@ -52,6 +61,8 @@ def test_better_model_is_switched_to_only_when_asked(folder: Path) -> None:
         first = improve(apply=False)
         assert first["verdict"]["is_better"], first["text"]  # type: ignore[index]
         assert f"migrate reembed --model {first['model']}" in str(first["text"])
+        for step in first["steps"]:  # type: ignore[attr-defined]
+            check_command(step["command"])
         assert client.search("london")[0] is not None
         assert client.metadata == before
         second = improve(apply=True)
