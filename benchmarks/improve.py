@@ -20,6 +20,7 @@ from typing import Any
 from harness import Report, Row, data_folder, json_option
 
 from msmarco_qdrant import SearchClient
+from msmarco_qdrant.core.search_types import SearchMode
 from msmarco_qdrant.evaluation import read_qrels
 from msmarco_qdrant.evaluation.statistics import mean_interval, paired_test
 from msmarco_qdrant.evaluation.tables import p_text
@@ -29,7 +30,7 @@ from msmarco_qdrant.train import ImproveReport, improve_collection
 
 MODEL = "all-MiniLM-L6-v2"
 MEASURE = "nDCG@10"
-MODES = ("dense", "hybrid")
+MODES: tuple[SearchMode, ...] = ("dense", "hybrid")
 PACKAGES = ("torch", "sentence-transformers", "transformers", "qdrant-edge-py")
 PerQuery = Mapping[str, float]
 

@@ -13,19 +13,19 @@ import os
 import random
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import accelerate  # noqa: F401  # loaded once, before the forks
-import datasets  # noqa: F401
-import sentence_transformers  # noqa: F401
 import torch
+from sentence_transformers import SentenceTransformerTrainer
 
 from msmarco_qdrant.search.client import SearchClient
 from msmarco_qdrant.train.improve import improve_collection
 from msmarco_qdrant.train.improve_tables import improve_json
 from tests.train.tiny_data import FLOAT32, QRELS, QUERIES, TRAINING, make_collection
 
+_LOADED = SentenceTransformerTrainer  # once, before the forks
 _KILLED = 137
 _CHANGES = frozenset({"open", "os.rename", "os.mkdir", "os.rmdir", "os.remove", "os.truncate"})
 
@@ -55,7 +55,7 @@ def main(folder: Path, kills: int, seed: int) -> None:
     done = 0
     for _ in range(kills):
         last = chosen.randint(1, 2 * total // kills + 1)
-        done += _fork(lambda last=last: _improve(folder, killed, last)) == _KILLED
+        done += _fork(partial(_improve, folder, killed, last)) == _KILLED
     if _fork(lambda: _improve(folder, killed, None)):
         sys.exit("the last run failed")
     results = [json.loads((folder / f"{name}.json").read_text()) for name in ("calm", "killed")]
