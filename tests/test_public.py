@@ -39,8 +39,9 @@ PUBLIC = {
     "stores": "Capabilities Connection Store open_store",
     "testing": "HashingEncoder NullStore WordOverlapReranker",
     "train": "ChoiceReport MineReport MinedQuery Strategy choose_negatives compare_strategies "
-    "mine_negatives read_clicks read_negatives read_positives strategies_table train_bi_encoder "
-    "train_cross_encoder write_negatives",
+    "train": "improve_collection mine_negatives read_clicks read_negatives read_positives "
+    "split_queries strategies_table train_bi_encoder train_cross_encoder "
+    "write_negatives",
 }
 
 

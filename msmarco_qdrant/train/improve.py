@@ -27,6 +27,7 @@ from msmarco_qdrant.evaluation.runs import check_id
 from msmarco_qdrant.evaluation.scoring import check_qids, evaluate_runs, select_judged
 from msmarco_qdrant.runtime.atomic_file import atomic_write_text
 from msmarco_qdrant.runtime.progress import ProgressDisplay
+from msmarco_qdrant.train.bi_encoder import require_train_extra
 from msmarco_qdrant.train.choose_strategy import to_strategy
 from msmarco_qdrant.train.improve_log import StepLog
 from msmarco_qdrant.train.improve_records import ImproveReport, ImproveRound, ImproveStep
@@ -126,6 +127,7 @@ def improve_collection(  # noqa: PLR0913  # all but four have defaults
         OutputError: If the folder cannot be written, or another process uses it.
         MigrationError: If the switch fails; the collection keeps its model.
     """
+    require_train_extra("improving a collection")
     options = ImproveOptions(
         training=_to_training(training),
         judge=judge,
