@@ -39,7 +39,7 @@ PUBLIC = {
     "stores": "Capabilities Connection Store open_store",
     "testing": "HashingEncoder NullStore WordOverlapReranker",
     "train": "ChoiceReport MineReport MinedQuery Strategy choose_negatives compare_strategies "
-    "train": "improve_collection mine_negatives read_clicks read_negatives read_positives "
+    "improve_collection mine_negatives read_clicks read_negatives read_positives "
     "split_queries strategies_table train_bi_encoder train_cross_encoder "
     "write_negatives",
 }

@@ -27,7 +27,6 @@ from msmarco_qdrant.evaluation.runs import check_id
 from msmarco_qdrant.evaluation.scoring import check_qids, evaluate_runs, select_judged
 from msmarco_qdrant.runtime.atomic_file import atomic_write_text
 from msmarco_qdrant.runtime.progress import ProgressDisplay
-from msmarco_qdrant.train.bi_encoder import require_train_extra
 from msmarco_qdrant.train.choose_strategy import to_strategy
 from msmarco_qdrant.train.improve_log import StepLog
 from msmarco_qdrant.train.improve_records import ImproveReport, ImproveRound, ImproveStep
@@ -41,6 +40,7 @@ from msmarco_qdrant.train.improve_run import (
     part_files,
 )
 from msmarco_qdrant.train.improve_verdict import decide
+from msmarco_qdrant.train.inputs import require_train_extra
 from msmarco_qdrant.train.out_folder import OutFolder, digest_of
 from msmarco_qdrant.train.settings import TrainSettings
 from msmarco_qdrant.train.split import TEST_SHARE, VALIDATION_SHARE, Split, split_queries
