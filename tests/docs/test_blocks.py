@@ -23,6 +23,7 @@ NOT_RUN = {
     "msmarco-qdrant evaluate --queries queries.dev.tsv": "the same, benchmarks/tune.py",
     "msmarco-qdrant evaluate --store build/demo": "the store of `make demo`",
     "msmarco-qdrant check msmarco": "a damaged collection, tests/collection/test_check.py",
+    "msmarco-qdrant choose --negatives": "mined candidates, tests/cli/test_choose.py",
     "msmarco-qdrant improve --queries": "the same in tests/docs/test_train.py",
     "uvicorn fastapi_app:app": "tests/docs/test_fastapi.py reads it",
 }
