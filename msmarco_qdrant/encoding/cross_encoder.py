@@ -1,24 +1,26 @@
 """Cross-encoders of sentence-transformers: score a query and a passage together.
 
 The model's own modules and activation function compute the scores, as in `CrossEncoder.predict`.
-This module decides the input: pairs are tokenized at once, sorted by token count and split into
-batches under a token budget. They run in the precision that is fast on the device, on a CPU with
-packed weights; the head stays in float32. A GPU is waited for only after the last batch.
+This module decides the input: windows of pairs are tokenized at once, sorted by token count and
+split into batches under a token budget, end to end where the model allows it. They run in the
+precision that is fast on the device, on a CPU with packed weights; the head stays in float32. The
+next window is tokenized, and on a GPU launched, before a result is waited for.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 # At the top: this module is imported when a model is loaded.
 import numpy as np
 import torch
 from torch import nn
 
-from msmarco_qdrant.core.batched import in_batches
 from msmarco_qdrant.core.first_line import first_line
 from msmarco_qdrant.encoding.backends.packed_linear import pack_linears_if_faster
 from msmarco_qdrant.encoding.backends.torch_device import (
@@ -26,11 +28,19 @@ from msmarco_qdrant.encoding.backends.torch_device import (
     resolve_dtype,
     to_device,
 )
+from msmarco_qdrant.encoding.backends.varlen_attention import (
+    has_varlen_attention,
+    position_offset,
+    supports_varlen_pairs,
+    use_varlen_pairs,
+    varlen_features,
+)
 from msmarco_qdrant.encoding.batching import split_by_tokens
 from msmarco_qdrant.encoding.forks import require_own_threads
 from msmarco_qdrant.encoding.pair_tokenizers import TokenizedPairs, build_pair_tokenizer
 from msmarco_qdrant.encoding.pretrained import load_cross_encoder
 from msmarco_qdrant.errors import EncodingError, UsageError
+from msmarco_qdrant.runtime.pipeline import Pipeline
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -40,6 +50,8 @@ _log = logging.getLogger(__name__)
 
 # Pairs tokenized and sorted together; with 512 tokens each they need about 200 MB.
 _WINDOW = 4096
+
+_Pairs: TypeAlias = Sequence[tuple[str, str]]
 
 
 class CrossEncoderReranker:
@@ -99,7 +111,7 @@ class CrossEncoderReranker:
         """Score one pair, so that one-time costs are paid."""
         self.scores([("how big is london", "London is a city on the Thames.")])
 
-    def scores(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
+    def scores(self, pairs: _Pairs) -> NDArray[np.float32]:
         """Score pairs of a query and a passage; see `Reranker.scores`.
 
         Raises:
@@ -107,18 +119,64 @@ class CrossEncoderReranker:
                 or in a forked child.
             UsageError: For a string or a single pair instead of a list of pairs.
         """
-        if isinstance(pairs, str) or any(isinstance(pair, str) for pair in pairs):
-            raise UsageError(
-                "pairs must be a list of pairs (query, passage), got a string or a single pair"
-            )
+        _check_pairs(pairs)
         require_own_threads()
-        windows = [self._scores(window) for window in in_batches(pairs, _WINDOW)]
-        return np.concatenate(windows) if windows else np.empty(0, np.float32)
+        if len(pairs) > _WINDOW:
+            return next(self.score_batches([pairs]))
+        if not pairs:
+            return np.empty(0, np.float32)
+        return self._finish(self._launch(_Window(pairs, self._tokenize(pairs), is_last=True)))
 
-    def _scores(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
-        tokenized = self._tokenize(pairs)
+    def score_batches(self, batches: Iterable[_Pairs]) -> Iterator[NDArray[np.float32]]:
+        """Score many batches of pairs, without pauses of the device between them.
+
+        Pairs that follow are read and tokenized in a thread while the device is busy.
+
+        Args:
+            batches: Lists of pairs of any length; one thread reads them ahead.
+
+        Yields:
+            The scores of each batch, in order; see `scores`.
+        """
+        require_own_threads()
+        with Pipeline() as pipeline:
+            windows = pipeline.run(self._windows(batches), prefetch=2, name="tokenize")
+            scored: list[NDArray[np.float32]] = []
+            for window, scores in self._score_windows(windows):
+                scored.append(scores)
+                if window.is_last:
+                    yield np.concatenate(scored)
+                    scored = []
+
+    def _windows(self, batches: Iterable[_Pairs]) -> Iterator[_Window]:
+        """Tokenize the pairs of each batch, a window at a time."""
+        for pairs in batches:
+            _check_pairs(pairs)
+            starts = range(0, max(len(pairs), 1), _WINDOW)
+            for start in starts:
+                part = pairs[start : start + _WINDOW]
+                yield _Window(part, self._tokenize(part), is_last=start == starts[-1])
+
+    def _score_windows(
+        self, windows: Iterable[_Window]
+    ) -> Iterator[tuple[_Window, NDArray[np.float32]]]:
+        """Score windows; on a GPU, one is launched before the result of the last is waited for."""
+        in_flight: deque[_LaunchedWindow] = deque()
+        for window in windows:
+            in_flight.append(self._launch(window))
+            if len(in_flight) == self._forward.max_in_flight:
+                yield in_flight[0].window, self._finish(in_flight.popleft())
+        for launched in in_flight:
+            yield launched.window, self._finish(launched)
+
+    def _launch(self, window: _Window) -> _LaunchedWindow:
         with self._lock:
-            logits = self._forward.logits(tokenized)
+            return _LaunchedWindow(window, self._forward.launch(window.tokenized))
+
+    def _finish(self, launched: _LaunchedWindow) -> NDArray[np.float32]:
+        """Wait for a window's scores; those that are not finite are computed in float32."""
+        pairs, tokenized = launched.window.pairs, launched.window.tokenized
+        logits = launched.passed.logits()
         bad = np.flatnonzero(~np.isfinite(logits))
         if bad.size and self.precision != "float32":
             logits[bad] = self._retry_in_float32(tokenized.take(bad))
@@ -151,7 +209,67 @@ class CrossEncoderReranker:
                 )
                 model = load_cross_encoder(self.location, self.device)
                 self._float32_forward = _Forward(model, "float32", self._forward.tokens_per_batch)
-            return self._float32_forward.logits(pairs)
+            return self._float32_forward.launch(pairs).logits()
+
+
+def _check_pairs(pairs: _Pairs) -> None:
+    if isinstance(pairs, str) or any(isinstance(pair, str) for pair in pairs):
+        raise UsageError(
+            "pairs must be a list of pairs (query, passage), got a string or a single pair"
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Window:
+    """Pairs that are tokenized and sorted together.
+
+    Attributes:
+        is_last: True for the last window of its batch.
+    """
+
+    pairs: _Pairs
+    tokenized: TokenizedPairs
+    is_last: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _LaunchedWindow:
+    """A window whose scores a GPU may still be computing."""
+
+    window: _Window
+    passed: _Passed
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Passed:
+    """The output of a forward pass, on its way to the host.
+
+    Attributes:
+        pairs: The pairs.
+        host: float32, in the order of `positions`.
+        positions: The place of each score.
+        copied: The end of the copy on a GPU; None on other devices.
+    """
+
+    pairs: TokenizedPairs
+    host: torch.Tensor
+    positions: NDArray[np.int64]
+    copied: torch.cuda.Event | None
+
+    def logits(self) -> NDArray[np.float32]:
+        """Wait for the model's output: float32 `(len(pairs),)`.
+
+        Raises:
+            EncodingError: If the forward pass failed.
+        """
+        if self.copied is not None:
+            try:
+                self.copied.synchronize()
+            except RuntimeError as exc:
+                raise _failed(self.pairs, "the GPU", exc) from exc
+        logits = np.empty(len(self.pairs), np.float32)
+        logits[self.positions] = self.host.numpy()
+        return logits
 
 
 class _Forward:
@@ -169,48 +287,74 @@ class _Forward:
         self.device = model.device
         self.dtype = resolve_dtype(precision, self.device)
         self.tokens_per_batch = tokens_per_batch or default_tokens_per_batch(self.device)
+        # A GPU works while the next window is prepared; a CPU runs one at a time.
+        self.max_in_flight = 2 if self.device.type == "cuda" else 1
         self._model = model
         self._pad_id = int(model.tokenizer.pad_token_id or 0)
         trunk = _find_trunk(model).to(self.dtype)
         if self.dtype != torch.float32:
             _convert_inputs_to_float32({*model.modules()} - {*trunk.modules()})
+        self.needs_padding = not (
+            has_varlen_attention(self.device, self.dtype) and supports_varlen_pairs(model)
+        )
+        if not self.needs_padding:
+            self._offset = position_offset(model)
+            use_varlen_pairs(model)
         pack_linears_if_faster(trunk, self.device, self.dtype)
 
-    def logits(self, pairs: TokenizedPairs) -> NDArray[np.float32]:
-        """Return the output of the model's last layer: float32 `(len(pairs),)`.
+    def launch(self, pairs: TokenizedPairs) -> _Passed:
+        """Start a forward pass over a window.
 
         Raises:
-            EncodingError: If the forward pass fails, for example without enough memory.
+            EncodingError: If it fails, for example without enough memory.
         """
-        batches = split_by_tokens(pairs.tokens.lengths, self.tokens_per_batch, padded=True)
+        batches = split_by_tokens(
+            pairs.tokens.lengths, self.tokens_per_batch, padded=self.needs_padding
+        )
         positions = list(batches)
         try:
             with torch.inference_mode():
-                found = [self._launch(pairs.take(batch)) for batch in positions]
-                together = torch.cat(found).cpu().numpy()  # waits for a GPU
+                none = torch.empty(0, device=self.device)
+                found = [none, *(self._score(pairs.take(batch)) for batch in positions)]
+                host, copied = self._copy_to_host(torch.cat(found))
         except Exception as exc:  # mostly out of memory, else an error of the model's code
-            raise EncodingError(
-                f"the forward pass over {len(pairs)} pairs of {len(pairs.tokens.ids):,} tokens "
-                f"failed on {self.device}: {first_line(exc)}"
-            ) from exc
-        logits = np.empty(len(pairs), np.float32)
-        logits[np.concatenate(positions)] = together
-        return logits
+            raise _failed(pairs, str(self.device), exc) from exc
+        order = np.concatenate([np.empty(0, np.int64), *positions])
+        return _Passed(pairs, host, order, copied)
 
-    def _launch(self, batch: TokenizedPairs) -> torch.Tensor:
+    def _copy_to_host(self, scores: torch.Tensor) -> tuple[torch.Tensor, torch.cuda.Event | None]:
+        if self.device.type != "cuda":
+            return scores.cpu(), None
+        host = torch.empty(scores.shape, dtype=scores.dtype, pin_memory=True)
+        host.copy_(scores, non_blocking=True)
+        copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        copied.record(torch.cuda.current_stream(self.device))
+        return host, copied
+
+    def _score(self, batch: TokenizedPairs) -> torch.Tensor:
         """Return float32 `(len(batch),)`, which a GPU may still be computing."""
+        features = self._padded(batch) if self.needs_padding else self._varlen(batch)
+        scores: torch.Tensor = self._model(features)["scores"]
+        return scores.float().reshape(-1)
+
+    def _varlen(self, batch: TokenizedPairs) -> dict[str, Any]:
+        return varlen_features(batch.tokens, self.device, self._offset, batch.segments)
+
+    def _padded(self, batch: TokenizedPairs) -> dict[str, Any]:
         ids, mask = batch.tokens.padded(self._pad_id)
         features = {"input_ids": ids, "attention_mask": mask}
         if batch.segments is not None:
             features["token_type_ids"], _ = batch.segments.padded(0)
-        output = self._model(
-            {
-                name: to_device(torch.from_numpy(rows), self.device)
-                for name, rows in features.items()
-            }
-        )
-        scores: torch.Tensor = output["scores"]
-        return scores.float().reshape(-1)
+        return {
+            name: to_device(torch.from_numpy(rows), self.device) for name, rows in features.items()
+        }
+
+
+def _failed(pairs: TokenizedPairs, device: str, exc: Exception) -> EncodingError:
+    return EncodingError(
+        f"the forward pass over {len(pairs)} pairs of {len(pairs.tokens.ids):,} tokens failed on "
+        f"{device}: {first_line(exc)}"
+    )
 
 
 # ---- the head --------------------------------------------------------------------------------

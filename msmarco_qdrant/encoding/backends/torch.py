@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 # At the top: this module is imported when a model is loaded.
-import numpy as np
 import torch
 
 from msmarco_qdrant.core.first_line import first_line
@@ -21,19 +20,20 @@ from msmarco_qdrant.encoding.backends.packed_linear import pack_linears_if_faste
 from msmarco_qdrant.encoding.backends.torch_device import (
     default_tokens_per_batch,
     resolve_dtype,
-    to_device,
 )
 from msmarco_qdrant.encoding.backends.varlen_attention import (
     compile_layers,
-    group_runs,
+    has_varlen_attention,
     position_offset,
     supports_varlen,
     use_varlen_attention,
+    varlen_features,
 )
 from msmarco_qdrant.encoding.tokens import Tokenized
 from msmarco_qdrant.errors import EncodingError
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
     from sentence_transformers import SentenceTransformer
 
@@ -73,7 +73,7 @@ class TorchBackend:
         self.max_in_flight = 3 if self._on_gpu else 1
         model.to(dtype)
         self.needs_padding = not (
-            _has_varlen_attention(self._device, dtype) and supports_varlen(model)
+            has_varlen_attention(self._device, dtype) and supports_varlen(model)
         )
         if not self.needs_padding:
             self._offset = position_offset(model)
@@ -112,23 +112,7 @@ class TorchBackend:
         }
 
     def _varlen_features(self, batch: Tokenized) -> dict[str, Any]:
-        """Input of `varlen_attention` and of the pooling of sentence-transformers."""
-        lengths = batch.lengths
-        tokens = np.empty((3, len(batch.ids)), np.int32)
-        ids, positions, rows = tokens  # id of each token, position in its text, number of its text
-        ids[:] = batch.ids
-        rows[:] = np.repeat(np.arange(len(batch), dtype=np.int32), lengths)
-        positions[:] = np.arange(len(ids)) - np.repeat(batch.offsets[:-1] - self._offset, lengths)
-        packed = to_device(torch.from_numpy(tokens), self._device)
-        edges = to_device(torch.from_numpy(batch.offsets.astype(np.int32)), self._device)
-        features = {
-            "input_ids": packed[0:1],
-            "position_ids": packed[1:2],
-            "seq_idx": packed[2:3],
-            **{f"cu_seq_lens_{side}": edges for side in "qk"},
-            **{f"max_length_{side}": int(lengths.max()) for side in "qk"},
-        }
-        return features if self._on_gpu else {**features, "runs": group_runs(batch)}
+        return varlen_features(batch, self._device, self._offset)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,13 +131,6 @@ class _GpuPass:
             raise _failed(self.batch, self.device, exc) from exc
         vectors: NDArray[np.float32] = self.host.numpy()
         return vectors
-
-
-def _has_varlen_attention(device: torch.device, dtype: torch.dtype) -> bool:
-    """True if attention runs without padding: on CPUs, and on GPUs since Ampere in 16 bits."""
-    if device.type == "cuda":
-        return dtype != torch.float32 and torch.cuda.get_device_capability(device) >= (8, 0)
-    return device.type == "cpu"
 
 
 def _failed(batch: Tokenized, device: str, exc: Exception) -> EncodingError:

@@ -16,10 +16,11 @@ import numpy as np
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
+from msmarco_qdrant.encoding.backends.torch_device import to_device
 from msmarco_qdrant.encoding.tokens import Tokenized
 
 if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
+    from sentence_transformers import CrossEncoder, SentenceTransformer
 
 NAME = "msmarco_qdrant_varlen"
 
@@ -41,25 +42,75 @@ class VarlenRun(NamedTuple):
         return slice(self.start, self.start + self.texts * self.length)
 
 
+def has_varlen_attention(device: torch.device, dtype: torch.dtype) -> bool:
+    """True if attention runs without padding: on CPUs, and on GPUs since Ampere in 16 bits."""
+    if device.type == "cuda":
+        return dtype != torch.float32 and torch.cuda.get_device_capability(device) >= (8, 0)
+    return device.type == "cpu"
+
+
 def supports_varlen(model: SentenceTransformer) -> bool:
     """True if every module of a model computes the same without padding."""
-    config = getattr(getattr(model[0], "model", None), "config", None)
     return (
-        getattr(config, "model_type", None) in _MODEL_TYPES
-        and not getattr(config, "is_decoder", False)
+        _has_known_layers(model)
         and {type(module).__name__ for module in model} <= _VARLEN_MODULES
         # Without padding, sentence-transformers before 6.2 pools the prompt's first token ("cls").
         and all(getattr(module, "include_prompt", True) for module in model)
     )
 
 
-def use_varlen_attention(model: SentenceTransformer) -> None:
-    """Change a model, in place, to take texts that lie end to end, and only those."""
+def supports_varlen_pairs(model: CrossEncoder) -> bool:
+    """True if a cross-encoder's head reads only the first token of each pair."""
+    classifier = type(getattr(model[0], "model", None)).__name__
+    return (
+        _has_known_layers(model)
+        and [type(module).__name__ for module in model] == ["Transformer"]
+        and classifier.endswith("ForSequenceClassification")
+    )
+
+
+def _has_known_layers(model: SentenceTransformer | CrossEncoder) -> bool:
+    config = getattr(getattr(model[0], "model", None), "config", None)
+    known = getattr(config, "model_type", None) in _MODEL_TYPES
+    return known and not getattr(config, "is_decoder", False)
+
+
+def use_varlen_pairs(model: CrossEncoder) -> None:
+    """Change a cross-encoder, in place, to take pairs that lie end to end, and only those.
+
+    Its layers return the first token of each pair, as a text of one token: the pooler and the head
+    read no other.
+    """
+    _replace_attention(model)
+    _layers(model).register_forward_hook(_keep_first_tokens, with_kwargs=True)
+
+
+def _keep_first_tokens(
+    _module: torch.nn.Module, _args: tuple[Any, ...], features: dict[str, Any], output: Any
+) -> Any:
+    first = features["cu_seq_lens_q"][:-1]
+    output.last_hidden_state = output.last_hidden_state.squeeze(0)[first].unsqueeze(1)
+    return output
+
+
+def _layers(model: SentenceTransformer | CrossEncoder) -> Any:
+    """Return the stack of layers of a known model."""
+    transformer: Any = model[0]
+    trunk = transformer.model.base_model
+    return trunk.transformer if hasattr(trunk, "transformer") else trunk.encoder
+
+
+def _replace_attention(model: SentenceTransformer | CrossEncoder) -> None:
     from transformers import AttentionInterface
 
     AttentionInterface.register(NAME, varlen_attention)
     transformer: Any = model[0]
     transformer.model.set_attn_implementation(NAME)
+
+
+def use_varlen_attention(model: SentenceTransformer) -> None:
+    """Change a model, in place, to take texts that lie end to end, and only those."""
+    _replace_attention(model)
     for index, module in enumerate(model):
         mode = getattr(module, "pooling_mode", None)
         if type(module).__name__ == "Pooling" and mode in ("mean", "cls"):
@@ -68,19 +119,45 @@ def use_varlen_attention(model: SentenceTransformer) -> None:
 
 def compile_layers(model: SentenceTransformer) -> None:
     """Compile the layers with torch, once for any number of tokens."""
-    transformer: Any = model[0]
-    parts = transformer.model
-    layers = parts.transformer if hasattr(parts, "transformer") else parts.encoder
-    for layer in layers.layer:
+    for layer in _layers(model).layer:
         layer.compile(dynamic=True)
 
 
-def position_offset(model: SentenceTransformer) -> int:
+def position_offset(model: SentenceTransformer | CrossEncoder) -> int:
     """Return the position of a text's first token; RoBERTa starts after its padding token's id."""
     transformer: Any = model[0]
-    embeddings = transformer.model.embeddings
+    embeddings = transformer.model.base_model.embeddings
     padding = getattr(embeddings, "padding_idx", None)
     return padding + 1 if isinstance(padding, int) else 0
+
+
+def varlen_features(
+    batch: Tokenized, device: torch.device, offset: int, segments: Tokenized | None = None
+) -> dict[str, Any]:
+    """Return the input of `varlen_attention` and of the pooling of sentence-transformers.
+
+    Args:
+        batch: The texts.
+        device: The device of the model.
+        offset: The position of a text's first token; see `position_offset`.
+        segments: The segment of each token, for a model that reads it.
+    """
+    lengths = batch.lengths
+    tokens = np.empty((3 if segments is None else 4, len(batch.ids)), np.int32)
+    tokens[0] = batch.ids
+    tokens[1] = np.arange(len(batch.ids)) - np.repeat(batch.offsets[:-1] - offset, lengths)
+    tokens[2] = np.repeat(np.arange(len(batch), dtype=np.int32), lengths)
+    if segments is not None:
+        tokens[3] = segments.ids
+    packed = to_device(torch.from_numpy(tokens), device)
+    edges = to_device(torch.from_numpy(batch.offsets.astype(np.int32)), device)
+    names = ("input_ids", "position_ids", "seq_idx", "token_type_ids")[: len(tokens)]
+    features = {
+        **{name: packed[row : row + 1] for row, name in enumerate(names)},
+        **{f"cu_seq_lens_{side}": edges for side in "qk"},
+        **{f"max_length_{side}": int(lengths.max()) for side in "qk"},
+    }
+    return features if device.type == "cuda" else {**features, "runs": group_runs(batch)}
 
 
 def group_runs(batch: Tokenized) -> list[VarlenRun]:
