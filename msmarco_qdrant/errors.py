@@ -6,7 +6,8 @@ The tree::
     ├── UsageError                 an argument or option is invalid
     │   ├── MissingExtraError      an optional dependency is not installed
     │   ├── PassageNotFoundError   the collection lacks a passage that a call names
-    │   └── UnknownArgumentError   a keyword argument of that name does not exist
+    │   ├── UnknownArgumentError   a keyword argument of that name does not exist
+    │   └── WeakJudgeError         a judge ranks no better than the search that it judges
     ├── SourceError                a source of passages or queries cannot be read
     ├── OutputError                a file of rejects or results cannot be written
     ├── ModelError
@@ -111,6 +112,20 @@ class UnknownArgumentError(UsageError, TypeError):
 
 class PassageNotFoundError(UsageError):
     """The collection lacks a passage that a call needs, such as an example of `similar`."""
+
+
+class WeakJudgeError(UsageError):
+    """A judge does not rank candidates better than the search that found them.
+
+    Attributes:
+        judge: Mean nDCG@10 of the candidates in the judge's order.
+        search: Mean nDCG@10 of the search.
+    """
+
+    def __init__(self, message: str, judge: float, search: float) -> None:
+        super().__init__(message)
+        self.judge = judge
+        self.search = search
 
 
 class SourceError(MsmarcoQdrantError):

@@ -29,6 +29,7 @@ from msmarco_qdrant.cli.group import CommandGroup
 from msmarco_qdrant.cli.improve import improve
 from msmarco_qdrant.cli.index import index
 from msmarco_qdrant.cli.ingest import ingest, quickstart
+from msmarco_qdrant.cli.judge import judge
 from msmarco_qdrant.cli.migrate import migrate
 from msmarco_qdrant.cli.mine import mine
 from msmarco_qdrant.cli.models import models
@@ -93,7 +94,7 @@ for _command in (
     ),
     improve,
     *(collections, info, check, optimize, index, migrate, backup, restore, drop),
-    *(mine, choose),
+    *(mine, judge, choose),
     *(models, quickstart),
 ):
     cli.add_command(_command)

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
         Verdict,
     )
     from msmarco_qdrant.train.improve_tables import improve_text
+    from msmarco_qdrant.train.judge import JudgeReport, judge_negatives
+    from msmarco_qdrant.train.judge_check import JudgeCheck
+    from msmarco_qdrant.train.judge_scorer import load_judge
     from msmarco_qdrant.train.mine import mine_negatives
     from msmarco_qdrant.train.mine_report import MineReport
     from msmarco_qdrant.train.negatives_file import read_negatives, write_negatives
@@ -45,6 +48,9 @@ _MODULES = {
     "improve": "improve_collection",
     "improve_records": "ImproveReport ImproveRound ImproveStep Verdict",
     "improve_tables": "improve_text",
+    "judge": "JudgeReport judge_negatives",
+    "judge_check": "JudgeCheck",
+    "judge_scorer": "load_judge",
     "mine": "mine_negatives",
     "mine_report": "MineReport",
     "negatives_file": "read_negatives write_negatives",
@@ -64,6 +70,8 @@ __all__ = [
     "ImproveReport",
     "ImproveRound",
     "ImproveStep",
+    "JudgeCheck",
+    "JudgeReport",
     "MineReport",
     "MinedQuery",
     "PassageTexts",
@@ -77,6 +85,8 @@ __all__ = [
     "compare_strategies",
     "improve_collection",
     "improve_text",
+    "judge_negatives",
+    "load_judge",
     "mine_negatives",
     "open_scores",
     "read_clicks",

@@ -33,13 +33,16 @@ from msmarco_qdrant.train.score_json import read_json_rows
 QueryScores: TypeAlias = tuple[str, dict[str, float]]
 """A qid, and the score of each of its judged pids."""
 
+SCORES_FILE = "scores.parquet"
+"""The file's name in a folder of `judge_negatives`."""
+
 QUERY_COLUMN, PID_COLUMN, SCORE_COLUMN = "query_id", "corpus_id", "score"
 
 _QUERY_NAMES = (QUERY_COLUMN, "qid", "query-id")
 _PID_NAMES = (PID_COLUMN, "passage_id", "pid", "corpus-id", "doc_id", "corpus_ids", "doc_ids")
 _SCORE_NAMES = (SCORE_COLUMN, "scores")
 _SUFFIXES = (".parquet", ".jsonl", ".json", ".jsonl.gz", ".json.gz")
-_OTHER_FILES = ("report.json", "settings.json")  # of a judge's output folder
+_OTHER_FILES = ("check.json", "report.json", "settings.json")  # of a judge's output folder
 _PICKLES = tuple(bytes([0x80, protocol]) for protocol in range(2, 6))
 _BATCH_ROWS = 1024
 # A row group is read at once; 512 queries with 100 scores each need about 10 MB in Python.
@@ -199,6 +202,8 @@ def score_paths(source: str | PathLike[str]) -> list[Path]:
     if not path.is_dir():
         file_size(str(source))  # refuses a missing file with a clear message
         return [path]
+    if (path / SCORES_FILE).is_file():
+        return [path / SCORES_FILE]
     found = sorted(
         file
         for file in path.iterdir()

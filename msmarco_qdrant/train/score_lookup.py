@@ -18,6 +18,7 @@ from msmarco_qdrant.train.score_files import (
     open_parquet,
     parse_row,
     read_scores,
+    score_paths,
     write_scores,
 )
 
@@ -70,14 +71,14 @@ def open_scores(
     """
     if isinstance(source, Mapping):
         return _HeldScores(source)
-    path = Path(source)
-    if path.is_file() and _is_parquet(path) and has_small_lists(path):
+    path, *others = score_paths(source)
+    if not others and _is_parquet(path) and has_small_lists(path):
         return _ParquetScores(path)
     with tempfile.NamedTemporaryFile(suffix=".parquet", delete=False) as file:
         temporary = Path(file.name)
     try:
-        write_scores(temporary, read_scores(path))
-        return _ParquetScores(temporary, name=str(path), owns_file=True)
+        write_scores(temporary, read_scores(source))
+        return _ParquetScores(temporary, name=str(source), owns_file=True)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

@@ -1,0 +1,189 @@
+"""The command `judge`: a stronger model's scores of mined candidates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
+
+import click
+
+from msmarco_qdrant.cli.completion import complete_files, complete_rerankers
+from msmarco_qdrant.cli.help import Command
+from msmarco_qdrant.cli.options import (
+    ENCODER,
+    FILE,
+    LIMIT,
+    json_option,
+    model_option,
+    open_search_client,
+    settings_options,
+    tenant_option,
+)
+from msmarco_qdrant.cli.output import echo, print_result
+from msmarco_qdrant.cli.signals import exit_on_sigterm
+from msmarco_qdrant.core.json_value import to_json_value
+from msmarco_qdrant.core.search_types import SearchMode
+
+if TYPE_CHECKING:
+    from msmarco_qdrant.core.records import Query
+    from msmarco_qdrant.evaluation import Qrels
+    from msmarco_qdrant.settings import Settings
+
+
+class _Files(NamedTuple):
+    """What the files hold."""
+
+    queries: list[Query]
+    dev_queries: list[Query]
+    dev_qrels: Qrels
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Given:
+    """The options of `judge`, as given."""
+
+    judge: str
+    queries: Path
+    negatives: Path
+    dev_queries: Path
+    dev_qrels: Path
+    out: Path
+    mode: SearchMode
+    depth: int
+    allow_weak_judge: bool
+    tenant: str | None
+    model: str | None
+    as_json: bool
+
+    def read(self) -> _Files:
+        """Read the files, and check them before a model is loaded."""
+        from msmarco_qdrant.evaluation import read_qrels
+        from msmarco_qdrant.sources.corpus import read_queries
+        from msmarco_qdrant.train.judge_check import check_dev
+
+        dev_queries = [*read_queries(str(self.dev_queries))]
+        dev_qrels = read_qrels(str(self.dev_qrels))
+        check_dev(dev_queries, dev_qrels)
+        return _Files([*read_queries(str(self.queries))], dev_queries, dev_qrels)
+
+
+_EXAMPLE = (
+    "--judge ms-marco-electra-base --queries train.tsv --negatives mined --dev-queries dev.tsv "
+    "--dev-qrels dev.txt --out judged"
+)
+
+
+@click.command(
+    cls=Command,
+    examples=[_EXAMPLE],
+)
+@settings_options("store", "transport", "collection", *ENCODER)
+@click.option(
+    "--judge",
+    metavar="NAME_OR_DIR",
+    required=True,
+    shell_complete=complete_rerankers,
+    help="The judge: a cross-encoder, or a bi-encoder stronger than the collection's.",
+)
+@click.option(
+    "--queries",
+    type=FILE,
+    metavar="FILE",
+    required=True,
+    help="The mined queries: qid<TAB>text or JSON lines.",
+)
+@click.option(
+    "--negatives",
+    type=click.Path(path_type=Path),
+    metavar="FILE_OR_DIR",
+    required=True,
+    shell_complete=complete_files,
+    help="Mined candidates: the folder of `mine`, or a file of its form.",
+)
+@click.option(
+    "--dev-queries",
+    type=FILE,
+    metavar="FILE",
+    required=True,
+    help="Queries that decide whether the judge is good enough.",
+)
+@click.option(
+    "--dev-qrels",
+    type=FILE,
+    metavar="FILE",
+    required=True,
+    help="Their judgments, in TREC's or BEIR's format.",
+)
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    required=True,
+    metavar="DIR",
+    help="Folder for the scores: a new one, or that of the same command, to resume it.",
+)
+@click.option(
+    "--mode",
+    type=click.Choice(get_args(SearchMode)),
+    default="dense",
+    show_default=True,
+    help="Mode of the search that the judge must improve on.",
+)
+@click.option(
+    "--depth",
+    type=LIMIT,
+    default=100,
+    show_default=True,
+    metavar="N",
+    help="Candidates of each dev query.",
+)
+@click.option(
+    "--allow-weak-judge",
+    is_flag=True,
+    help="Use a judge that ranks no better than the search.",
+)
+@tenant_option
+@model_option("Load the collection's model from here.")
+@json_option
+def judge(*, settings: Settings, **options: Any) -> None:
+    """Score positives and mined candidates with a stronger model.
+
+    First the judge is judged: it must rank the candidates of the dev queries better than the
+    search. Run the same command again to resume.
+    """
+    from msmarco_qdrant.train import judge_negatives, load_judge
+
+    given = _Given(**options)
+    files = given.read()
+    with (
+        exit_on_sigterm(),
+        _advise_resume(),
+        open_search_client(settings, given.model, bm25=given.mode == "bm25") as client,
+    ):
+        report = judge_negatives(
+            load_judge(given.judge, settings.encoder_options),
+            client,
+            files.queries,
+            given.negatives,
+            given.out,
+            dev_queries=files.dev_queries,
+            dev_qrels=files.dev_qrels,
+            allow_weak=given.allow_weak_judge,
+            mode=given.mode,
+            depth=given.depth,
+            tenant=given.tenant,
+            progress=True,
+        )
+    print_result(to_json_value(report), *str(report).splitlines(), as_json=given.as_json)
+
+
+@contextmanager
+def _advise_resume() -> Iterator[None]:
+    """Advise how to go on after an interruption."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):  # `SystemExit` is from SIGTERM
+        echo("", "Scores are kept; run the same command again to resume.", err=True)
+        raise

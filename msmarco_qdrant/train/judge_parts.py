@@ -1,0 +1,145 @@
+"""Parts of a judging: some queries with all their pairs, each written to a file of its own."""
+
+from __future__ import annotations
+
+import shutil
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from msmarco_qdrant.errors import UsageError
+from msmarco_qdrant.runtime.pipeline import Pipeline
+from msmarco_qdrant.train.judge_scorer import Pairs, Scorer
+from msmarco_qdrant.train.records import MinedQuery
+from msmarco_qdrant.train.score_files import read_scores, write_scores
+from msmarco_qdrant.train.texts import PassageTexts
+
+PAIRS_PER_PART = 16_384
+"""A killed run loses the scores of fewer pairs than this, and those that are read ahead."""
+
+_FOLDER = "parts"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Neighboring queries of the mined file.
+
+    Attributes:
+        number: Place of the part, from 0.
+        pids: The pids to judge of each query: its positives, then its candidates.
+    """
+
+    number: int
+    pids: Mapping[str, tuple[str, ...]]
+
+    @property
+    def pairs(self) -> int:
+        """Number of pairs to judge."""
+        return sum(map(len, self.pids.values()))
+
+
+class PartFiles:
+    """The files of the parts, in a folder of their own.
+
+    Args:
+        folder: The output folder of the judging.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder / _FOLDER
+        self._folder.mkdir(exist_ok=True)
+
+    def has(self, part: Part) -> bool:
+        """True if an earlier run has completed a part."""
+        return self._path(part.number).is_file()
+
+    def write(self, part: Part, scores: Iterable[tuple[str, Mapping[str, float]]]) -> None:
+        """Write a complete part."""
+        write_scores(self._path(part.number), scores)
+
+    def read(self) -> Iterator[tuple[str, dict[str, float]]]:
+        """Yield the scores of all parts, in order."""
+        for path in sorted(self._folder.glob("*.parquet")):
+            yield from read_scores(path)
+
+    def remove(self) -> None:
+        """Remove all parts."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _path(self, number: int) -> Path:
+        return self._folder / f"{number:08}.parquet"
+
+
+def split_parts(mined: Iterable[MinedQuery], pairs: int = PAIRS_PER_PART) -> Iterator[Part]:
+    """Split mined queries into parts of about equal size; a part has whole queries."""
+    number, held, pids = 0, 0, dict[str, tuple[str, ...]]()
+    for query in mined:
+        candidates = (pid for found in query.negatives.values() for pid in found)
+        pids[query.qid] = tuple(dict.fromkeys([*query.positives, *candidates]))
+        held += len(pids[query.qid])
+        if held >= pairs:
+            yield Part(number, pids)
+            number, held, pids = number + 1, 0, {}
+    if pids:
+        yield Part(number, pids)
+
+
+def judge_parts(
+    parts: Iterable[Part],
+    files: PartFiles,
+    scorer: Scorer,
+    queries: Mapping[str, str],
+    texts: PassageTexts,
+    on_pairs: Callable[[int], None],
+) -> None:
+    """Judge the parts that are missing. Texts are read ahead while the judge scores.
+
+    Args:
+        parts: All parts.
+        files: Their files.
+        scorer: The judge.
+        queries: The text of each query, by qid.
+        texts: The texts of the passages.
+        on_pairs: Called with the number of pairs of each completed part.
+    """
+    waiting: deque[tuple[Part, list[tuple[str, str]]]] = deque()
+
+    def read() -> Iterator[tuple[Part, list[tuple[str, str]], Pairs]]:
+        for part in parts:
+            if files.has(part):
+                on_pairs(part.pairs)
+                continue
+            found = texts.get(pid for pids in part.pids.values() for pid in pids)
+            keys = [(qid, pid) for qid, pids in part.pids.items() for pid in pids if pid in found]
+            yield part, keys, [(queries[qid], found[pid]) for qid, pid in keys]
+
+    def pairs(items: Iterable[tuple[Part, list[tuple[str, str]], Pairs]]) -> Iterator[Pairs]:
+        for part, keys, of_part in items:
+            waiting.append((part, keys))
+            yield of_part
+
+    with Pipeline() as pipeline:
+        scored = scorer.score_batches(pairs(pipeline.run(read(), prefetch=1, name="texts")))
+        for scores in scored:
+            part, keys = waiting.popleft()
+            by_query: dict[str, dict[str, float]] = {qid: {} for qid in part.pids}
+            for (qid, pid), score in zip(keys, scores.tolist(), strict=True):
+                by_query[qid][pid] = score
+            files.write(part, by_query.items())
+            on_pairs(part.pairs)
+
+
+def require_texts(parts: Iterable[Part], queries: Mapping[str, str]) -> Iterator[Part]:
+    """Yield parts whose queries all have a text.
+
+    Raises:
+        UsageError: If the text of a mined query is missing.
+    """
+    for part in parts:
+        if (missing := next((qid for qid in part.pids if qid not in queries), None)) is not None:
+            raise UsageError(
+                f"queries must hold the text of each mined query, got none of {missing!r}: pass "
+                "the queries with which the candidates were mined"
+            )
+        yield part
