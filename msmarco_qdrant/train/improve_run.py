@@ -201,7 +201,7 @@ class ImproveRun:
     def _judge(
         self, judge: Reranker | Encoder, number: int, mined: Path, out: Path
     ) -> Mapping[str, Any]:
-        from msmarco_qdrant.train.judge import judge_negatives  # type: ignore[import-untyped]
+        from msmarco_qdrant.train.judge import judge_negatives
 
         with self._miner(number) as client:
             report = judge_negatives(
