@@ -418,6 +418,7 @@ def test_ingest_reports_as_json(place: Place) -> None:
     assert "building the index" in place.first.err
 
 
+@pytest.mark.slow
 def test_second_ingest_writes_nothing(place: Place) -> None:
     """It uses the model of the collection."""
     done = command("ingest", place.sample, place.extra, "--store", place.store)
@@ -555,6 +556,7 @@ def test_invalid_queries_leave_no_run(place: Place, tmp_path: Path, content: str
     assert nothing_created()
 
 
+@pytest.mark.slow
 def test_optimize_reports_indexed_vectors(place: Place) -> None:
     """As text or as JSON, after a notice on standard error."""
     text = command("optimize", "--store", place.store)
@@ -668,6 +670,7 @@ def test_same_model_under_another_path_is_accepted(place: Place, tmp_path: Path)
     assert found(place, "how big is london", "--limit", "1") == hits
 
 
+@pytest.mark.slow
 def test_collection_of_another_model_is_refused(place: Place, tmp_path: Path) -> None:
     """For search and ingest; the message names both sides and the next step."""
     model = model_directory(tmp_path / "other", max_seq_length=64)

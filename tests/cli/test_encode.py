@@ -33,6 +33,7 @@ def encode(model: str, *arguments: str | Path, out: str = "vectors") -> Outcome:
     return command("encode", *map(str, arguments), *options)
 
 
+@pytest.mark.slow
 def test_passages_are_encoded_ingested_and_searched(
     few: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -95,6 +96,7 @@ def test_rejects_are_status_3(few: Path, tiny: str) -> None:
     assert not Path("again.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_a_changed_source_is_status_1(few: Path, tiny: str) -> None:
     """One line with the file and the next step."""
     encode(tiny, few)

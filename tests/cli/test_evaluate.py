@@ -142,6 +142,7 @@ def test_json_is_one_document(words: str) -> None:
     assert "written" not in done.err
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_files")
 def test_s7_missing_passages_are_counted_everywhere(words: str) -> None:
     """In the text, the JSON document and the report."""
@@ -202,6 +203,7 @@ def test_run_is_saved_as_gzip(words: str) -> None:
         assert Path("x") / expected == files["bm25"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_files")
 def test_run_survives_a_later_failure(words: str) -> None:
     """The report cannot be written; the run is written and the table printed."""
@@ -227,6 +229,7 @@ def test_invalid_pid_of_a_run_is_refused_early(tmp_path: Path) -> None:
     assert 0 == by_words(place).status
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_files")
 def test_file_may_have_any_name(words: str) -> None:
     """Bytes that are not UTF-8 are replaced in each output."""

@@ -179,6 +179,7 @@ def test_wrong_usage(arguments: str, message: str) -> None:
     assert message in done.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reads", ["all", "nothing"])
 def test_export_to_standard_output(reads: str, passages: Sequence[Passage]) -> None:
     """JSON lines that `ingest` reads back; a reader such as `head` may close it early."""

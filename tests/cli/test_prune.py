@@ -76,6 +76,7 @@ def test_empty_source_is_refused(place: str) -> None:
     assert 10 == count(place)
 
 
+@pytest.mark.slow
 def test_rejects_refuse_the_prune(place: str) -> None:
     """They are written to their file and reported first."""
     done = ingest(place, 9, "--prune", "--rejects", "r.jsonl", more="9 no tab\n")

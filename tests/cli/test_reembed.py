@@ -96,6 +96,7 @@ def server_url(source: str, models: Models) -> Iterator[str]:
 # ---- re-embed and roll back ----------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["edge", pytest.param("server_url", marks=pytest.mark.slow)])
 def test_another_model_and_back(
     engine: str, request: pytest.FixtureRequest, models: Models

@@ -138,6 +138,7 @@ def test_v4_a_copy_of_edge_restores(two: tuple[Store, Store], tmp_path: Path) ->
         assert source.collection("films").info() == target.collection("films").info()
 
 
+@pytest.mark.slow
 def test_v4_a_copy_of_edge_is_equal(tmp_path: Path) -> None:
     """Without an index: in the same store, under another name."""
     with closing(open_store(tmp_path / "store", create=True)) as store:

@@ -302,6 +302,7 @@ def test_v5_an_alias_that_leads_nowhere_is_told(tmp_path: Path) -> None:
         assert ("dangling-alias", "restore a backup") == (found.kind, found.advice)
 
 
+@pytest.mark.slow
 def test_v5_replicas_that_differ_are_settled(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a write that one node missed; only with --yes, as a repair may remove points."""
     monkeypatch.setattr(replicas, "IN_FLIGHT_S", 0.0)
@@ -326,6 +327,7 @@ def test_v5_replicas_that_differ_are_settled(monkeypatch: pytest.MonkeyPatch) ->
 # ---- the command -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_v5_the_command_exits_with_1_while_faults_are_left(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

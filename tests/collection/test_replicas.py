@@ -75,6 +75,7 @@ def opened(cluster: LoopbackCluster, node: int = 0) -> closing[Store]:
     return closing(open_store(cluster.nodes[node].url, connection=AT_ONCE))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("node", [0, 1])
 def test_v1_replicas_that_differ_are_made_equal(cluster: LoopbackCluster, node: int) -> None:
     """Writes, changes and deletions of which one replica missed half, seen from either node."""

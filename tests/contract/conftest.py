@@ -15,8 +15,9 @@ from tests.engines import ENGINES_AND_SERVER, opener
 
 OpenStore = Callable[[], Store]
 
-# One test for each way that the adapter calls a server; REST differs from gRPC in nothing else.
-_QUICK_BY_REST = frozenset(
+# One test for each way that the adapter calls a server. REST and gRPC differ in nothing else, nor
+# do they from the store in memory, whose engine answers them.
+_QUICK_BY_SERVER = frozenset(
     {
         "test_a_vector_of_another_dimension_is_refused",
         "test_an_index_is_made_changed_and_removed",
@@ -35,14 +36,15 @@ _QUICK_BY_REST = frozenset(
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` deselects
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark a test slow over the engine that its `slow_over` names, and most of them over REST."""
+    """Mark a test slow over the engine that its `slow_over` names, and most of them by a server."""
     for item in items:
         call = getattr(item, "callspec", None)
         engines = (
             {value for value in call.params.values() if isinstance(value, str)} if call else ()
         )
         markers = item.iter_markers("slow_over")
-        is_common = "rest" in engines and item.name.partition("[")[0] not in _QUICK_BY_REST
+        is_quick = item.name.partition("[")[0] in _QUICK_BY_SERVER
+        is_common = not is_quick and not {"rest", "loopback"}.isdisjoint(engines)
         if is_common or any(marker.args[0] in engines for marker in markers):
             item.add_marker(pytest.mark.slow)
 

@@ -126,6 +126,7 @@ def _all_facets(client: SearchClient, field: str, **options: Any) -> list[Facet]
 _EARLY: MetaFilter = {"year": Range(lt=2003)}
 
 
+@pytest.mark.slow_over("edge")
 @pytest.mark.parametrize("field", ["lang", "year", "live", "author.name", "plain", "deep.a.b"])
 @pytest.mark.parametrize("chosen", [None, _EARLY, {"lang": Not("en")}])
 def test_facets_are_those_of_plain_python(
@@ -244,6 +245,7 @@ def test_a_scroll_returns_all_once(client: SearchClient) -> None:
     assert early == _scrolled(client, meta_filter=_EARLY)
 
 
+@pytest.mark.slow_over("edge")
 @pytest.mark.slow_over("loopback")
 @pytest.mark.parametrize("page", [7, 100])
 @pytest.mark.parametrize("field", ["year", "price", "when", "many", "author.age"])

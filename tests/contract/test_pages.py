@@ -98,6 +98,7 @@ def test_the_last_page_has_no_cursor(client: SearchClient) -> None:
     assert [30, 10] == [len(page) for page in _walk(client, {"rerank_depth": 40}, 30)]
 
 
+@pytest.mark.slow_over("edge")
 @pytest.mark.parametrize("options", [{}, {"mode": "bm25"}, {"mode": "hybrid"}], ids=str)
 def test_a_cursor_goes_on_after_writes(client: SearchClient, options: dict[str, Any]) -> None:
     """New passages before the page do not show any twice; the last hit may be deleted."""

@@ -128,6 +128,7 @@ def test_a_path_is_a_store(tmp_path: Path) -> None:
         assert _SAVED == client.metadata.search_defaults
 
 
+@pytest.mark.slow
 def test_a_backup_has_them(tmp_path: Path) -> None:
     """A restored collection searches alike."""
     with closing(open_store(tmp_path / "store", create=True)) as store:

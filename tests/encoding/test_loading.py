@@ -47,6 +47,7 @@ def packaged() -> Path:
 # ---- where a name leads ----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_packaged_model_is_one_model_by_every_name(packaged: Path) -> None:
     """Short name, hub id and the package's directory give the same fingerprint and card."""
     encoder_infos = [load_encoder(name, device="cpu").info for name in (SMALL, packaged)]
@@ -92,6 +93,7 @@ def test_s10_a_directory_of_a_published_name_wins(
     assert sum(f"not the published model {name}" in text for text in caplog.messages) == 1
 
 
+@pytest.mark.slow
 def test_s10_a_stored_name_is_the_published_model(
     packaged: Path, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -131,6 +131,7 @@ def test_vectors_in_float32_are_the_library_s(
     assert ("openvino", "cpu", "float32") == (exact.name, exact.device, exact.precision)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "architecture",
     [
@@ -158,6 +159,7 @@ def test_a_result_outlives_the_next_pass(backend: Backends, tokens: Tokenized) -
     np.testing.assert_array_equal(before, first.result())
 
 
+@pytest.mark.slow
 @needs_openvino
 def test_a_prompt_may_be_left_out_of_the_pooling(tmp_path: Path, library: Library) -> None:
     """With include_prompt=False the tokens of the prompt are not pooled, as the library does."""
@@ -261,6 +263,7 @@ def test_a_damaged_file_is_replaced(
     assert not caplog.records
 
 
+@pytest.mark.slow
 def test_a_file_of_another_model_is_not_believed(
     backend: Backends,
     tokens: Tokenized,
@@ -277,6 +280,7 @@ def test_a_file_of_another_model_is_not_believed(
     assert "wrong vectors" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_folder_that_cannot_be_written(
     backend: Backends,
     tokens: Tokenized,
