@@ -156,6 +156,7 @@ def improve(
     queries: Path,
     qrels: Path,
     judge: str | None,
+    learning_rates: tuple[float, ...],
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -184,6 +185,7 @@ def improve(
             judge=load_reranker_for(judge, settings.encoder_options),
             test_queries=test_queries,
             test_qrels=test_qrels,
+            learning_rates=learning_rates or None,
             encoder_options=settings.encoder_options,
             progress=True,
             **options,

@@ -1,4 +1,4 @@
-"""Options of a training that several commands share."""
+"""Options of the trainings of `improve`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import click
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _COUNT = click.IntRange(min=1)
+_RATES = "learning_rates"
 _SHARE = click.FloatRange(0, 1)
 
 _OPTIONS = {
@@ -31,11 +32,14 @@ _OPTIONS = {
         metavar="N",
         help="Queries of a batch.  [default: 128]",
     ),
-    "learning_rate": click.option(
+    _RATES: click.option(
         "--learning-rate",
+        _RATES,
         type=click.FloatRange(0, 1, min_open=True),
+        multiple=True,
         metavar="RATE",
-        help="The highest learning rate; it falls linearly to 0.  [default: 2e-5]",
+        help="The highest learning rate; it falls linearly to 0. Repeat it to train with each, and "
+        "keep the best by the validation queries.  [default: 2e-5 and 1e-4]",
     ),
     "warmup": click.option(
         "--warmup",
@@ -56,7 +60,7 @@ _OPTIONS = {
         help="Positives of a query in one epoch at most.  [default: 16]",
     ),
     "negatives": click.option(
-        "--negatives-per-positive",
+        "--number",
         "negatives",
         type=click.IntRange(0, 1000),
         metavar="N",
@@ -85,11 +89,14 @@ _OPTIONS = {
 
 
 def training_options(command: _F) -> Callable[..., Any]:
-    """Add options of a training; the command gets those that are given as `training`."""
+    """Add options of a training; the command gets those that are given as `training`.
+
+    `--learning-rate` is repeatable, and given to the command as `learning_rates`.
+    """
 
     @wraps(command)
     def run(**given: Any) -> Any:
-        values = {name: given.pop(name) for name in _OPTIONS}
+        values = {name: given.pop(name) for name in _OPTIONS if name != _RATES}
         training = {name: value for name, value in values.items() if value is not None}
         return command(training=training, **given)
 

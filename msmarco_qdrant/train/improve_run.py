@@ -40,7 +40,8 @@ class ImproveOptions:
     """Checked options of `improve_collection`.
 
     Attributes:
-        training: Settings of each training; 0 negatives leave out mining, judging and choosing.
+        trainings: Settings of a round's trainings, of which the best is kept; they differ by
+            their learning rates. 0 negatives leave out mining, judging and choosing.
         judge: Scores candidates; None to choose without scores.
         strategy: Written form of the strategy that chooses negatives.
         measures: The first one decides.
@@ -48,7 +49,7 @@ class ImproveOptions:
         mine_modes: Modes to mine with.
     """
 
-    training: TrainSettings
+    trainings: tuple[TrainSettings, ...]
     judge: Reranker | Encoder | None
     allow_weak_judge: bool
     strategy: str
@@ -100,6 +101,7 @@ class ImproveRun:
         self._options = options
         self._log = log
         self._encoders: dict[int, Encoder] = {}
+        self._models: dict[int, Path] = {}
 
     @property
     def model(self) -> str:
@@ -123,9 +125,9 @@ class ImproveRun:
 
     def run_round(self, number: int) -> ImproveRound:
         """Train and measure one more model."""
-        base = self._model if number == 1 else str(self._log.path(number - 1, "model"))
-        examples = self._mine(number) if self._options.training.negatives else None
-        model = self._train(number, base, examples)
+        base = self._model if number == 1 else str(self._models[number - 1])
+        examples = self._mine(number) if self._options.trainings[0].negatives else None
+        model = self._models[number] = self._train_best(number, base, examples)
         self._log.run(number, "encode", lambda: self._encode(number, model), folder="trial")
         step = self._log.run(
             number,
@@ -190,7 +192,7 @@ class ImproveRun:
                 options.strategy,
                 scores=scores,
                 number=None,  # the training draws some for each positive
-                seed=options.training.seed,
+                seed=options.trainings[0].seed,
             )
             return figures_of(report)
 
@@ -217,12 +219,27 @@ class ImproveRun:
             )
         return figures_of(report)
 
-    def _train(self, number: int, base: str, examples: Path | None) -> Path:
+    def _train_best(self, number: int, base: str, examples: Path | None) -> Path:
+        """Train with each learning rate; return the folder of the best by validation queries."""
+        trained = {
+            out: self._train(number, base, examples, settings, out)
+            for settings in self._options.trainings
+            for out in [self._log.path(number, self._model_name(settings))]
+        }
+        return max(trained, key=lambda out: trained[out])
+
+    def _model_name(self, settings: TrainSettings) -> str:
+        is_only = len(self._options.trainings) == 1
+        return "model" if is_only else f"model-{settings.learning_rate:g}"
+
+    def _train(
+        self, number: int, base: str, examples: Path | None, settings: TrainSettings, out: Path
+    ) -> float:
+        """Train one model; return its measure over the validation queries."""
         from msmarco_qdrant.train.bi_encoder import train_bi_encoder
 
         data, options = self._data, self._options
-        out = self._log.path(number, "model")
-        uses_scores = options.training.loss != "contrastive"
+        uses_scores = settings.loss != "contrastive"
 
         def train() -> Mapping[str, Any]:
             report = train_bi_encoder(
@@ -236,13 +253,16 @@ class ImproveRun:
                 dev_qrels=data.validation,
                 device=resolve_devices(options.encoder_options.device)[0],
                 progress=options.progress,
-                **asdict(options.training),
+                **asdict(settings),
             )
-            return figures_of(report)
+            measured = 0.0 if report.dev is None else report.dev.by_step[report.kept_step]
+            rate = {"learning_rate": settings.learning_rate, "validation": measured}
+            return {**rate, **figures_of(report)}
 
-        command = self._train_command(base, examples, out)
-        self._log.run(number, "train", train, folder="model", command=command)
-        return out
+        name = out.name.replace("model", "train", 1)
+        command = self._train_command(base, examples, settings, out)
+        step = self._log.run(number, name, train, folder=out.name, command=command)
+        return float(step.figures["validation"])
 
     def _encode(self, number: int, model: Path) -> Mapping[str, Any]:
         self._require_unchanged()
@@ -294,7 +314,7 @@ class ImproveRun:
 
     @contextmanager
     def _open_trial(self, number: int) -> Iterator[SearchClient]:
-        encoder = self._encoder(number, self._log.path(number, "model"))
+        encoder = self._encoder(number, self._models[number])
         with open_trial(encoder, self._log.path(number, "trial")) as client:
             yield client
 
@@ -340,10 +360,16 @@ class ImproveRun:
         words += [] if scores is None else ["--scores", str(scores)]
         return command_line("choose", *words, "--out", str(out))
 
-    def _train_command(self, base: str, examples: Path | None, out: Path) -> str:
-        data = self._queries("train") if examples is None else ["--negatives", str(examples)]
-        words = ["--model", base, *data, "--out", str(out)]
-        return command_line("train", *words, **self._place(None))
+    def _train_command(
+        self, base: str, examples: Path | None, settings: TrainSettings, out: Path
+    ) -> str:
+        queries, qrels = part_files(self._data.files, "train")
+        dev_queries, dev_qrels = part_files(self._data.files, "validation")
+        data = ["--queries", str(queries)]
+        data += ["--qrels", str(qrels)] if examples is None else ["--negatives", str(examples)]
+        data += ["--dev-queries", str(dev_queries), "--dev-qrels", str(dev_qrels)]
+        words = ["--model", base, *data, "--learning-rate", f"{settings.learning_rate:g}"]
+        return command_line("train", *words, "--out", str(out), **self._place(None))
 
 
 def _read_run(path: Path, name: str) -> Run:

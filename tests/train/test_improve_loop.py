@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from msmarco_qdrant.cli.app import cli
+from msmarco_qdrant.cli.output import Printed
 from msmarco_qdrant.search.client import SearchClient
 from msmarco_qdrant.train.improve import improve_collection
 from msmarco_qdrant.train.improve_tables import improve_json, improve_text
@@ -32,7 +33,7 @@ def check_command(line: str) -> None:
     """Parse a step's command, if it has one, as the program would."""
     if line:
         _, name, *words = shlex.split(line)
-        cli.commands[name].make_context(name, words)
+        cli.commands[name].make_context(name, words, obj=Printed())
 
 
 def test_better_model_is_switched_to_only_when_asked(folder: Path) -> None:
