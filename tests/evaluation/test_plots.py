@@ -88,6 +88,7 @@ def test_names_are_text_and_nothing_else() -> None:
     assert "<script" not in svg
 
 
+@pytest.mark.slow
 def test_edge_cases_are_drawn() -> None:
     """A single query without an interval, equal runs, and more settings than colors."""
     assert "one" in texts_of(plot_measures(evaluated(Run("one", {}))))

@@ -51,6 +51,7 @@ def words() -> Any:
     store.close()
 
 
+@pytest.mark.slow
 def test_the_best_fusion_is_chosen_if_its_gain_is_certain(words: Any) -> None:
     """By the means that evaluations of the same fusions give; the gain is on unseen queries."""
     client, queries, qrels = words
@@ -83,6 +84,7 @@ def test_each_query_is_encoded_once() -> None:
     store.close()
 
 
+@pytest.mark.slow
 def test_a_depth_of_reranking_is_chosen(words: Any) -> None:
     """The smallest that is as good as the deepest; `rerank_depth="auto"` then uses it."""
     client, queries, qrels = words

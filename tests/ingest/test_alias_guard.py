@@ -121,6 +121,7 @@ def test_the_swap_is_the_cause_if_the_old_collection_is_dropped(store: Store) ->
     assert 10 == error.report.written
 
 
+@pytest.mark.slow
 def test_a_dropped_collection_is_reported(store: Store) -> None:
     """The same ingest creates it again."""
     error = ingest_until_stopped(store, after_ten(lambda: drop_collection(store, "msmarco")))

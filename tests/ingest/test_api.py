@@ -388,6 +388,7 @@ def test_progress_reaches_the_end(tmp_path: Path, store: Store, encoder: Hashing
     assert seen[-1].stage == "index"
 
 
+@pytest.mark.slow
 def test_bm25_length_far_off_is_warned_of(
     store: Store, encoder: HashingEncoder, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -79,6 +79,7 @@ def test_nothing_is_removed_without_a_policy_or_a_reason(store: Store) -> None:
     assert {"1", "2", "3"} == held(store).keys()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compress", [gzip.compress, lzma.compress])
 def test_source_that_is_cut_off_removes_nothing(
     store: Store, tmp_path: Path, compress: Callable[[bytes], bytes]

@@ -180,6 +180,7 @@ def test_the_rows_alone_are_no_source(folder: Path, encoder: HashingEncoder) -> 
         ingest_passages(iter(VectorShards(folder)), NullStore(), encoder=encoder)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_a_shard_that_breaks_in_the_middle_stops_the_run(
     store: Store, folder: Path, passages: Sequence[Passage]
 ) -> None:

@@ -90,6 +90,7 @@ def test_a_path_is_opened_and_closed(tmp_path: Path) -> None:
     assert {} == list_indexes(place, "films")
 
 
+@pytest.mark.slow
 def test_indexes_are_kept_by_a_model_change_and_its_rollback(tmp_path: Path) -> None:
     """An index that is added after the change is there after the rollback, too."""
     with new_store("loopback", tmp_path) as store:

@@ -154,6 +154,7 @@ def test_r2_commands_show_the_folder_and_edited_files(tmp_path: Path, folder: Pa
     assert (["0003_c"], 2) == (listed["edited"], len(listed["user_migrations"]))
 
 
+@pytest.mark.slow
 def test_r13_the_package_s_own_migrations_are_executed_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

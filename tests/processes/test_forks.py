@@ -121,6 +121,9 @@ POOLS = {
 
 @pytest.mark.slow
 def test_c1_pools_answer_or_refuse(filled: LoopbackServer) -> None:
-    """`multiprocessing` and `concurrent.futures`, with a parent that has or has not searched."""
+    """`multiprocessing` and `concurrent.futures`, with a parent that has or has not searched.
+
+    It takes 34 s of processor time, as three processes import the libraries.
+    """
     found = dict(line.split(": ", 1) for line in run("pools", filled.rest_url).splitlines())
     assert POOLS == {name: text[: len(POOLS[name])] for name, text in found.items()}

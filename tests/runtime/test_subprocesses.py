@@ -356,6 +356,7 @@ def test_a_function_that_cannot_be_loaded() -> None:
 # ---- the end ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_close_leaves_no_process(start: Start) -> None:
     """Nor a thread's work: what is submitted later is refused; closing again does nothing."""
     workers = start(square, 2)

@@ -858,6 +858,7 @@ def test_a_client_that_outlives_its_loop_can_be_closed(place: Place) -> None:
     run(lambda: end(client))
 
 
+@pytest.mark.slow
 def test_a_loop_that_ends_with_a_search_under_way(place: Place) -> None:
     """Nothing hangs and nothing is logged; the client can be closed."""
     encoder = GatedEncoder()

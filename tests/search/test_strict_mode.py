@@ -102,6 +102,7 @@ def test_v7_searches_are_approximate(
         assert near(ranked) == client.rank("city 7", ["1", "7", "50"], mode=mode)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("store")
 def test_v7_exact_search_is_refused_in_one_line(server: LoopbackServer) -> None:
     """In Python, on the command line, and in an evaluation that needs it."""

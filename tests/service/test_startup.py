@@ -131,6 +131,7 @@ def test_a_new_collection_has_the_indexes(tmp_path: Path) -> None:
             assert KEYS == {*store.collection("msmarco").spec().payload_indexes}
 
 
+@pytest.mark.slow
 def test_an_existing_collection_gets_missing_indexes(tmp_path: Path) -> None:
     """Others stay; a migration that runs is not waited for."""
     with LoopbackServer() as server, closing(open_store(server.url)) as store:

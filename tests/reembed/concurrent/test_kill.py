@@ -29,7 +29,7 @@ from tests.reembed.concurrent.scenario import NAME, NEW, fill, reembed, start_tr
 
 ROOT = Path(__file__).resolve().parents[3]
 PASSAGES = 100
-SEEDS = range(4)
+SEEDS = range(2)
 SOAK_SEEDS = 100
 SWAP = "Collections.UpdateAliases"
 
@@ -182,7 +182,10 @@ def one_history(seed: int, usual: Killer) -> Sequence[Killer]:
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
 def test_kill_and_run_again(usual: Killer, seed: int) -> None:
-    """Every other seed first kills a run between the swap and the end."""
+    """One of the two seeds first kills a run between the swap and the end.
+
+    A history takes some 13 s of processor time: three processes under traffic.
+    """
     first = one_history(seed, usual)[0]
     assert first.is_over
     assert first.since_swap > 0 or seed % 2

@@ -43,6 +43,7 @@ def test_a_named_site_may_use_the_api() -> None:
         assert "Origin" in answer.headers["vary"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("origins", [[], [_OURS]])
 def test_another_site_may_not(origins: list[str]) -> None:
     """Neither without the setting nor if it names others; the page of the sidecar works."""

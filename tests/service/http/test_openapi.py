@@ -106,7 +106,7 @@ def _describe(description: dict[str, Any]) -> None:
 def test_every_answer_is_as_described(tmp_path: Path, seed: int) -> None:
     """All routes over real parts: no 5xx; status, type, schema, headers, methods as described.
 
-    It takes some 30 s of processor time: the bounds of every schema are tried, a seed's examples of
+    It takes some 35 s of processor time: the bounds of every schema are tried, a seed's examples of
     it, and sequences of calls.
     """
     objections, answers = _found(OpenedApp(tmp_path, describe=_describe), seed=seed)

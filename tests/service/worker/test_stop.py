@@ -156,6 +156,7 @@ def test_a_batch_is_given_back_while_it_is_read(
         assert [] == [*store.aliases()]
 
 
+@pytest.mark.slow
 def test_deletes_are_given_back(spool: Watched, store: Store) -> None:
     """After each thousand; what is deleted by then is not there at the next start."""
     pids = [str(number) for number in range(2500)]

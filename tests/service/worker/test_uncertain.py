@@ -71,6 +71,7 @@ class _Sick(HashingEncoder):
         yield from super().encode_passages(passages)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [StoreCorruptError("damaged"), Panic("damaged")])
 def test_a_store_that_is_corrupt_as_a_whole(
     spool: Spool, store: Store, error: BaseException
