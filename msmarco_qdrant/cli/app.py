@@ -46,6 +46,7 @@ from msmarco_qdrant.cli.search import search
 from msmarco_qdrant.cli.serve import serve
 from msmarco_qdrant.cli.similar import similar
 from msmarco_qdrant.cli.spool import spool
+from msmarco_qdrant.cli.train import train
 
 _FAILED, _INTERRUPTED, _TERMINATED = 1, 130, 143
 
@@ -94,7 +95,7 @@ for _command in (
     ),
     improve,
     *(collections, info, check, optimize, index, migrate, backup, restore, drop),
-    *(mine, judge, choose),
+    *(mine, judge, choose, train),
     *(models, quickstart),
 ):
     cli.add_command(_command)

@@ -60,6 +60,7 @@ class _Inputs:
     """What a training reads, besides its settings."""
 
     client: SearchClient
+    tenant: str | None
     collected: CollectedQueries
     scores: ScoreLookup | None
     scores_digest: str | None
@@ -89,6 +90,7 @@ def train_bi_encoder(  # noqa: PLR0913  # all but five have defaults
     dev_qrels: Qrels | None = None,
     eval_steps: int | None = None,
     checkpoint_steps: int | None = None,
+    tenant: str | None = None,
     device: str | None = None,
     precision: TrainingPrecision | None = None,
     on_progress: Callable[[int, int], None] | None = None,
@@ -123,6 +125,7 @@ def train_bi_encoder(  # noqa: PLR0913  # all but five have defaults
         dev_qrels: Their judgments.
         eval_steps: Steps between two measures; None for a tenth of all.
         checkpoint_steps: Steps between two checkpoints; None for a tenth of all.
+        tenant: Only this tenant's passages, which a collection with a tenant field requires.
         device: "cpu", "cuda" or "cuda:1"; None for the best one.
         precision: "float32" or "bfloat16"; None for the fastest of the device.
         on_progress: Called with the pairs of query and positive that were trained, and their
@@ -160,7 +163,7 @@ def train_bi_encoder(  # noqa: PLR0913  # all but five have defaults
     require_train_extra("training")
     with ExitStack() as stack:
         inputs = _read_inputs(
-            stack, client, queries, examples, scores, (dev_queries or (), dev_qrels or {})
+            stack, (client, tenant), queries, examples, scores, (dev_queries or (), dev_qrels or {})
         )
         if progress:
             display = ProgressDisplay("pairs")
@@ -206,7 +209,9 @@ def _run(
     from msmarco_qdrant.train.trainer import TrainingParts, run_training
 
     examples = build_examples(
-        inputs.collected, PassageTexts(inputs.client).get, work.path / "passages"
+        inputs.collected,
+        PassageTexts(inputs.client, tenant=inputs.tenant).get,
+        work.path / "passages",
     )
     judged = None if inputs.scores is None else JudgedScores(examples, inputs.scores)
     plan = plan_training(
@@ -272,7 +277,9 @@ def _dev_set(inputs: _Inputs) -> DevSet | None:
 
     if not inputs.dev_queries:
         return None
-    return build_dev_set(inputs.client, [*inputs.dev_queries], inputs.dev_qrels)
+    return build_dev_set(
+        inputs.client, [*inputs.dev_queries], inputs.dev_qrels, tenant=inputs.tenant
+    )
 
 
 def _dev_measures(dev: DevSet, outcome: Outcome) -> DevMeasures:
@@ -285,7 +292,7 @@ def _dev_measures(dev: DevSet, outcome: Outcome) -> DevMeasures:
 
 def _read_inputs(
     stack: ExitStack,
-    client: SearchClient,
+    source: tuple[SearchClient, str | None],
     queries: Iterable[Query],
     examples: TrainingSource,
     scores: JudgeScores | None,
@@ -294,11 +301,11 @@ def _read_inputs(
     """Read the training queries with their pids, and open the scores."""
     collected = read_examples(queries, examples)
     if scores is None:
-        return _Inputs(client, collected, None, None, *dev)
+        return _Inputs(*source, collected, None, None, *dev)
     from msmarco_qdrant.train.score_lookup import open_scores
 
     opened = stack.enter_context(open_scores(scores))
-    return _Inputs(client, collected, opened, _digest_scores(collected, opened), *dev)
+    return _Inputs(*source, collected, opened, _digest_scores(collected, opened), *dev)
 
 
 def _digest_scores(collected: CollectedQueries, scores: ScoreLookup) -> str:
@@ -314,6 +321,7 @@ def _describe(info: EncoderInfo, inputs: _Inputs, settings: TrainSettings) -> di
     return {
         "model": info.fingerprint,
         **asdict(settings),
+        "tenant": inputs.tenant,
         "scores": inputs.scores_digest,
         **describe_data(inputs.client, inputs.collected, inputs.dev_queries, inputs.dev_qrels),
     }

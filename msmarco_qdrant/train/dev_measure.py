@@ -14,7 +14,6 @@ from itertools import islice
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from msmarco_qdrant.collection.passages import get_passages
 from msmarco_qdrant.core.batched import in_batches
 from msmarco_qdrant.core.encoder_types import EncoderInfo
 from msmarco_qdrant.core.records import Passage, Query
@@ -94,6 +93,7 @@ def build_dev_set(
     queries: Sequence[Query],
     qrels: Qrels,
     *,
+    tenant: str | None = None,
     most_passages: int = MOST_PASSAGES,
 ) -> DevSet:
     """Read the passages to rank.
@@ -102,6 +102,7 @@ def build_dev_set(
         client: Of the collection.
         queries: The dev queries.
         qrels: Their judgments.
+        tenant: Only this tenant's passages.
         most_passages: See `MOST_PASSAGES`.
 
     Raises:
@@ -110,23 +111,27 @@ def build_dev_set(
     check_qids(queries)
     judged = select_judged({query.qid for query in queries}, qrels)
     asked = [query for query in queries if query.qid in judged]
-    total = client.count()
+    total = client.count(tenant=tenant)
     if total <= most_passages:
-        return DevSet(asked, judged, [*client.scroll()], total)
-    passages = _part(client, asked, judged, most_passages)
+        return DevSet(asked, judged, [*client.scroll(tenant=tenant)], total)
+    passages = _part(client, tenant, asked, judged, most_passages)
     _log.info("the dev queries are ranked over %s of %s passages", f"{len(passages):,}", total)
     return DevSet(asked, judged, passages, total)
 
 
-def _part(client: SearchClient, queries: Sequence[Query], qrels: Qrels, most: int) -> list[Passage]:
+def _part(
+    client: SearchClient, tenant: str | None, queries: Sequence[Query], qrels: Qrels, most: int
+) -> list[Passage]:
     """Return judged and found passages, and others up to a limit."""
     pids = dict.fromkeys(pid for grades in qrels.values() for pid in grades)
     for batch in in_batches(queries, _QUERIES_AT_ONCE):
         texts = [query.text for query in batch]
-        for hits in client.search_many(texts, limit=_HITS, mode="bm25", with_text=False):
+        for hits in client.search_many(
+            texts, limit=_HITS, mode="bm25", tenant=tenant, with_text=False
+        ):
             pids.update(dict.fromkeys(hit.pid for hit in hits))
-    found = get_passages(client.store, pids, collection=client.collection)
-    for passage in islice(client.scroll(), most):
+    found = client.get(pids, tenant=tenant)
+    for passage in islice(client.scroll(tenant=tenant), most):
         if len(found) >= most:
             break
         found.setdefault(passage.pid, passage)

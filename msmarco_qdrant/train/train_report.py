@@ -79,6 +79,31 @@ class TrainReport:
         """The measure of the kept model minus that before training; None without dev queries."""
         return None if self.dev is None else self.dev.by_step[self.kept_step] - self.dev.before
 
+    def __str__(self) -> str:
+        """Return some lines for people."""
+        counts = self.examples
+        what = f"{self.trained_pairs:,} pairs of {counts.queries:,} queries"
+        cost = f"{self.seconds:,.0f} s in {self.precision} on {self.device}"
+        lines = [f"{what} in {self.steps:,} steps, {cost}"]
+        left = {
+            "queries without a text": counts.unknown_queries,
+            "queries without a positive in the collection": counts.without_positive,
+            "passages that the collection lacks": counts.missing_passages,
+            "pairs without a score": self.unscored_pairs,
+        }
+        if any(left.values()):
+            parts = [f"{count:,} {name}" for name, count in left.items() if count]
+            lines.append(f"left out: {', '.join(parts)}")
+        if self.dev is not None:
+            after = self.dev.by_step[self.kept_step]
+            lines.append(
+                f"{self.dev.measure} on {self.dev.queries:,} dev queries: {self.dev.before:.4f} "
+                f"before, {after:.4f} after step {self.kept_step:,}, which is kept"
+            )
+            if after <= self.dev.before:
+                lines.append("the trained model is not better on the dev queries than before")
+        return "\n".join([*lines, f"the model is in {self.out}"])
+
     def to_json(self) -> dict[str, Any]:
         """Return JSON values, without the folder."""
         values = asdict(self)
