@@ -57,7 +57,7 @@ _TOKENS_ON_CPU, _TOKENS_ON_GPU = 4096, 65_536
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Inputs:
-    """What a training reads, besides its settings."""
+    """Everything that a training reads but its settings."""
 
     client: SearchClient
     tenant: str | None

@@ -35,7 +35,7 @@ GetTexts = Callable[[Sequence[str]], Mapping[str, str]]
 
 @dataclass(frozen=True, slots=True)
 class ExampleCounts:
-    """What training examples were made of.
+    """Counts of the examples of a training.
 
     Attributes:
         queries: Queries with a positive in the collection.

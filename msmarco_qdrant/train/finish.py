@@ -43,7 +43,7 @@ def finish(model: Path, out: Path, report: TrainReport, card: str) -> None:
         json.dump(report.to_json(), file, indent=2)
         file.write("\n")
     for found in sorted(model.iterdir(), key=_order):
-        _move(found, out / found.name)
+        move(found, out / found.name)
     sync_directory(out)
     shutil.rmtree(out / "work")
 
@@ -54,11 +54,12 @@ def _order(path: Path) -> tuple[int, str]:
     return names.get(path.name, 0), path.name
 
 
-def _move(source: Path, target: Path) -> None:
+def move(source: Path, target: Path) -> None:
+    """Move a file, or the files of a folder one by one, over those that are there."""
     if source.is_dir():
         target.mkdir(exist_ok=True)
         for inner in source.iterdir():
-            _move(inner, target / inner.name)
+            move(inner, target / inner.name)
         source.rmdir()
     else:
         source.replace(target)

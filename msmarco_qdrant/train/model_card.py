@@ -58,8 +58,10 @@ def write_card(report: TrainReport, header: str, about: str, use: str) -> str:
 
 
 _USE = """\
+To search a collection with it:
+
 ```bash
-msmarco-qdrant reembed --model DIR  # search a collection with this model
+msmarco-qdrant migrate reembed --model DIR
 ```
 """
 

@@ -19,7 +19,7 @@ _MOST_STEPS = 10_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainSettings:
-    """How to train.
+    """Settings of a training.
 
     Attributes:
         loss: "contrastive", "margin-mse" or "kl".

@@ -1,4 +1,4 @@
-"""What a training did: the value, and its form on disk."""
+"""The report of a training, and its form on disk."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ class Batches(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainingParts:
-    """What is trained.
+    """Model, loss and batches of a training.
 
     Attributes:
         model: The model, in float32.
@@ -229,12 +229,16 @@ def run_training(
 
 def _make_trainer(parts: TrainingParts, arguments: Any) -> Any:
     from datasets import Dataset
+    from datasets.table import InMemoryTable
 
     is_cross = isinstance(parts.model, CrossEncoder)
     trainer = (_CrossEncoderTrainer if is_cross else _BiEncoderTrainer)(
         model=parts.model,
         args=arguments,
-        train_dataset=Dataset.from_dict({EXAMPLE: range(parts.examples)}),
+        # not `from_dict`, whose fingerprint pickles modules, which fails outside sys.prefix
+        train_dataset=Dataset(
+            InMemoryTable.from_pydict({EXAMPLE: range(parts.examples)}), fingerprint=EXAMPLE
+        ),
         loss=parts.loss,
         data_collator=parts.collator,
     )
