@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from msmarco_qdrant.encoding.tokenizers import build_tokenizer, count_prompt_tokens
+from msmarco_qdrant.encoding.tokens import Tokenized
 from msmarco_qdrant.train.batches import TrainingPlan, draw_negatives
 from msmarco_qdrant.train.examples import ExampleSet
 from msmarco_qdrant.train.trainer import EXAMPLE
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
 
     from msmarco_qdrant.core.encoder_types import Prompts
     from msmarco_qdrant.train.judged import JudgedScores
+
+
+_MOST_KEPT = 200_000  # passages whose token ids stay in memory: about a kilobyte each
 
 
 class ExampleCollator:
@@ -46,8 +51,14 @@ class ExampleCollator:
         seed: int,
         scores: JudgedScores | None = None,
     ) -> None:
-        self._model = model
-        self._prompts = prompts
+        self._pad_id = int(model.tokenizer.pad_token_id or 0)
+        self._tokenize = {
+            "query": build_tokenizer(model, "query", prompts.query),
+            "passage": build_tokenizer(model, "document", prompts.passage),
+        }
+        lengths = count_prompt_tokens(model, prompts)
+        self._prompt_lengths = {"query": lengths["query"], "passage": lengths["document"]}
+        self._known: dict[int, NDArray[np.int32]] = {}
         self._examples = examples
         self._plan = plan
         self._number = negatives
@@ -65,18 +76,14 @@ class ExampleCollator:
         ]
         passages = self._by_length(np.unique(np.concatenate(chosen)))
         labels = (
-            self._known(queries, self._plan.targets[numbers], passages)
+            self._mark(queries, self._plan.targets[numbers], passages)
             if self._scores is None
             else self._scores.labels(queries, chosen, passages)
         )
         texts = [self._examples.queries[query] for query in queries]
         return {
-            **self._tokenize("query", texts, self._prompts.query),
-            **self._tokenize(
-                "passage",
-                [self._examples.passages[int(one)] for one in passages],
-                self._prompts.passage,
-            ),
+            **self._features("query", self._tokenize["query"](texts)),
+            **self._features("passage", self._passage_ids(passages.tolist())),
             "label": torch.from_numpy(labels),
         }
 
@@ -91,7 +98,7 @@ class ExampleCollator:
         """Order passages by length, so that mini-batches have little padding."""
         return passages[np.argsort(self._sizes[passages], kind="stable")]
 
-    def _known(
+    def _mark(
         self,
         queries: NDArray[np.int32],
         targets: NDArray[np.int32],
@@ -103,6 +110,25 @@ class ExampleCollator:
             labels[row, passages == target] = 1
         return labels
 
-    def _tokenize(self, column: str, texts: list[str], prompt: str) -> dict[str, Any]:
-        features = self._model.preprocess(texts, prompt=prompt or None)
-        return {f"{column}_{name}": value for name, value in features.items()}
+    def _passage_ids(self, passages: list[int]) -> Tokenized:
+        """Return token ids of passages; those of the first ones are kept for later batches."""
+        rows = {one: self._known[one] for one in passages if one in self._known}
+        if new := [one for one in passages if one not in rows]:
+            tokens = self._tokenize["passage"]([self._examples.passages[one] for one in new])
+            split = dict(zip(new, np.split(tokens.ids, tokens.offsets[1:-1]), strict=True))
+            rows |= split
+            if len(self._known) < _MOST_KEPT:
+                self._known |= split
+        ids = [rows[one] for one in passages]
+        return Tokenized.from_lengths(np.concatenate(ids), [*map(len, ids)])
+
+    def _features(self, column: str, tokens: Tokenized) -> dict[str, Any]:
+        """Return the input of the model, as `preprocess` of the library makes it."""
+        ids, mask = tokens.padded(self._pad_id)
+        features: dict[str, Any] = {
+            f"{column}_input_ids": torch.from_numpy(ids),
+            f"{column}_attention_mask": torch.from_numpy(mask),
+        }
+        if (length := self._prompt_lengths[column]) is not None:
+            features[f"{column}_prompt_length"] = length
+        return features

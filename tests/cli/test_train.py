@@ -70,6 +70,7 @@ def test_collection_s_model_is_trained_on_mined_negatives(files: Files) -> None:
     assert load_encoder(files.folder / "model").info.fingerprint != before.fingerprint
 
 
+@pytest.mark.slow
 def test_qrels_alone_train_with_the_batch_s_negatives(files: Files) -> None:
     """As JSON, the report has settings and counts."""
     done = command(*train(files, "alone", "--qrels", files.qrels, "--number", "0", "--json"))

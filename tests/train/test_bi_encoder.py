@@ -132,6 +132,7 @@ def test_folder_of_another_training_is_refused(
         train_bi_encoder(tiny(MODEL), client, TRAIN, MINED, trained.out, **options)
 
 
+@pytest.mark.slow
 def test_seed_decides_the_weights(tiny: Tiny, client: SearchClient, tmp_path: Path) -> None:
     """The same seed gives the same bytes, also from a file; another seed gives others."""
     file = tmp_path / "negatives.jsonl.gz"
@@ -146,9 +147,14 @@ def test_seed_decides_the_weights(tiny: Tiny, client: SearchClient, tmp_path: Pa
 @pytest.mark.parametrize(
     ("similarity", "source", "options"),
     [
-        ("dot", POSITIVES, {}),
+        pytest.param("dot", POSITIVES, {}, marks=pytest.mark.slow),
         ("cosine", MINED, {"loss": "margin-mse", "scores": SCORES}),
-        ("dot", MINED, {"loss": "kl", "scores": SCORES, "negatives": 20, "epochs": 0.5}),
+        pytest.param(
+            "dot",
+            MINED,
+            {"loss": "kl", "scores": SCORES, "negatives": 20, "epochs": 0.5},
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_losses_fall(
