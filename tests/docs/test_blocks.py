@@ -22,6 +22,7 @@ NOT_RUN = {
     "msmarco-qdrant evaluate --queries queries.dl19.tsv": "MS MARCO's data, benchmarks/quality.py",
     "msmarco-qdrant evaluate --queries queries.dev.tsv": "the same, benchmarks/tune.py",
     "msmarco-qdrant evaluate --store build/demo": "the store of `make demo`",
+    "msmarco-qdrant train --queries": "minutes of training, tests/cli/test_train.py",
     "msmarco-qdrant check msmarco": "a damaged collection, tests/collection/test_check.py",
     "msmarco-qdrant choose --negatives": "mined candidates, tests/cli/test_choose.py",
     "msmarco-qdrant improve --queries": "the same in tests/docs/test_train.py",
