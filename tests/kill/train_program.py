@@ -40,7 +40,8 @@ def run(model: Path, out: Path, moment: str = NEVER) -> TrainReport:
 
 
 def _kill_at_move(number: int) -> None:
-    move, moved = finish.move, []
+    move = finish.move
+    moved: list[Path] = []
 
     def killing(source: Path, target: Path) -> None:
         if len(moved) == number:
