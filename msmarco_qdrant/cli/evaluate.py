@@ -345,7 +345,7 @@ def _print(results: _Results, given: EvaluateOptions, files: EvaluateInput) -> N
     if results.tuning is not None:
         echo_text(tuning_text(results.tuning))
         if results.saved:
-            echo("saved: clients that are opened from now on search with these options")
+            echo("saved: clients search with these options, those that are open within a minute")
     if results.sweep is not None:
         echo_text(("\n" if results.evaluated else "") + sweep_text(results.sweep))
 

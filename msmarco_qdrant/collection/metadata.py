@@ -54,9 +54,9 @@ def save_search_defaults(
 ) -> None:
     """Keep search options with a collection, for every search that omits them.
 
-    Clients that are opened afterwards use them, in Python, on the command line and in the sidecar.
-    Backups and migrations keep them. A re-embedding with another model starts without: they were
-    chosen for the vectors of the old one, to which a rollback returns.
+    Clients use them, in Python, on the command line and in the sidecar: those that are open search
+    with them after a minute. Backups and migrations keep them. A re-embedding with another model
+    starts without: they were chosen for the vectors of the old one, to which a rollback returns.
 
     Args:
         store: The path or URL of a store, or an open store, which stays open.

@@ -80,7 +80,8 @@ def _refresh(
 def _current_searchers(sessions: Sequence[SearchSession]) -> Steps[Sequence[Searcher]]:
     """Return the searchers of sessions, all of one model; read their metadata if it seems not."""
     searchers: Sequence[Searcher] = [one.current for one in sessions]
-    if not _have_one_model(searchers):
+    due = [one.is_due() for one in sessions]
+    if any(due) or not _have_one_model(searchers):
         searchers = yield from _refresh(sessions, searchers)
     if not _have_one_model(searchers):
         raise different_models({one.collection: one.metadata.encoder for one in searchers})
@@ -103,7 +104,7 @@ def different_models(models: Mapping[str, EncoderInfo]) -> ModelMismatchError:
     ]
     return ModelMismatchError(
         f"one ranking needs collections of one model, and {texts[0]}, {texts[1]}: search them one "
-        "by one, or re-embed one of them (`msmarco-qdrant migrate reembed --help`)"
+        "by one, or re-embed one of them with the model of the other"
     )
 
 

@@ -21,6 +21,7 @@ from msmarco_qdrant.stores.filter_indexes import (
     first_unindexed,
     index_advice,
     index_refusal,
+    refuse_unindexed_words,
     unindexed_step,
 )
 from msmarco_qdrant.stores.filters import combine
@@ -42,6 +43,7 @@ class FilterChecks:
         collection: The collection's name, for messages.
         dsn: The path or URL of the store, for messages.
         indexed: True if the engine has payload indexes, so that a filter may lack one.
+        words_need_index: See `Capabilities`.
         clock: Seconds that only grow.
     """
 
@@ -51,11 +53,13 @@ class FilterChecks:
         dsn: str | None,
         *,
         indexed: bool,
+        words_need_index: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._collection = collection
         self._dsn = dsn
         self._indexed = indexed
+        self._words_need_index = words_need_index
         self._clock = clock
         self._served: set[str] = set()
         self._logged: set[str] = set()
@@ -74,6 +78,8 @@ class FilterChecks:
         indexes: Mapping[str, PayloadIndex] = yield GetPayloadIndexes()
         if (refusal := index_refusal(chosen, indexes)) is not None:
             raise UsageError(refusal)
+        if self._words_need_index:
+            refuse_unindexed_words(chosen, indexes, self._collection, self._dsn)
         if limits.unindexed_reads:
             advice = index_advice(chosen, indexes)
             if advice and (yield CountPoints()) >= _FEW_POINTS:

@@ -75,6 +75,8 @@ LoadEncoder: TypeAlias = Callable[[EncoderInfo], Encoder]
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
 
+_MAX_AGE_S = 60.0
+
 
 def retry_after_model_swap(
     searcher: Searcher, search: Callable[[Searcher], Steps[_T]]
@@ -106,6 +108,7 @@ class SearchSession:
 
     Attributes:
         foreign: Counts the points left out of answers, because they are not passages.
+        clock: Seconds that only grow.
     """
 
     def __init__(
@@ -121,6 +124,8 @@ class SearchSession:
         self._name = collection
         self._load_encoder = load_encoder
         self.foreign = ForeignPoints(collection, store.dsn)
+        self.clock: Callable[[], float] = time.monotonic
+        self._read_at = self.clock()
         metadata = store.metadata(collection)
         if reranker is not None:
             check_reranker(reranker)
@@ -193,7 +198,22 @@ class SearchSession:
             fitted = yield from self.within_limits(self.fill_in(options, searcher))
             return (yield from searcher.search(queries, fitted))
 
-        return retry_after_model_swap(self._current, search)
+        return self._follow(search)
+
+    def _follow(self, search: Callable[[Searcher], Steps[_T]]) -> Steps[_T]:
+        """Search by the current metadata, which are read again once a minute."""
+        searcher = self._current
+        if self.is_due():
+            searcher = yield Refresh(searcher)
+        return (yield from retry_after_model_swap(searcher, search))
+
+    def is_due(self) -> bool:
+        """True for the first search after a minute: it reads the metadata, which may be changed."""
+        now = self.clock()
+        if now - self._read_at < _MAX_AGE_S:
+            return False
+        self._read_at = now  # the others need not wait
+        return True
 
     def fill_in(self, options: SearchOptions, searcher: Searcher) -> SearchRequest:
         """Return the request of options, with the defaults of a collection."""
@@ -222,7 +242,7 @@ class SearchSession:
                 chosen = {**options, "rerank_sigmoid": False}
             return searcher.rank(queries, pids, fusion, chosen)
 
-        return retry_after_model_swap(self._current, rank)
+        return self._follow(rank)
 
     def similar(self, examples: Examples, options: SimilarOptions) -> Steps[Hits]:
         """Check a search by examples, and return its steps."""
@@ -239,7 +259,7 @@ class SearchSession:
             fitted = yield from self.within_limits(chosen)
             return (yield from searcher.similar(examples, fitted))
 
-        return retry_after_model_swap(self._current, search)
+        return self._follow(search)
 
     def execute(self, step: Step) -> Any:
         """Execute one step of a search, and return its result."""
@@ -332,9 +352,11 @@ class SearchSession:
 
     def _read_searcher(self, used: Searcher) -> Searcher:
         metadata = self._store.metadata(self._name)
+        if metadata == used.metadata:
+            return used
         old, new = used.metadata.encoder, metadata.encoder
         if old.fingerprint == new.fingerprint:
-            return used
+            return self._new_searcher(metadata, None if used.bm25_only else used.encoder)
         encoder = None if used.bm25_only else self._load(new, old.model)
         return self._new_searcher(metadata, encoder)
 
@@ -380,9 +402,14 @@ class SearchSession:
         )
 
     def _new_searcher(self, metadata: CollectionMetadata, encoder: Encoder | None) -> Searcher:
-        indexed = self._store.capabilities.payload_indexes
+        capabilities = self._store.capabilities
         return Searcher(
-            metadata, encoder, collection=self._name, indexed=indexed, foreign=self.foreign
+            metadata,
+            encoder,
+            collection=self._name,
+            indexed=capabilities.payload_indexes,
+            words_need_index=capabilities.words_need_index,
+            foreign=self.foreign,
         )
 
     def within_limits(self, request: SearchRequest) -> Steps[SearchRequest]:

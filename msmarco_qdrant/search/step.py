@@ -66,7 +66,7 @@ class CountPoints:
 
 @dataclass(frozen=True, slots=True)
 class Refresh:
-    """Read the collection's metadata; returns a new searcher, or `used` if its model is current."""
+    """Read the collection's metadata; returns a new searcher, or `used` if they are the same."""
 
     used: Searcher
 

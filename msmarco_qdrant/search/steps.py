@@ -83,6 +83,7 @@ class Searcher:
         encoder: The encoder of that collection; None to search by "bm25" only.
         collection: The collection's name, for messages.
         indexed: True if the engine has payload indexes, so that a filter may lack one.
+        words_need_index: See `Capabilities`.
         foreign: Counts the points that are not passages.
 
     Attributes:
@@ -99,6 +100,7 @@ class Searcher:
         *,
         collection: str,
         indexed: bool,
+        words_need_index: bool = False,
         foreign: ForeignPoints,
     ) -> None:
         self.metadata = metadata
@@ -107,7 +109,9 @@ class Searcher:
         self._pages = PageRetriever(self.retriever)
         self._encoder = encoder
         self._dsn = foreign.dsn
-        self.filters = FilterChecks(collection, foreign.dsn, indexed=indexed)
+        self.filters = FilterChecks(
+            collection, foreign.dsn, indexed=indexed, words_need_index=words_need_index
+        )
 
     @property
     def bm25_only(self) -> bool:

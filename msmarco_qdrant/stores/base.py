@@ -54,6 +54,8 @@ class Capabilities:
         async_search: It searches from an event loop without a thread: `Store.async_collection`.
         replicas: It may store each point several times: `Store.replicas`.
         snapshots: It copies collections in its own format: `Store.snapshots`.
+        words_need_index: It compares whole words only by an index of kind text; without one it
+            finds a word inside of others, and in the same case only.
     """
 
     engine: str
@@ -67,6 +69,7 @@ class Capabilities:
     async_search: bool = False
     replicas: bool = False
     snapshots: bool = False
+    words_need_index: bool = False
 
 
 class Store(ABC):

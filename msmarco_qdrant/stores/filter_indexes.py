@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from msmarco_qdrant.core.advice import advised_command
+from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.stores.filters import (
     canonical_key,
     index_kind,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 _FRACTION = "a match of fractions"
 _NUMBERS = ("a range of numbers", "a match of integers", "a match of numbers", _FRACTION)
 _DATES = "a range of datetimes"
+_WORDS = "a text match"
 # Pairs of an index and a condition that the engines compare wrongly, with the rule.
 _REFUSALS = {
     **{
@@ -103,6 +105,35 @@ def first_unindexed(
             kinds = [kind for each in alike for kind in (("keyword",) if each is None else each)]
             return need.key, kinds
     return None
+
+
+def has_words(given: models.Filter) -> bool:
+    """True if a filter compares words of a text."""
+    return any(need.purpose == _WORDS and need.kinds == ("text",) for need in _needs(given, ""))
+
+
+def refuse_unindexed_words(
+    given: models.Filter, indexes: Mapping[str, PayloadIndex], collection: str, dsn: str | None
+) -> None:
+    """Refuse a filter whose words an engine that needs an index for them compares wrongly.
+
+    Args:
+        given: The filter.
+        indexes: See `index_advice`.
+        collection: The collection's name.
+        dsn: The path or URL of the store.
+
+    Raises:
+        UsageError: If no index of kind text serves one of its fields.
+    """
+    for need in _needs(given, ""):
+        is_text = need.purpose == _WORDS and need.kinds == ("text",)
+        if is_text and not need.is_served_by(index_kind(indexes, need.key)):
+            step = unindexed_step(collection, need.key, ("text",), dsn)
+            raise UsageError(
+                f"Text on '{_field_of(need.key)}' needs an index of kind text, as the server is "
+                f"older than 1.19.1 and would find words inside of others: {step}"
+            )
 
 
 def unindexed_step(collection: str, key: str, kinds: Sequence[str], dsn: str | None) -> str:
@@ -224,7 +255,7 @@ def _match_need(match: models.Match) -> tuple[str, tuple[str, ...]]:
     values = [getattr(match, name) for name in ("value", "any", "except_") if hasattr(match, name)]
     if not values:
         inside = type(match).__name__ in ("MatchPrefix", "MatchSubstring")
-        return "a text match", ("keyword",) if inside else ("text",)
+        return _WORDS, ("keyword",) if inside else ("text",)
     first = values[0][0] if isinstance(values[0], list) and values[0] else values[0]
     if isinstance(first, bool):
         return "a match of booleans", ("bool",)

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from msmarco_qdrant.collection.passages import list_passages
+from msmarco_qdrant.ingest.api import ingest_passages
+from msmarco_qdrant.testing import HashingEncoder
 from tests.cli.runner import Place, command
 
 
@@ -43,6 +45,23 @@ def test_similar_passages_are_printed(filled: str) -> None:
         assert ("", {"lang": "en"}, 64) == (hit["text"], hit["meta"], len(hit["vector"]))
 
 
+def test_one_ranking_of_several_collections(filled: str) -> None:
+    """Each hit with its collection, as text and as JSON."""
+    rows = [("b1", "the oldest bridge of london"), ("b2", "a castle")]
+    ingest_passages(rows, filled, encoder=HashingEncoder(), collection="books", optimize=False)
+    arguments = ("search", "bridge london", "--store", filled, "--mode", "bm25", "--also", "books")
+    found = hits(*arguments)
+    assert {"msmarco", "books"} >= {hit["collection"] for hit in found}
+    assert "b1" in {hit["pid"] for hit in found if hit["collection"] == "books"}
+    by_rank = hits(*arguments, "--merge", "rrf")
+    assert {1 / 61} >= {hit["score"] for hit in by_rank[:1]}
+    text = command(*arguments, "--without-text").out
+    assert f"{found[0]['score']:.4f}  {found[0]['collection']}  {found[0]['pid']}" in text
+    done = command(*arguments, "--also", "none")
+    assert (1, "") == (done.status, done.out)
+    assert "no collection 'none'" in done.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -55,6 +74,12 @@ def test_similar_passages_are_printed(filled: str) -> None:
         (["search", "x", "--with-vectors"], "--with-vectors needs --json"),
         (["search", "--queries", "q", "--run", "r", "--snippets", "1"], "--snippets needs QUERY"),
         (["search", "--queries", "q", "--run", "r", "--diversity", "1"], "--diversity needs QUERY"),
+        (["search", "--queries", "q", "--run", "r", "--also", "a"], "--also needs QUERY"),
+        (["search", "x", "--merge", "rrf"], "--merge needs --also"),
+        (["search", "x", "--also", "msmarco"], "collections must differ, got ['msmarco', 'msmarco"),
+        (["search", "x", "--rerank-depth", "auto"], "--rerank-depth needs --reranker"),
+        (["search", "x", "--rerank-depth", "all"], "'all' is not a valid integer"),
+        (["search", "x", "--rerank-depth", "0"], "0 is not in the range 1<=x<=10000"),
     ],
 )
 def test_what_is_refused(filled: str, arguments: list[str], message: str) -> None:

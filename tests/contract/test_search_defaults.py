@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
@@ -137,3 +138,37 @@ def test_a_backup_has_them(tmp_path: Path) -> None:
         backup_collection(store, "msmarco", tmp_path / "backup")
         restore_collection(store, tmp_path / "backup", name="again")
         assert _SAVED == store.metadata("again").search_defaults
+
+
+def test_a_client_that_is_open_sees_new_defaults_after_a_minute(store: Store, name: str) -> None:
+    """By its next search, which reads the metadata once; so does the asyncio client."""
+    client = _open(store, name)
+    now = client.session.clock()
+    client.session.clock = lambda: now
+    before = client.search(_QUERY, mode="hybrid")
+    save_search_defaults(store, _SAVED, collection=name)
+    expected = client.search(_QUERY, mode="hybrid", fusion=_SAVED.fusion)
+    assert _scores(before) != _scores(expected)
+    assert _scores(before) == _scores(client.search(_QUERY, mode="hybrid"))
+    now += 61.0
+    assert _scores(expected) == _scores(client.search(_QUERY, mode="hybrid"))
+    assert _SAVED == client.metadata.search_defaults
+    save_search_defaults(store, SearchDefaults(), collection=name)
+    assert _scores(expected) == _scores(client.search(_QUERY, mode="hybrid"))
+    now += 61.0
+    pids = [hit.pid for hit in before]
+    ranked = client.rank(_QUERY, pids, mode="hybrid")
+    assert _scores(ranked) == _scores(client.rank(_QUERY, pids, mode="hybrid", fusion="convex"))
+
+    async def main() -> None:
+        async with await AsyncSearchClient.open(
+            store, collection=name, encoder=HashingEncoder()
+        ) as asyncio_client:
+            await asyncio_client.search(_QUERY, mode="hybrid")
+            save_search_defaults(store, _SAVED, collection=name)
+            later = time.monotonic() + 61.0
+            asyncio_client._session.clock = lambda: later
+            found = await asyncio_client.search(_QUERY, mode="hybrid")
+            assert _scores(expected) == _scores(found)
+
+    run(main)

@@ -44,6 +44,7 @@ class ServerClient:
     Attributes:
         is_remote: True for a server, False for the local mode.
         is_rest: True for a server that is called by REST.
+        words_need_index: See `Capabilities`.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class ServerClient:
         self.retries = retries
         self.address = address
         self.is_remote = address is not None
+        self.words_need_index = False
         self.is_rest = address is not None and address.transport == "rest"
         self._guard: Any = nullcontext() if self.is_remote else threading.RLock()
         self._process = os.getpid()
@@ -160,6 +162,7 @@ def connect(dsn: str, address: Address, connection: Connection) -> ServerClient:
             _ = client.grpc_points, client.grpc_collections
         version = server.call_within(total_s, "connecting", client.info).version
         _check_version(version, dsn)
+        server.words_need_index = _words_need_index(version)
         _check_key(server, total_s)
     except BaseException:
         server.close()
@@ -182,6 +185,12 @@ def _check_version(version: str, dsn: str) -> None:
             f"the server must be Qdrant {'.'.join(map(str, OLDEST_SERVER))} or later, which stores "
             f"metadata with a collection, got {version or 'no version'} from {dsn}"
         )
+
+
+def _words_need_index(version: str) -> bool:
+    """True before 1.19.1; a version without a third number counts as the first of its minor one."""
+    found = re.match(r"(\d+)\.(\d+)(?:\.(\d+))?", version, re.ASCII)
+    return found is not None and tuple(int(part or 0) for part in found.groups()) < (1, 19, 1)
 
 
 def _parse_version(version: str) -> tuple[int, int]:

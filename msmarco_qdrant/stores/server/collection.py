@@ -34,6 +34,7 @@ from msmarco_qdrant.stores.error_mapping import (
     lacks_facet_index,
     lacks_range_index,
 )
+from msmarco_qdrant.stores.filter_indexes import has_words, refuse_unindexed_words
 from msmarco_qdrant.stores.filters import from_id, to_qdrant
 from msmarco_qdrant.stores.names import base_name
 from msmarco_qdrant.stores.payload import page_size, to_ordered, to_payloads, to_scored
@@ -159,7 +160,7 @@ class ServerCollection:
         offset: models.ExtendedPointId | None = None if start is None else from_id(start)
         options = self._read_options(() if all_replicas else fields, all_replicas=False)
         if meta_filter is not None:
-            options["scroll_filter"] = to_qdrant(meta_filter)
+            options["scroll_filter"] = self._to_filter(meta_filter)
 
         def read(limits: RequestLimits) -> Any:
             scroll, limit = self._client.scroll, at_most(page_size(fields), limits.points)
@@ -190,7 +191,7 @@ class ServerCollection:
             key=order.key, direction=direction, start_from=order.start
         )
         if meta_filter is not None:
-            options["scroll_filter"] = to_qdrant(meta_filter)
+            options["scroll_filter"] = self._to_filter(meta_filter)
 
         def read(limits: RequestLimits) -> Any:
             page, scroll = at_most(limit, limits.points), self._client.scroll
@@ -271,7 +272,20 @@ class ServerCollection:
 
     def count(self, meta_filter: SearchFilter | None = None, *, exact: bool = True) -> int:
         """Count the points, or those that match a filter."""
-        return self._count(None, None if meta_filter is None else to_qdrant(meta_filter), exact)
+        chosen = None if meta_filter is None else self._to_filter(meta_filter)
+        return self._count(None, chosen, exact)
+
+    def _to_filter(self, meta_filter: SearchFilter) -> models.Filter:
+        """Convert a filter of a read.
+
+        Raises:
+            UsageError: If the server would compare its words wrongly.
+        """
+        chosen = to_qdrant(meta_filter)
+        if self._server.words_need_index and has_words(chosen):
+            indexes, place = self.spec().payload_indexes, self._server.place
+            refuse_unindexed_words(chosen, indexes, base_name(self._name), place)
+        return chosen
 
     def count_replicas(self, consistency: models.ReadConsistencyType | None) -> int:
         """Count the points, exactly if the collection's limits allow it.
@@ -294,7 +308,7 @@ class ServerCollection:
         """Return the most frequent values of a payload key; None without an index for it."""
         if not self._server.is_remote:  # it has no indexes
             return None
-        chosen = None if meta_filter is None else to_qdrant(meta_filter)
+        chosen = None if meta_filter is None else self._to_filter(meta_filter)
 
         def call(limits: RequestLimits) -> list[Facet]:
             facet, is_exact = self._client.facet, self._may_be_exact(limits, exact=exact)

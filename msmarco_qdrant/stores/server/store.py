@@ -86,7 +86,8 @@ class ServerStore(Store):
     def connect(cls, dsn: str, connection: Connection) -> ServerStore:
         """Connect to a server; see `open_store` for the errors."""
         server = connect(dsn, parse_address(dsn, connection), connection)
-        return cls(server, SERVER, connection)
+        capabilities = replace(SERVER, words_need_index=server.words_need_index)
+        return cls(server, capabilities, connection)
 
     @classmethod
     def in_memory(cls) -> ServerStore:

@@ -24,6 +24,7 @@ import grpc  # type: ignore[import-untyped]
 import pytest
 from qdrant_client import QdrantClient, models
 
+from msmarco_qdrant import Passage, SearchClient, Text, ingest_passages
 from msmarco_qdrant.core.collection_types import PointBatch
 from msmarco_qdrant.errors import (
     CollectionNotFoundError,
@@ -32,9 +33,13 @@ from msmarco_qdrant.errors import (
     StoreCorruptError,
     StoreError,
     StoreUnavailableError,
+    UsageError,
 )
+from msmarco_qdrant.filters import Not as NotWords
+from msmarco_qdrant.migrate.indexes import add_index
 from msmarco_qdrant.stores import Collection, Connection, Store, open_store
 from msmarco_qdrant.stores.server.store import ServerStore
+from msmarco_qdrant.testing import HashingEncoder
 from tests.conftest import ROOT
 from tests.contract.test_store import UUID_ID, ask, make_batch, make_metadata, make_spec
 from tests.loopback import Cut, Fault, LoopbackServer, LostAnswer, Refused, RequestLog, Slow
@@ -155,6 +160,42 @@ def test_a_server_that_is_new_enough_is_accepted(version: str) -> None:
     """1.16 is the first that keeps metadata with a collection."""
     with LoopbackServer(version=version) as server, closing(open_store(server.url)) as store:
         assert {} == store.aliases()
+
+
+@pytest.mark.parametrize(
+    ("version", "is_refused"),
+    [("1.19.0", True), ("1.16", True), ("1.19.1", False), ("1.20.0", False), ("2.0.0", False)],
+)
+def test_words_without_an_index_are_refused_by_an_older_server(
+    version: str, is_refused: bool
+) -> None:
+    """By every read and by a delete: before 1.19.1 they would be found inside of others."""
+    words = {"title": Text("sea")}
+    calls: dict[str, Callable[[SearchClient], object]] = {
+        "search": lambda client: client.search("sea", meta_filter=words),
+        "not": lambda client: client.search("sea", meta_filter=NotWords(words)),
+        "count": lambda client: client.count(meta_filter=words),
+        "facets": lambda client: client.facets("kind", meta_filter=words),
+        "scroll": lambda client: [*client.scroll(meta_filter=words)],
+        "delete": lambda client: client.delete(meta_filter=words),
+    }
+    rows = [Passage("1", "sea", {"title": "the sea", "kind": "a"})]
+    encoder = HashingEncoder()
+    with LoopbackServer(version=version) as server, closing(open_store(server.url)) as store:
+        ingest_passages(
+            rows, store, encoder=encoder, payload_indexes={"kind": "keyword"}, optimize=False
+        )
+        client = SearchClient(store, "msmarco", encoder)
+        for name, call in calls.items():
+            if not is_refused:
+                call(client)
+                continue
+            with pytest.raises(UsageError, match="Text on 'title' needs an index of kind") as error:
+                call(client)
+            assert "index add title=text" in str(error.value), name
+        add_index(store, "msmarco", "title", "text")
+        for call in calls.values():
+            call(client)
 
 
 @pytest.mark.parametrize("version", ["1.15.9", "1.9.0", "0.11.7", "1", "dev", "v1.16.0", ""])

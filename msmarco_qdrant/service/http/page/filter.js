@@ -55,8 +55,8 @@ export class Filter {
   }
 
   /**
-   * The conditions by field, and the combinations that must hold as well: fields may not stand
-   * beside `$any`, `$all` or `$not`. None of either if the filter is not a JSON object.
+   * The conditions by field, and the combinations that must hold as well: an object has
+   * fields or one of `$any`, `$all` and `$not`. None of either if the filter is not a JSON object.
    */
   get #parts() {
     const filter = this.#object;
