@@ -120,6 +120,7 @@ async def _by_async(client: SearchClient, name: str, options: dict[str, Any]) ->
         return await found
 
 
+@pytest.mark.slow_over("edge")
 @pytest.mark.parametrize("name", READS)
 def test_a_tenant_reads_its_own_passages(client: SearchClient, name: str) -> None:
     """And all that there are, by both clients; each read needs a tenant."""
@@ -206,6 +207,7 @@ def test_the_field_is_chosen_and_removed(client: SearchClient) -> None:
         set_tenant_field(store, name, "customer")
 
 
+@pytest.mark.slow_over("edge")
 def test_a_pid_of_another_tenant_is_not_replaced(client: SearchClient) -> None:
     """By an upsert and an ingest; its own tenant and one that shares it replace it."""
     mine = Passage("acme-0", "castle", {"customer": "acme"})

@@ -181,6 +181,7 @@ def test_killed_parent_ends_the_index_build(large: Path) -> None:
     store.close()
 
 
+@pytest.mark.slow
 def test_interrupt_ends_the_index_build(large: Path) -> None:
     """Control-C during an index build ends it, and the store stays usable."""
     parent = start_python(
