@@ -16,8 +16,8 @@ import pytest
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 COMMANDS = (
-    *("answers", "application", "backup", "encode", "ingest", "memory", "msmarco_table", "pages"),
-    *("quality", "reembed", "replicas", "search", "serve", "sizing", "tune", "write"),
+    *("answers", "application", "backup", "encode", "ingest", "memory", "mine", "msmarco_table"),
+    *("pages", "quality", "reembed", "replicas", "search", "serve", "sizing", "tune", "write"),
 )
 
 

@@ -17,7 +17,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import qdrant_edge  # noqa: F401  # once, not in each fork
+import numpy as np  # noqa: F401  # imported once, not in each fork
+import qdrant_client  # noqa: F401
+import qdrant_edge  # noqa: F401
 
 from msmarco_qdrant.core.json_value import to_json_value
 from msmarco_qdrant.core.records import Passage, Query
@@ -31,7 +33,7 @@ from msmarco_qdrant.train import mine, mine_negatives
 _KILLED = 137
 _CHANGES = frozenset({"open", "os.rename", "os.mkdir", "os.rmdir", "os.remove", "shutil.rmtree"})
 _WORDS = [f"w{number}" for number in range(50)]
-_QUERIES = [Query(f"q{n}", f"{_WORDS[n % 50]} {_WORDS[n * 7 % 50]}") for n in range(100)]
+_QUERIES = [Query(f"q{n}", f"{_WORDS[n % 50]} {_WORDS[n * 7 % 50]}") for n in range(40)]
 _POSITIVES = {query.qid: (str(n),) for n, query in enumerate(_QUERIES)}
 _FILES = ("negatives.jsonl.gz", "settings.json")
 
@@ -77,12 +79,12 @@ def _ingest(store: Path) -> None:
 
 
 def _mine(store: Path, out: Path, last: int | None = None) -> int:
-    """Mine in parts of ten queries; return the number of steps."""
-    mine.QUERIES_PER_PART = 10
+    """Mine in parts of five queries; return the number of steps."""
+    mine.QUERIES_PER_PART = 5
     with closing(open_store(store)) as opened:
         client = SearchClient(opened, "msmarco", HashingEncoder())
         steps = Steps(out, last)
-        mine_negatives(client, _QUERIES, _POSITIVES, out, modes=("dense", "bm25"), depth=20)
+        mine_negatives(client, _QUERIES, _POSITIVES, out, modes=("dense", "bm25"), depth=8)
     return steps.count
 
 
