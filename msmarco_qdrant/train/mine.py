@@ -68,7 +68,7 @@ def mine_negatives(  # noqa: PLR0913  # all but four have defaults
     Ranks count the passages that are not positives, from 1. Each collection's own similarity,
     index and search defaults are used. It writes `negatives.jsonl.gz` and `report.json` into the
     folder. Interrupted or killed, the same call resumes; once complete, it returns the report.
-    Memory does not grow with the number of queries, except for 13 bytes each.
+    Memory does not grow with the number of queries, except for 18 bytes each.
 
     Args:
         client: A client of the collection, or several clients by the names that their systems

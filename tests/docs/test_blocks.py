@@ -26,6 +26,7 @@ NOT_RUN = {
     "msmarco-qdrant check msmarco": "a damaged collection, tests/collection/test_check.py",
     "msmarco-qdrant choose --negatives": "mined candidates, tests/cli/test_choose.py",
     "msmarco-qdrant improve --queries": "the same in tests/docs/test_train.py",
+    "msmarco-qdrant mine --queries": "the same in tests/docs/test_train_steps.py",
     "uvicorn fastapi_app:app": "tests/docs/test_fastapi.py reads it",
 }
 """Beginnings of blocks that no test runs as they are, with what they need or where they are run."""
