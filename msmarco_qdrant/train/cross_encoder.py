@@ -51,6 +51,7 @@ class _Inputs:
     """Data of a training."""
 
     client: SearchClient
+    tenant: str | None
     collected: CollectedQueries
     dev_queries: Collection[Query]
     dev_qrels: Qrels
@@ -77,6 +78,7 @@ def train_cross_encoder(  # noqa: PLR0913  # all but five have defaults
     dev_depth: int = 100,
     eval_steps: int | None = None,
     checkpoint_steps: int | None = None,
+    tenant: str | None = None,
     device: str | None = None,
     precision: TrainingPrecision | None = None,
     on_progress: Callable[[int, int], None] | None = None,
@@ -108,6 +110,7 @@ def train_cross_encoder(  # noqa: PLR0913  # all but five have defaults
         dev_depth: Number of the client's best hits to rerank for each of them.
         eval_steps: Steps between two measures; None for a tenth of all.
         checkpoint_steps: Steps between two checkpoints; None for a tenth of all.
+        tenant: Only this tenant's passages, which a collection with a tenant field requires.
         device: "cpu", "cuda" or "cuda:1"; None for the best one.
         precision: "float32" or "bfloat16"; None for the fastest of the device.
         on_progress: Called with the positives that were trained, and their number.
@@ -143,7 +146,7 @@ def train_cross_encoder(  # noqa: PLR0913  # all but five have defaults
     _check_depth(dev_depth)
     require_train_extra("training")
     collected = read_examples(queries, examples)
-    inputs = _Inputs(client, collected, dev_queries or (), dev_qrels or {}, dev_depth)
+    inputs = _Inputs(client, tenant, collected, dev_queries or (), dev_qrels or {}, dev_depth)
     with ExitStack() as stack:
         if progress:
             display = ProgressDisplay("positives")
@@ -190,7 +193,7 @@ def _run(
     from msmarco_qdrant.train.pair_collator import PairCollator
     from msmarco_qdrant.train.trainer import TrainingParts, run_training
 
-    texts = PassageTexts(inputs.client)
+    texts = PassageTexts(inputs.client, tenant=inputs.tenant)
     examples = build_examples(inputs.collected, texts.get, work.path / "passages")
     if not examples.counts.negatives:
         raise UsageError(
@@ -249,7 +252,13 @@ def _dev_set(inputs: _Inputs) -> PairDevSet | None:
 
     if not inputs.dev_queries:
         return None
-    return build_pair_dev_set(inputs.client, inputs.dev_queries, inputs.dev_qrels, inputs.dev_depth)
+    return build_pair_dev_set(
+        inputs.client,
+        inputs.dev_queries,
+        inputs.dev_qrels,
+        inputs.dev_depth,
+        tenant=inputs.tenant,
+    )
 
 
 def _dev_measures(dev: PairDevSet, inputs: _Inputs, outcome: Outcome) -> DevMeasures:
@@ -259,7 +268,7 @@ def _dev_measures(dev: PairDevSet, inputs: _Inputs, outcome: Outcome) -> DevMeas
         MEASURE,
         len(dev.queries),
         inputs.dev_depth,
-        inputs.client.count(),
+        inputs.client.count(tenant=inputs.tenant),
         dict(outcome.measures),
         candidates=dev.candidates_measure(),
     )
@@ -287,6 +296,7 @@ def _describe(loaded: TrainablePairs, inputs: _Inputs, settings: TrainSettings) 
         "model": loaded.fingerprint,
         **_settings(settings),
         "dev_depth": inputs.dev_depth,
+        "tenant": inputs.tenant,
         **describe_data(inputs.client, inputs.collected, inputs.dev_queries, inputs.dev_qrels),
     }
 

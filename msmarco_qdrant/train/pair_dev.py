@@ -71,7 +71,12 @@ class PairDevSet:
 
 
 def build_pair_dev_set(
-    client: SearchClient, queries: Collection[Query], qrels: Qrels, depth: int
+    client: SearchClient,
+    queries: Collection[Query],
+    qrels: Qrels,
+    depth: int,
+    *,
+    tenant: str | None = None,
 ) -> PairDevSet:
     """Search for the judged dev queries.
 
@@ -80,6 +85,7 @@ def build_pair_dev_set(
         queries: The dev queries; those without judgments are left out.
         qrels: The judgments.
         depth: Number of hits to rerank.
+        tenant: Only this tenant's passages.
 
     Raises:
         UsageError: If no query has judgments, a qid is repeated, or no hit is relevant.
@@ -88,7 +94,12 @@ def build_pair_dev_set(
     judged = select_judged({query.qid for query in queries}, qrels)
     asked = [query for query in queries if query.qid in judged]
     mode = _mode(client)
-    options: SearchOptions = {"limit": depth, "mode": mode, "exact": mode == "dense"}
+    options: SearchOptions = {
+        "limit": depth,
+        "mode": mode,
+        "exact": mode == "dense",
+        "tenant": tenant,
+    }
     hits = {query.qid: found for query, found in run_queries(client, asked, options)}
     if not any(judged[qid].get(hit.pid, 0) > 0 for qid, answer in hits.items() for hit in answer):
         raise UsageError(
