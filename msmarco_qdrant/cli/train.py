@@ -1,4 +1,4 @@
-"""The command `train`: a bi-encoder, on the passages of a collection."""
+"""The command `train`: a bi-encoder or a cross-encoder, on the passages of a collection."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
+from click.core import ParameterSource
 
 from msmarco_qdrant.cli.completion import complete_files
 from msmarco_qdrant.cli.help import Command
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 _PATH = click.Path(path_type=Path)
 _DEFAULTS = TrainSettings()
+_OF_BI_ENCODERS = ("loss", "scores", "scale")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +46,13 @@ class _Given:
     dev_qrels: Path | None
     model: str | None
     out: Path
+    is_cross: bool
     as_json: bool
+
+    @property
+    def searches(self) -> bool:
+        """True if the training searches the collection with its model."""
+        return self.is_cross and self.dev_queries is not None
 
     def check(self) -> None:
         """Refuse options that exclude each other or have no effect."""
@@ -52,9 +60,22 @@ class _Given:
             raise click.UsageError("pass either --negatives or --qrels")
         if (self.dev_queries is None) != (self.dev_qrels is None):
             raise click.UsageError("pass --dev-queries and --dev-qrels together")
+        self._check_cross()
         refuse_unused("--qrels", used=self.qrels is not None, options=["min_grade"])
         has_dev = self.dev_queries is not None
         refuse_unused("--dev-queries and --dev-qrels", used=has_dev, options=["eval_steps"])
+
+    def _check_cross(self) -> None:
+        """Refuse options of the other kind of model."""
+        refuse_unused("--cross-encoder", used=self.is_cross, options=["dev_depth"])
+        if not self.is_cross:
+            return
+        if self.mined is None:
+            raise click.UsageError("--cross-encoder needs --negatives")
+        context = click.get_current_context()
+        for name in _OF_BI_ENCODERS:
+            if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+                raise click.UsageError(f"pass either --{name} or --cross-encoder")
 
 
 @click.command(
@@ -63,6 +84,7 @@ class _Given:
         "--queries queries.tsv --negatives chosen --out model",
         "--queries queries.tsv --qrels qrels.txt --out model",
         "--queries queries.tsv --negatives chosen --scores judged --loss margin-mse --out model",
+        "--queries queries.tsv --negatives chosen --cross-encoder --out reranker",
     ],
 )
 @settings_options("store", "transport", "collection", "device")
@@ -103,6 +125,13 @@ class _Given:
     help="Folder for the model: a new one, or that of the same command, to resume it.",
 )
 @model_option("Train this model.  [default: that of the collection]")
+@click.option(
+    "--cross-encoder",
+    "is_cross",
+    is_flag=True,
+    help="Train a cross-encoder: each positive against its own negatives. A bi-encoder gets a head "
+    "for scores.",
+)
 @click.option(
     "--loss",
     type=click.Choice(get_args(Loss)),
@@ -145,10 +174,8 @@ class _Given:
 @click.option(
     "--batch-size",
     type=click.IntRange(2, 65_536),
-    default=_DEFAULTS.batch_size,
-    show_default=True,
     metavar="N",
-    help="Queries of a batch.",
+    help="Queries of a batch.  [default: 128; with --cross-encoder 16]",
 )
 @click.option(
     "--learning-rate",
@@ -193,6 +220,14 @@ class _Given:
     help="Their judgments. Do not report figures on these queries: they chose the model.",
 )
 @click.option(
+    "--dev-depth",
+    type=click.IntRange(2, 10_000),
+    default=100,
+    show_default=True,
+    metavar="N",
+    help="With --cross-encoder: hits of each dev query to rerank.",
+)
+@click.option(
     "--eval-steps",
     type=click.IntRange(min=1),
     metavar="N",
@@ -212,23 +247,24 @@ class _Given:
 @tenant_option
 @json_option
 def train(*, settings: Settings, number: int, **options: Any) -> None:
-    """Train a bi-encoder on the passages of a collection.
+    """Train a bi-encoder or a cross-encoder on the passages of a collection.
 
     The model keeps its prompts, its similarity and its maximum length. Run the same command again
     to resume from the last checkpoint.
     """
     from msmarco_qdrant.sources.corpus import read_queries
-    from msmarco_qdrant.train import train_bi_encoder
 
     given = _Given(**{name: options.pop(name) for name in _Given.__slots__})
     given.check()
+    if given.is_cross and not number:
+        raise click.UsageError("--number must be 1 or more with --cross-encoder, got 0")
     queries = list(read_queries(given.queries))
     with (
         exit_on_sigterm(),
         _advise_resume(),
-        open_search_client(settings, bm25=True) as client,
+        open_search_client(settings, bm25=not given.searches) as client,
     ):
-        report = train_bi_encoder(
+        report = _trainer(given, options)(
             given.model or client.metadata.encoder.model,
             client,
             queries,
@@ -241,6 +277,17 @@ def train(*, settings: Settings, number: int, **options: Any) -> None:
             progress=True,
         )
     print_result(report.to_json(), *str(report).splitlines(), as_json=given.as_json)
+
+
+def _trainer(given: _Given, options: dict[str, Any]) -> Any:
+    """Return the function that trains, and remove the options of the other kind of model."""
+    from msmarco_qdrant.train import train_bi_encoder, train_cross_encoder
+
+    for name in _OF_BI_ENCODERS if given.is_cross else ("dev_depth",):
+        del options[name]
+    if options["batch_size"] is None:
+        del options["batch_size"]
+    return train_cross_encoder if given.is_cross else train_bi_encoder
 
 
 def _examples(given: _Given) -> Any:

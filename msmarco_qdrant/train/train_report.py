@@ -100,6 +100,8 @@ class TrainReport:
                 f"{self.dev.measure} on {self.dev.queries:,} dev queries: {self.dev.before:.4f} "
                 f"before, {after:.4f} after step {self.kept_step:,}, which is kept"
             )
+            if self.dev.candidates is not None:
+                lines.append(f"their order before reranking has {self.dev.candidates:.4f}")
             if after <= self.dev.before:
                 lines.append("the trained model is not better on the dev queries than before")
         return "\n".join([*lines, f"the model is in {self.out}"])

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pytest
 
 from msmarco_qdrant.core.records import Passage
-from msmarco_qdrant.encoding import load_encoder
+from msmarco_qdrant.encoding import load_encoder, load_reranker
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.stores import open_store
 from msmarco_qdrant.train import write_negatives
@@ -101,3 +101,39 @@ def test_bad_options_are_refused(files: Files, options: list[str], message: str)
     assert done.status in {1, 2}
     assert message in done.err
     assert not (files.folder / "refused").exists()
+
+
+def test_a_cross_encoder_is_trained_on_mined_negatives(files: Files) -> None:
+    """From the collection's bi-encoder, measured by reranking that one's hits."""
+    words = train(
+        files,
+        "reranker",
+        *("--negatives", files.negatives, "--cross-encoder", "--dev-depth", "20"),
+        *("--dev-queries", files.queries, "--dev-qrels", files.qrels, "--eval-steps", "6"),
+    )
+    done = command(*words)
+    assert done.status == 0, done.err
+    assert "nDCG@10 on 30 dev queries: 0." in done.out
+    assert load_reranker(files.folder / "reranker", device="cpu").scores([("a", "b")]).shape == (1,)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--cross-encoder", "--qrels", "x"], "--cross-encoder needs --negatives"),
+        (["--cross-encoder", "--negatives", "x", "--loss", "kl"], "either --loss or --cross"),
+        (["--cross-encoder", "--negatives", "x", "--scale", "2"], "either --scale or --cross"),
+        (["--cross-encoder", "--negatives", "x", "--number", "0"], "--number must be 1 or more"),
+        (["--negatives", "x", "--dev-depth", "9"], "--dev-depth needs --cross-encoder"),
+    ],
+)
+def test_options_of_the_other_kind_are_refused(
+    files: Files, options: list[str], message: str
+) -> None:
+    """Instead of being ignored."""
+    (files.folder / "x").touch()
+    done = command(
+        *(str(files.folder / "x") if one == "x" else one for one in train(files, "no", *options))
+    )
+    assert done.status == 2
+    assert message in done.err
