@@ -124,7 +124,7 @@ _SHARE = click.FloatRange(0, 0.5, min_open=True)
     "--judge",
     metavar="NAME_OR_DIR",
     shell_complete=complete_rerankers,
-    help="A cross-encoder that scores the candidates.",
+    help="A cross-encoder, or a stronger bi-encoder, that scores the candidates.",
 )
 @click.option(
     "--allow-weak-judge",
@@ -166,8 +166,7 @@ def improve(
     hybrid searches. The collection is only read, unless --apply finds the new model better. Run
     the same command again to resume.
     """
-    from msmarco_qdrant.search.client import load_reranker_for
-    from msmarco_qdrant.train import improve_collection
+    from msmarco_qdrant.train import improve_collection, load_judge
     from msmarco_qdrant.train.improve_tables import improve_json, improve_text
 
     asked, judged = _read(queries, qrels)
@@ -182,7 +181,7 @@ def improve(
             asked,
             judged,
             model=model,
-            judge=load_reranker_for(judge, settings.encoder_options),
+            judge=None if judge is None else load_judge(judge, settings.encoder_options),
             test_queries=test_queries,
             test_qrels=test_qrels,
             learning_rates=learning_rates or None,

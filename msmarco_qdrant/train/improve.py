@@ -41,6 +41,7 @@ from msmarco_qdrant.train.improve_run import (
 )
 from msmarco_qdrant.train.improve_verdict import decide
 from msmarco_qdrant.train.inputs import require_train_extra
+from msmarco_qdrant.train.judge_scorer import to_scorer
 from msmarco_qdrant.train.out_folder import OutFolder, digest_of
 from msmarco_qdrant.train.settings import TrainSettings
 from msmarco_qdrant.train.split import TEST_SHARE, VALIDATION_SHARE, Split, split_queries
@@ -348,7 +349,7 @@ def _describe(client: SearchClient, data: ImproveData, options: ImproveOptions) 
     return {
         "collection": client.collection,
         **parts,
-        "judge": None if judge is None else _judge_name(judge),
+        "judge": None if judge is None else to_scorer(judge).identity(),
         "allow_weak_judge": options.allow_weak_judge,
         "strategy": options.strategy,
         "depth": options.depth,
@@ -358,11 +359,6 @@ def _describe(client: SearchClient, data: ImproveData, options: ImproveOptions) 
         **asdict(options.trainings[0]),
         "learning_rate": [one.learning_rate for one in options.trainings],
     }
-
-
-def _judge_name(judge: Reranker | Encoder) -> str:
-    info = getattr(judge, "info", None)
-    return str(judge.model if info is None else info.fingerprint)  # type: ignore[union-attr]
 
 
 def write_parts(data: ImproveData) -> None:

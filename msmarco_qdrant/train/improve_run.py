@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from msmarco_qdrant.core.advice import command_line
 from msmarco_qdrant.core.search_types import SearchMode
 from msmarco_qdrant.encoding import Encoder, Reranker, load_encoder
+from msmarco_qdrant.encoding.bi_encoder import BiEncoder
 from msmarco_qdrant.encoding.options import EncoderOptions, resolve_devices
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.evaluation.measures import depth_of, measure_run
@@ -183,6 +184,7 @@ class ImproveRun:
                 "judge",
                 lambda: self._judge(judge, number, mined, judged),
                 folder="judged",
+                command=self._judge_command(judge, number, mined, judged),
             )
 
         def choose() -> Mapping[str, Any]:
@@ -354,6 +356,14 @@ class ImproveRun:
         modes = [word for mode in self._options.mine_modes for word in ("--mode", mode)]
         words = [*self._queries("train"), *modes, "--depth", str(self._options.depth)]
         return command_line("mine", *words, "--out", str(out), **self._place(trial))
+
+    def _judge_command(self, judge: Reranker | Encoder, number: int, mined: Path, out: Path) -> str:
+        name = judge.info.model if isinstance(judge, BiEncoder) else getattr(judge, "model", "")
+        trial = None if number == 1 else self._log.path(number - 1, "trial")
+        dev = [str(path) for path in part_files(self._data.files, "validation")]
+        words = ["--judge", str(name), "--queries", self._queries("train")[1]]
+        words += ["--negatives", str(mined), "--dev-queries", dev[0], "--dev-qrels", dev[1]]
+        return command_line("judge", *words, "--out", str(out), **self._place(trial))
 
     def _choose_command(self, mined: Path, scores: Path | None, out: Path) -> str:
         words = ["--negatives", str(mined), "--strategy", self._options.strategy]

@@ -617,6 +617,7 @@ NOT_PROVOKED = {
             "train.improve:_report",
             "train.improve_run:_choose_command",
             "train.improve_run:_evaluate_command",
+            "train.improve_run:_judge_command",
             "train.improve_run:_mine_command",
             "train.improve_run:_train_command",
         ),

@@ -6,17 +6,23 @@ import json
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from msmarco_qdrant.cli.app import cli
 from msmarco_qdrant.cli.output import Printed
+from msmarco_qdrant.errors import WeakJudgeError
 from msmarco_qdrant.search.client import SearchClient
+from msmarco_qdrant.testing import WordOverlapReranker
 from msmarco_qdrant.train.improve import improve_collection
 from msmarco_qdrant.train.improve_tables import improve_json, improve_text
+from msmarco_qdrant.train.negatives_file import read_negatives
 from tests.conftest import ROOT
-from tests.train.tiny_data import FLOAT32, QRELS, QUERIES, TRAINING, make_collection
+from tests.train.tiny_data import FLOAT32, PASSAGES, QRELS, QUERIES, TRAINING, make_collection
 
 pytestmark = pytest.mark.slow
 
@@ -33,7 +39,8 @@ def check_command(line: str) -> None:
     """Parse a step's command, if it has one, as the program would."""
     if line:
         _, name, *words = shlex.split(line)
-        cli.commands[name].make_context(name, words, obj=Printed())
+        if name in cli.commands:
+            cli.commands[name].make_context(name, words, obj=Printed())
 
 
 def test_better_model_is_switched_to_only_when_asked(folder: Path) -> None:
@@ -98,6 +105,52 @@ def test_worse_model_is_never_switched_to(tmp_path: Path) -> None:
         assert report.command == ""
         assert f"'things' keeps {report.old_model}" in improve_text(report)
         assert client.store.metadata("things") == before
+
+
+class Translator:
+    """A judge that scores the words of a passage which a query translates: the true order."""
+
+    model = "translator"
+
+    def warm_up(self) -> None:
+        """Do nothing."""
+
+    def scores(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
+        """Return 5 for each word that is translated."""
+        answers = {query.text: PASSAGES[number].text for number, query in enumerate(QUERIES)}
+        found = [len({*answers[query].split()} & {*text.split()}) for query, text in pairs]
+        return np.array([5 * count for count in found], np.float32)
+
+
+def test_judge_is_judged_and_its_scores_choose(tmp_path: Path) -> None:
+    """A judge that ranks worse than the model ends the loop; one that ranks better is used."""
+    make_collection(tmp_path)
+    options = {**TRAINING, "epochs": 1}
+    with SearchClient.open(
+        tmp_path / "store", collection="things", encoder_options=FLOAT32
+    ) as client:
+        given = (client, QUERIES, QRELS)
+        with pytest.raises(WeakJudgeError):
+            improve_collection(
+                *given, tmp_path / "weak", judge=WordOverlapReranker(), training=options
+            )
+        assert not (tmp_path / "weak" / "round-1" / "judge.json").exists()
+        report = improve_collection(
+            *given,
+            tmp_path / "out",
+            judge=Translator(),
+            training=options,
+            encoder_options=FLOAT32,
+        )
+    names = [step.name for step in report.steps]
+    assert names == ["before", "mine", "judge", "choose", "train", "encode", "search"]
+    for step in report.steps:
+        check_command(step.command)
+    chosen = list(read_negatives(tmp_path / "out" / "round-1" / "chosen"))
+    texts = {one.pid: {*one.text.split()} for one in PASSAGES}
+    assert chosen
+    for one in chosen:  # a margin of 3 excludes no passage with one of two words
+        assert all(texts[pid] != texts[one.positives[0]] for pid in one.negatives["chosen"])
 
 
 def test_killed_again_and_again_the_same_call_goes_on(tmp_path: Path) -> None:
