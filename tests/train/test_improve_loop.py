@@ -156,11 +156,11 @@ def test_judge_is_judged_and_its_scores_choose(tmp_path: Path) -> None:
 def test_killed_again_and_again_the_same_call_goes_on(tmp_path: Path) -> None:
     """Kills at changes of files in each step: figures and weights of an undisturbed run."""
     done = subprocess.run(
-        [sys.executable, "-m", "tests.train.improve_program", str(tmp_path), "12", "7"],
+        [sys.executable, "-m", "tests.train.improve_program", str(tmp_path), "8", "7"],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:] + done.stdout[-3000:]
-    assert json.loads(done.stdout.splitlines()[-1])["kills"] >= 5
+    assert json.loads(done.stdout.splitlines()[-1])["kills"] >= 4
