@@ -118,8 +118,8 @@ def _train(options: argparse.Namespace, kind: str, seed: int) -> None:
         started = time.perf_counter()
         report = _improve(options, folder, training, rounds)
         means = [
-            f"{mode} {run.name} {run.values[MEASURE].mean:.4f}"
-            for mode, evaluation in report.evaluations.items()
+            f"{run.name} {run.values[MEASURE].mean:.4f}"
+            for evaluation in report.evaluations.values()
             for run in evaluation.runs
         ]
         seconds = time.perf_counter() - started
