@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
+from msmarco_qdrant.core.collection_types import PointId
 from msmarco_qdrant.core.encoder_types import EncoderInfo
 from msmarco_qdrant.core.hits import Hits
 from msmarco_qdrant.core.search_types import Hit, Nearest, ScoredPoint
@@ -370,9 +371,14 @@ class CombinedSearch:
         """Return the best points of one query; the payload has the collection and its id there."""
         request, similarity = self._request, self._parts[0].searcher.metadata.encoder.similarity
 
+        numbers: dict[tuple[int, PointId], int] = {}
+
+        def number(place: int, id_: PointId) -> int:
+            return numbers.setdefault((place, id_), len(numbers))
+
         def join(rankings: Sequence[Sequence[ScoredPoint]]) -> list[ScoredPoint]:
             points = [
-                ScoredPoint(point_id(f"{place} {point.id}"), point.score, {str(place): point.id})
+                ScoredPoint(number(place, point.id), point.score, {str(place): point.id})
                 for place, ranking in enumerate(rankings)
                 for point in ranking
             ]
