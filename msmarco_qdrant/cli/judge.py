@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 class _Files(NamedTuple):
-    """What the files hold."""
+    """The content of the files."""
 
     queries: list[Query]
     dev_queries: list[Query]

@@ -24,6 +24,7 @@ NOT_RUN = {
     "msmarco-qdrant evaluate --store build/demo": "the store of `make demo`",
     "msmarco-qdrant train --queries": "minutes of training, tests/cli/test_train.py",
     "msmarco-qdrant check msmarco": "a damaged collection, tests/collection/test_check.py",
+    "msmarco-qdrant judge --judge ms-marco": "the model hub, tests/train/test_judge.py",
     "msmarco-qdrant choose --negatives": "mined candidates, tests/cli/test_choose.py",
     "msmarco-qdrant improve --queries": "the same in tests/docs/test_train.py",
     "msmarco-qdrant mine --queries": "the same in tests/docs/test_train_steps.py",
