@@ -17,6 +17,7 @@ import pytest
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 COMMANDS = (
     *("answers", "application", "backup", "encode", "ingest", "memory", "mine", "msmarco_table"),
+    "improve",
     *("pages", "quality", "reembed", "replicas", "search", "serve", "sizing", "tune", "write"),
 )
 
