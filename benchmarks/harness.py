@@ -8,9 +8,11 @@ import json
 import os
 import platform
 import shlex
+import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -90,6 +92,24 @@ def model_directory(name: str) -> str:
     from msmarco_qdrant.encoding import load_encoder
 
     return load_encoder(name, backend="torch", device="cpu").location
+
+
+# ---- engines -------------------------------------------------------------------------------
+
+
+@contextmanager
+def copied_shard(path: Path) -> Iterator[Any]:
+    """A copy of a collection of Qdrant Edge, for calls by hand; an engine opens a folder once."""
+    import qdrant_edge
+
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "shard"
+        shutil.copytree(path, copy)
+        shard = qdrant_edge.EdgeShard.load(str(copy))
+        try:
+            yield shard
+        finally:
+            shard.close()
 
 
 # ---- runs ----------------------------------------------------------------------------------

@@ -14,9 +14,7 @@ With `--costless` the vectors are hashes of words instead of the model's: no mod
 from __future__ import annotations
 
 import argparse
-import shutil
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -25,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from harness import (
     Report,
     Row,
+    copied_shard,
     data_folder,
     json_option,
     read_passages,
@@ -76,7 +75,8 @@ def main() -> None:
             ["search", "queries", "pages by offset differ", "pages by cursor differ"],
             (compare(client, queries, name) for name in SEARCHES),
         )
-        with copied_shard(store) as engine:
+        (folder,) = (store / "collections").iterdir()
+        with copied_shard(folder) as engine:
             report.table(
                 ["call", "engine's own, ms", "ours, ms", "times"],
                 timed(client, engine, encoder, queries[: given.calls]),
@@ -151,24 +151,6 @@ def shown(hits: Hits) -> list[tuple[int, str]]:
 
 
 # ---- what do they cost? --------------------------------------------------------------------
-
-
-class copied_shard:  # noqa: N801  # used as a function
-    """A copy of the collection's shard, for queries by hand; an engine opens a folder once."""
-
-    def __init__(self, store: Path) -> None:
-        (self._path,) = (store / "collections").iterdir()
-        self._folder = tempfile.TemporaryDirectory()
-
-    def __enter__(self) -> Any:
-        import qdrant_edge
-
-        copy = Path(self._folder.name) / "shard"
-        shutil.copytree(self._path, copy)
-        return qdrant_edge.EdgeShard.load(str(copy))
-
-    def __exit__(self, *_: object) -> None:
-        self._folder.cleanup()
 
 
 def timed(

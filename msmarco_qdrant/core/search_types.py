@@ -80,11 +80,13 @@ class PointQuery:
         ids: Only these points, None for all.
         candidates: Score only the union of the best `depth` points by each of these vectors; empty
             for all points. Candidates are scored by the original, not quantized vectors.
-        depth: See `candidates`.
+        depth: See `candidates` and `diversity`.
         fields: Payload fields to return.
         score_threshold: Omit points with a lower score; None for no threshold.
         vector: Name of the dense vector to return, None for none.
         offset: Number of best points to skip; not with `candidates`.
+        diversity: 0 to 1: return the best `depth` points in the order of maximal marginal
+            relevance, with their scores; None for the order of scores. Not with `candidates`.
     """
 
     nearest: Nearest | None
@@ -98,6 +100,7 @@ class PointQuery:
     score_threshold: float | None = None
     vector: str | None = None
     offset: int = 0
+    diversity: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ def add_content(
 ) -> Steps[list[list[Hit]]]:
     """Return hits with their vectors and snippets if wanted, without unwanted text and fields."""
     hits = [[*each] for each in found]
-    if request.with_vectors:
+    if request.with_vectors and any(hit.vector is None for each in hits for hit in each):
         hits = yield from with_vectors(hits, searcher)
     if request.snippets:
         hits = yield from _with_snippets(queries, hits, request.snippets, searcher)

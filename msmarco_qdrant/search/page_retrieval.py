@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from msmarco_qdrant.core.search_types import Hit, ScoredPoint
 from msmarco_qdrant.search.pages import cut_page, follows, page_bounds
 from msmarco_qdrant.search.request import SearchRequest
-from msmarco_qdrant.search.retrieval import QueryVectors, Retriever, with_payloads
+from msmarco_qdrant.search.retrieval import NO_PARTS, QueryVectors, Retriever, with_parts
 from msmarco_qdrant.search.step import Steps
 from msmarco_qdrant.search.ties import is_open, sort_by_pid, with_tied
 
@@ -54,7 +54,7 @@ class PageRetriever:
         """
         skipped, end = request.start - 1, min(request.end + 1, request.max_limit)
         rankings = yield from self._retriever.rank_all(
-            vectors, request, end, request.fields, skipped=skipped
+            vectors, request, end, self._retriever.parts_of(request), skipped=skipped
         )
         return [self._to_page(sort_by_pid(points), request) for points in rankings]
 
@@ -67,7 +67,7 @@ class PageRetriever:
             if len(edge) > 1 and edge[0].score == edge[1].score:
                 return None
         own = points[: size + 1]
-        hits = self._retriever.to_hits(own, request.fields)
+        hits = self._retriever.to_hits(own, self._retriever.parts_of(request))
         if len(hits) < len(own) or not follows(hits[0], request):
             return None
         return hits[1:]
@@ -103,8 +103,9 @@ class PageRetriever:
         """Read the page in each ranking of ids."""
         bounds = [page_bounds(points, request) for points in rankings]
         windows = [points[slice(*each)] for points, each in zip(rankings, bounds, strict=True)]
-        whole = yield from with_payloads(vectors, windows, request.fields)
-        found = [self._retriever.to_hits(sort_by_pid(points), request.fields) for points in whole]
+        parts = self._retriever.parts_of(request)
+        whole = yield from with_parts(vectors, windows, parts)
+        found = [self._retriever.to_hits(sort_by_pid(points), parts) for points in whole]
         if request.after is not None:
             return [cut_page(hits, request) for hits in found]
         starts = [request.start - first for first, _ in bounds]
@@ -121,10 +122,10 @@ class PageRetriever:
         """
         retriever = self._retriever
         if request.mode == "hybrid":
-            rankings = yield from retriever.rank_all(vectors, request, limit, ())
+            rankings = yield from retriever.rank_all(vectors, request, limit, NO_PARTS)
             return [[*with_tied(points, limit)] for points in rankings]
         asked = min(limit + 1, request.max_limit)
-        rankings = yield from retriever.rank_all(vectors, request, asked, ())
+        rankings = yield from retriever.rank_all(vectors, request, asked, NO_PARTS)
         tied = [i for i, points in enumerate(rankings) if is_open(points, limit, asked)]
         if tied:
             open_ = [vectors[i] for i in tied]

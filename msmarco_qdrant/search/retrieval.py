@@ -40,6 +40,23 @@ from msmarco_qdrant.stores.payload import HIT_FIELDS
 _EXACT = SearchEffort(exact=True)
 
 
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Parts of points to retrieve.
+
+    Attributes:
+        fields: Payload fields.
+        vector: Name of the dense vector, None for none.
+    """
+
+    fields: Sequence[str] = HIT_FIELDS
+    vector: str | None = None
+
+
+NO_PARTS = Parts(())
+_WITH_PID = Parts(("pid",))
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class QueryVectors:
     """Vectors of a query; None where its mode needs none or the query has none."""
@@ -72,12 +89,12 @@ class Retriever:
         Points that are not passages are left out, and as many others are retrieved.
         """
         found: list[list[Hit]] = [[] for _ in vectors]
-        unfinished, wanted = list(range(len(vectors))), limit
+        unfinished, wanted, parts = list(range(len(vectors))), limit, self.parts_of(request)
         while unfinished:
             asked = [vectors[index] for index in unfinished]
-            rankings = yield from self.retrieve_points(asked, request, wanted, request.fields)
+            rankings = yield from self.retrieve_points(asked, request, wanted, parts)
             for index, points in zip(unfinished, rankings, strict=True):
-                found[index] = self.to_hits(points, request.fields)[:limit]
+                found[index] = self.to_hits(points, parts)[:limit]
             unfinished = [
                 index
                 for index, points in zip(unfinished, rankings, strict=True)
@@ -91,25 +108,59 @@ class Retriever:
         vectors: Sequence[QueryVectors],
         request: SearchRequest,
         limit: int,
-        fields: Sequence[str] = HIT_FIELDS,
+        parts: Parts,
     ) -> Steps[list[list[ScoredPoint]]]:
-        """Return the best points of each query, with payload fields; ties by pid."""
+        """Return the best points of each query, with these parts; ties by pid."""
         if request.mode == "hybrid":
-            rankings = yield from self.rank_all(vectors, request, limit, ())
+            rankings = yield from self.rank_all(vectors, request, limit, NO_PARTS)
             rankings = [[*with_tied(points, limit)] for points in rankings]
-            rankings = yield from with_payloads(vectors, rankings, fields)
+            rankings = yield from with_parts(vectors, rankings, parts)
             return [sort_by_pid(points)[:limit] for points in rankings]
         asked = min(limit + 1, request.max_limit)
-        rankings = yield from self.rank_all(vectors, request, asked, fields)
+        rankings = yield from self.rank_all(vectors, request, asked, parts)
         tied = [i for i, points in enumerate(rankings) if is_open(points, limit, asked)]
         if tied:
             open_ = [vectors[i] for i in tied]
             settled = yield from self.settle(open_, [rankings[i] for i in tied], request, limit)
             best = [sort_by_pid(points)[:limit] for points in settled]
-            whole = yield from with_payloads(open_, best, fields)
+            whole = yield from with_parts(open_, best, parts)
             for index, points in zip(tied, whole, strict=True):
                 rankings[index] = points
         return [sort_by_pid(points)[:limit] for points in rankings]
+
+    def retrieve_diverse(
+        self, vectors: Sequence[QueryVectors], request: SearchRequest, depth: int
+    ) -> Steps[list[list[Hit]] | None]:
+        """Return the page of each query in the engine's order of maximal marginal relevance.
+
+        Returns:
+            The hits; None if a point is not a passage, as it would count as one of the candidates.
+        """
+        plain = replace(request, offset=0, cursor=None, diversity=None)
+        parts, effort = self.parts_of(plain), plain.effort(depth)
+        plans = [
+            [
+                PointQuery(
+                    one.dense,
+                    request.end - request.start,
+                    effort,
+                    request.meta_filter,
+                    depth=depth,
+                    fields=parts.fields,
+                    vector=parts.vector,
+                    offset=request.start,
+                    diversity=request.diversity,
+                )
+            ]
+            for one in vectors
+        ]
+        found = []
+        for (points,) in (yield from _send(plans)):
+            hits = self.to_hits(clip_cosines(points), parts)
+            if len(hits) < len(points):
+                return None
+            found.append(hits)
+        return found
 
     def settle(
         self,
@@ -127,7 +178,7 @@ class Retriever:
         for wider in limits:
             if tied:
                 asked = [vectors[index] for index in tied]
-                ranked = yield from self.rank_all(asked, request, wider, ("pid",))
+                ranked = yield from self.rank_all(asked, request, wider, _WITH_PID)
                 for index, points in zip(tied, ranked, strict=True):
                     found[index] = complete_tie(rankings[index], points, limit)
                 tied = [
@@ -142,7 +193,7 @@ class Retriever:
         vectors: Sequence[QueryVectors],
         request: SearchRequest,
         limit: int,
-        fields: Sequence[str],
+        parts: Parts,
         *,
         skipped: int = 0,
     ) -> Steps[list[list[ScoredPoint]]]:
@@ -152,10 +203,10 @@ class Retriever:
             vectors: The vectors of each query.
             request: The search.
             limit: Number of best points.
-            fields: Payload fields to return.
+            parts: Parts of the points to return, only payload fields for "hybrid".
             skipped: Number of best points to leave out, not for "hybrid".
         """
-        plans = [_point_queries(one, request, limit, fields, skipped) for one in vectors]
+        plans = [_point_queries(one, request, limit, parts, skipped) for one in vectors]
         answers = yield from self.query(plans)
         depth, least = request.depth(limit), request.first_threshold
         rankings = [self.to_ranking(each, request.mode, request.fusion, depth) for each in answers]
@@ -167,7 +218,7 @@ class Retriever:
         self, vectors: Sequence[QueryVectors], request: SearchRequest, limit: int
     ) -> Steps[list[tuple[Sequence[ScoredPoint], Sequence[ScoredPoint]]]]:
         """Return what "hybrid" fuses: all candidates by dense score, and those by BM25 score."""
-        plans = [_point_queries(one, request, limit, ()) for one in vectors]
+        plans = [_point_queries(one, request, limit, NO_PARTS) for one in vectors]
         answers = yield from self.query(plans)
         return [(both[0], both[1] if len(both) > 1 else []) for both in answers]
 
@@ -189,22 +240,26 @@ class Retriever:
             points = clip_cosines(points)
         return sort_by_id(merge_rounded(sort_by_id(points)))
 
-    def to_hits(
-        self, points: Sequence[ScoredPoint], fields: Sequence[str] = HIT_FIELDS
-    ) -> list[Hit]:
+    def parts_of(self, request: SearchRequest) -> Parts:
+        """Return the parts of the hits of a search; vectors only for hits that stay."""
+        is_last = request.rerank_depth is None and not request.diversity
+        name = self.metadata.encoder.vector_name
+        return Parts(request.fields, name if request.with_vectors and is_last else None)
+
+    def to_hits(self, points: Sequence[ScoredPoint], parts: Parts = Parts()) -> list[Hit]:
         """Convert points to hits, in the same order; those that are not passages are left out.
 
         Args:
             points: The points.
-            fields: Their payload fields; a hit has no text or `meta` that is not among them.
+            parts: Their parts; a hit has no text or `meta` that is not among them.
         """
         empty: dict[str, Any] = {"text": "", "meta": {}}
-        absent = {name: value for name, value in empty.items() if name not in fields}
-        passages = [(p.score, self.foreign.passage(p.id, absent | p.payload)) for p in points]
-        own = [(score, passage) for score, passage in passages if passage is not None]
+        absent = {name: value for name, value in empty.items() if name not in parts.fields}
+        passages = [(p, self.foreign.passage(p.id, absent | p.payload)) for p in points]
+        own = [(point, passage) for point, passage in passages if passage is not None]
         return [
-            Hit(rank, passage.pid, score, passage.text, passage.meta)
-            for rank, (score, passage) in enumerate(own, start=1)
+            Hit(rank, passage.pid, point.score, passage.text, passage.meta, _numbers(point))
+            for rank, (point, passage) in enumerate(own, start=1)
         ]
 
     def own(self, points: Sequence[ScoredPoint]) -> list[ScoredPoint]:
@@ -230,7 +285,7 @@ def _point_queries(
     vectors: QueryVectors,
     request: SearchRequest,
     limit: int,
-    fields: Sequence[str],
+    parts: Parts,
     skipped: int = 0,
 ) -> list[PointQuery]:
     """Make the engine's queries; for "hybrid", both score the union of both best lists."""
@@ -243,7 +298,8 @@ def _point_queries(
                 limit - skipped,
                 effort,
                 request.meta_filter,
-                fields=fields,
+                fields=parts.fields,
+                vector=parts.vector,
                 offset=skipped,
                 score_threshold=_lower(request.first_threshold),
             )
@@ -269,16 +325,20 @@ def _lower(threshold: float | None) -> float | None:
     return None if threshold is None else threshold - 4 * ROUNDING * max(1.0, abs(threshold))
 
 
+def _numbers(point: ScoredPoint) -> tuple[float, ...] | None:
+    return None if point.vector is None else tuple(point.vector.tolist())
+
+
 def score_queries(
-    vectors: QueryVectors, ids: Sequence[PointId], fields: Sequence[str] = HIT_FIELDS
+    vectors: QueryVectors, ids: Sequence[PointId], parts: Parts = Parts()
 ) -> list[PointQuery]:
     """Make queries that score given points by each vector.
 
     Payloads come with the scores of the model, so that both are of one collection.
     """
-    both = ((vectors.dense, fields), (vectors.bm25, ()))
+    both = ((vectors.dense, parts), (vectors.bm25, NO_PARTS))
     return [
-        PointQuery(nearest, len(ids), _EXACT, ids=ids, fields=wanted)
+        PointQuery(nearest, len(ids), _EXACT, ids=ids, fields=wanted.fields, vector=wanted.vector)
         for nearest, wanted in both
         if nearest is not None and ids
     ]
@@ -291,27 +351,32 @@ def _send(plans: Sequence[Sequence[PointQuery]]) -> Steps[list[list[list[ScoredP
     return [[next(answers) for _ in plan] for plan in plans]
 
 
-def with_payloads(
+def with_parts(
     vectors: Sequence[QueryVectors],
     rankings: Sequence[Sequence[ScoredPoint]],
-    fields: Sequence[str],
+    parts: Parts,
 ) -> Steps[list[list[ScoredPoint]]]:
-    """Add the payloads of hits; omit points deleted since the first query.
+    """Add parts to points; omit points deleted since the first query.
 
-    The query names the model's vectors, so that payloads and scores are of one collection.
+    The query names the model's vectors, so that payloads and scores are of one collection. There
+    is none for "bm25", where the points get payloads alone.
     """
     ids = [[point.id for point in ranked] for ranked in rankings]
     if all(one.dense is None for one in vectors):
         stored = yield from retrieve_payloads(ids)
-    else:
-        plans = [
-            score_queries(replace(one, bm25=None), given, fields)
-            for one, given in zip(vectors, ids, strict=True)
+        return [
+            [replace(p, payload=payloads[p.id]) for p in ranked if p.id in payloads]
+            for ranked, payloads in zip(rankings, stored, strict=True)
         ]
-        stored = [payloads_of(*answers) for answers in (yield from _send(plans))]
+    plans = [
+        score_queries(replace(one, bm25=None), given, parts)
+        for one, given in zip(vectors, ids, strict=True)
+    ]
+    answers = yield from _send(plans)
+    found = [{point.id: point for plan in each for point in plan} for each in answers]
     return [
-        [replace(p, payload=payloads[p.id]) for p in ranked if p.id in payloads]
-        for ranked, payloads in zip(rankings, stored, strict=True)
+        [replace(points[p.id], score=p.score) for p in ranked if p.id in points]
+        for ranked, points in zip(rankings, found, strict=True)
     ]
 
 

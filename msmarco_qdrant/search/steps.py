@@ -34,7 +34,12 @@ from msmarco_qdrant.encoding.bm25 import Bm25Encoder
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.filters import SearchFilter
 from msmarco_qdrant.search.content import add_content
-from msmarco_qdrant.search.diversity import CANDIDATES, candidate_request, diversify
+from msmarco_qdrant.search.diversity import (
+    CANDIDATES,
+    can_diversify,
+    candidate_request,
+    diversify,
+)
 from msmarco_qdrant.search.filter_checks import FilterChecks
 from msmarco_qdrant.search.options import RankOptions
 from msmarco_qdrant.search.page_retrieval import PageRetriever
@@ -49,12 +54,13 @@ from msmarco_qdrant.search.pages import (
 from msmarco_qdrant.search.ranking import best_per_group
 from msmarco_qdrant.search.request import SearchRequest
 from msmarco_qdrant.search.retrieval import (
+    Parts,
     QueryVectors,
     Retriever,
     payloads_of,
     retrieve_payloads,
     score_queries,
-    with_payloads,
+    with_parts,
 )
 from msmarco_qdrant.search.similar import Examples, find_target
 from msmarco_qdrant.search.step import Encode, Score, Steps
@@ -208,6 +214,10 @@ class Searcher:
         self, queries: Sequence[str], vectors: Sequence[QueryVectors], request: SearchRequest
     ) -> Steps[list[list[Hit]]]:
         """Return the page of each query in the order of maximal marginal relevance."""
+        if can_diversify(request):
+            hits = yield from self.retriever.retrieve_diverse(vectors, request, CANDIDATES)
+            if hits is not None:
+                return hits
         found = yield from self._search(queries, vectors, candidate_request(request))
         heads = [point_id(hit.pid) for hits in found for hit in hits[:CANDIDATES]]
         stored = yield from read_vectors([*dict.fromkeys(heads)], self)
@@ -284,7 +294,7 @@ class Searcher:
             if not unfinished:
                 break
             asked = [vectors[i] for i in unfinished]
-            fields = ("pid", root_key(field))
+            fields = Parts(("pid", root_key(field)))
             ranked = yield from self.retriever.retrieve_points(asked, request, limit, fields)
             for index, points in zip(unfinished, ranked, strict=True):
                 rankings[index] = extend_ranking(rankings[index], self.retriever.own(points))
@@ -297,8 +307,9 @@ class Searcher:
             if any(ranked) and not any(found):
                 _log.warning("no passage found has the field '%s' to group by", field)
         pages = [cut_points(points, request) for points in found]
-        whole = yield from with_payloads(vectors, pages, request.fields)
-        return [self.retriever.to_hits(points, request.fields) for points in whole]
+        parts = self.retriever.parts_of(request)
+        whole = yield from with_parts(vectors, pages, parts)
+        return [self.retriever.to_hits(points, parts) for points in whole]
 
     def _rank_points(
         self,

