@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from msmarco_qdrant.core.search_types import Hit
@@ -22,18 +22,30 @@ class Hits(list[Hit]):
 
     Args:
         hits: The hits.
-        cursor: See below.
+        cursor: See below; or a function that returns it, called once, when it is read.
 
     Attributes:
         cursor: Pass it as `cursor=` with the same query and options for the next page. None after
             the last page.
     """
 
-    __slots__ = ("cursor",)
+    __slots__ = ("_cursor",)
 
-    def __init__(self, hits: Iterable[Hit] = (), *, cursor: str | None = None) -> None:
+    def __init__(
+        self, hits: Iterable[Hit] = (), *, cursor: str | Callable[[], str | None] | None = None
+    ) -> None:
         super().__init__(hits)
-        self.cursor = cursor
+        self._cursor = cursor
+
+    @property
+    def cursor(self) -> str | None:
+        """See above."""
+        if callable(self._cursor):
+            self._cursor = self._cursor()
+        return self._cursor
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restore, ([*self], self.cursor)
 
     def to_dicts(self) -> list[dict[str, Any]]:
         """Return each hit as a dictionary with `rank`, `pid`, `score`, `text` and `meta`.
@@ -60,6 +72,10 @@ class Hits(list[Hit]):
         rows = "".join(map(_html_row, self))
         head = "".join(f"<th>{name}</th>" for name in ("", "pid", "score", "text", "meta"))
         return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+
+
+def _restore(hits: Iterable[Hit], cursor: str | None) -> Hits:
+    return Hits(hits, cursor=cursor)
 
 
 def hit_to_dict(hit: Hit) -> dict[str, Any]:

@@ -32,6 +32,8 @@ def add_content(
         hits = yield from with_vectors(hits, searcher)
     if request.snippets:
         hits = yield from _with_snippets(queries, hits, request.snippets, searcher)
+    if request.with_text and request.with_meta is True:
+        return hits
     return [[_reduce(hit, request) for hit in each] for each in hits]
 
 
@@ -71,10 +73,7 @@ def _with_snippets(
 
 def _reduce(hit: Hit, request: SearchRequest) -> Hit:
     """Return a hit without the text and the fields of `meta` that the caller does not want."""
-    wanted = request.with_meta
-    if request.with_text and wanted is True:
-        return hit
-    meta = hit.meta
+    wanted, meta = request.with_meta, hit.meta
     if wanted is not True:
         meta = {name: meta[name] for name in wanted or () if name in meta}
     text = hit.text if request.with_text else ""

@@ -182,7 +182,7 @@ def check_queries(queries: Sequence[str]) -> None:
         raise UsageError("search_many takes a list of queries; for one query call search")
     for query in queries:
         require(isinstance(query, str), "query must be a string", query)
-        is_text = not any("\ud800" <= character <= "\udfff" for character in query)
+        is_text = query.isascii() or not any("\ud800" <= one <= "\udfff" for one in query)
         require(is_text, "query must be text without lone surrogates", query)
         require(query.strip() != "", "query must not be empty", query)
 

@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
+from functools import cached_property
 from typing import Any, Final
 
 from msmarco_qdrant.core.metadata_types import CollectionMetadata
@@ -135,40 +136,65 @@ def _sort(value: Any) -> Any:
     return value
 
 
-def digest_search(options: str, query: str) -> str:
-    """Return a digest of a search, given that of its options."""
-    return hashlib.sha256(f"{options} {query}".encode()).hexdigest()[:16]
-
-
-def check_cursor(after: Cursor, search: str, metadata: CollectionMetadata) -> None:
-    """Refuse a cursor of another search.
+class PageCursors:
+    """Cursors of the pages of one search; what they need of it is computed for the first.
 
     Args:
-        after: The cursor.
-        search: The digest of this search.
+        request: The search.
         metadata: The collection's metadata.
-
-    Raises:
-        UsageError: If query, options, the collection or its model differ.
+        collection: The collection's name.
     """
-    if after.model != metadata.encoder.fingerprint[:8]:
-        raise UsageError(
-            "cursor is of another model than the collection has now: search again without it"
-        )
-    if after.search != search:
-        raise UsageError(
-            "cursor is of another search: repeat the collection, the query and the options of the "
-            "search that returned it; only limit may differ"
-        )
 
+    def __init__(
+        self, request: SearchRequest, metadata: CollectionMetadata, collection: str
+    ) -> None:
+        self._request = request
+        self._metadata = metadata
+        self._collection = collection
 
-def next_cursor(
-    hits: Sequence[Hit], request: SearchRequest, search: str, metadata: CollectionMetadata
-) -> str | None:
-    """Return the cursor of the end of a page; None after the last page."""
-    end = request.start + len(hits)
-    is_last = request.rerank_depth is not None and end >= request.rerank_depth
-    if len(hits) < request.end - request.start or not hits or is_last:
-        return None
-    last = [(hit.score, hit.pid) for hit in hits[: -_KEPT - 1 : -1]]
-    return str(Cursor(end, last, search, metadata.encoder.fingerprint[:8]))
+    @cached_property
+    def _options(self) -> str:
+        return digest_options(self._request, self._metadata, self._collection)
+
+    def fix(self) -> None:
+        """Keep the options as they are now."""
+        _ = self._options
+
+    def check(self, query: str) -> None:
+        """Refuse the cursor of a request that is of another search.
+
+        Args:
+            query: The query.
+
+        Raises:
+            UsageError: If query, options, the collection or its model differ.
+        """
+        after = self._request.after
+        if after is None:
+            return
+        if after.model != self._model:
+            raise UsageError(
+                "cursor is of another model than the collection has now: search again without it"
+            )
+        if after.search != self._digest(query):
+            raise UsageError(
+                "cursor is of another search: repeat the collection, the query and the options of "
+                "the search that returned it; only limit may differ"
+            )
+
+    def after(self, hits: Sequence[Hit], query: str) -> str | None:
+        """Return the cursor of the end of a page; None after the last page."""
+        request = self._request
+        end = request.start + len(hits)
+        is_last = request.rerank_depth is not None and end >= request.rerank_depth
+        if len(hits) < request.end - request.start or not hits or is_last:
+            return None
+        last = [(hit.score, hit.pid) for hit in hits[: -_KEPT - 1 : -1]]
+        return str(Cursor(end, last, self._digest(query), self._model))
+
+    @property
+    def _model(self) -> str:
+        return self._metadata.encoder.fingerprint[:8]
+
+    def _digest(self, query: str) -> str:
+        return hashlib.sha256(f"{self._options} {query}".encode()).hexdigest()[:16]

@@ -32,6 +32,7 @@ MAX_COLLECTIONS = 100
 # error is raised after the metadata were unchanged this many times in a row.
 MAX_UNCHANGED = 5
 CONVEX = Fusion()
+_MODES = get_args(SearchMode)
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 
 
@@ -69,10 +70,10 @@ class SearchRequest:
     default_ef: int = DEFAULT_EFFORT.ef
 
     def __post_init__(self) -> None:
-        modes = ", ".join(get_args(SearchMode))
         check_count("limit", self.limit)
         check_count("ef", self.ef)
-        require(self.mode in get_args(SearchMode), f"mode must be one of {modes}", self.mode)
+        if self.mode not in _MODES:
+            require(False, f"mode must be one of {', '.join(_MODES)}", self.mode)
         is_factor = _is_number(self.oversampling) and 1 <= self.oversampling < math.inf
         require(is_factor, "oversampling must be a number, 1 or more", self.oversampling)
         require(isinstance(self.exact, bool), "exact must be True or False", self.exact)
@@ -317,8 +318,8 @@ def check_count(name: str, count: int) -> None:
     Raises:
         UsageError: If it is not 1 to 10,000.
     """
-    is_count = _is_integer(count) and 1 <= count <= MAX_LIMIT
-    require(is_count, f"{name} must be 1 to {MAX_LIMIT:,}", count)
+    if not (_is_integer(count) and 1 <= count <= MAX_LIMIT):
+        require(False, f"{name} must be 1 to {MAX_LIMIT:,}", count)
 
 
 def require(is_valid: bool, rule: str, value: object) -> None:
@@ -332,9 +333,11 @@ def require(is_valid: bool, rule: str, value: object) -> None:
 
 
 def _is_integer(value: object) -> bool:
-    return _is_number(value) and isinstance(value, Integral)
+    return type(value) is int or (_is_number(value) and isinstance(value, Integral))
 
 
 def _is_number(value: object) -> bool:
     """True for numbers of Python and NumPy, except booleans."""
+    if type(value) in (int, float):  # the others take longer to recognize
+        return True
     return isinstance(value, Real) and not isinstance(value, bool)

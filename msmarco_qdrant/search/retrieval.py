@@ -28,6 +28,7 @@ from msmarco_qdrant.search.ties import (
     clip_cosines,
     complete_tie,
     is_open,
+    is_ranking,
     merge_rounded,
     sort_by_id,
     sort_by_pid,
@@ -238,6 +239,8 @@ class Retriever:
             return sort_by_id(points)
         if encoder.similarity == "cosine":
             points = clip_cosines(points)
+        if is_ranking(points):
+            return points
         return sort_by_id(merge_rounded(sort_by_id(points)))
 
     def parts_of(self, request: SearchRequest) -> Parts:
@@ -255,12 +258,13 @@ class Retriever:
         """
         empty: dict[str, Any] = {"text": "", "meta": {}}
         absent = {name: value for name, value in empty.items() if name not in parts.fields}
-        passages = [(p, self.foreign.passage(p.id, absent | p.payload)) for p in points]
-        own = [(point, passage) for point, passage in passages if passage is not None]
-        return [
-            Hit(rank, passage.pid, point.score, passage.text, passage.meta, _numbers(point))
-            for rank, (point, passage) in enumerate(own, start=1)
-        ]
+        hits: list[Hit] = []
+        for point in points:
+            stored = absent | point.payload if absent else point.payload
+            if self.foreign.is_passage(point.id, stored):
+                pid, text, meta = stored["pid"], stored["text"], stored["meta"]
+                hits.append(Hit(len(hits) + 1, pid, point.score, text, meta, _numbers(point)))
+        return hits
 
     def own(self, points: Sequence[ScoredPoint]) -> list[ScoredPoint]:
         """Return the points that have their pid; count the others."""

@@ -182,7 +182,8 @@ class SearchSession:
         """Check a search, and return its steps."""
         self.check_open()
         check_queries(queries)
-        request = to_request(options)
+        first = self._current
+        request = self.fill_in(options, first)
         if request.cursor is not None and len(queries) != 1:
             raise UsageError(
                 f"cursor continues the search of one query, got {len(queries)} queries: call search"
@@ -195,7 +196,8 @@ class SearchSession:
             return search_combined(self, queries, options)
 
         def search(searcher: Searcher) -> Steps[list[Hits]]:
-            fitted = yield from self.within_limits(self.fill_in(options, searcher))
+            chosen = request if searcher is first else self.fill_in(options, searcher)
+            fitted = yield from self.within_limits(chosen)
             return (yield from searcher.search(queries, fitted))
 
         return self._follow(search)
@@ -247,7 +249,8 @@ class SearchSession:
     def similar(self, examples: Examples, options: SimilarOptions) -> Steps[Hits]:
         """Check a search by examples, and return its steps."""
         self.check_open()
-        to_request(options)
+        first = self._current
+        request = to_request(options, first.metadata.search_defaults)
         if examples.texts and self._current.bm25_only:
             raise UsageError(
                 "this client was opened with bm25_only: it cannot encode the text of an example; "
@@ -255,7 +258,9 @@ class SearchSession:
             )
 
         def search(searcher: Searcher) -> Steps[Hits]:
-            chosen = to_request(options, searcher.metadata.search_defaults)
+            chosen = request
+            if searcher is not first:
+                chosen = to_request(options, searcher.metadata.search_defaults)
             fitted = yield from self.within_limits(chosen)
             return (yield from searcher.similar(examples, fitted))
 
@@ -429,7 +434,8 @@ class SearchSession:
 
     def _with_limits(self, request: SearchRequest) -> SearchRequest:
         """Return a request with the collection's limits as they were last read."""
-        return replace(request, limits=self._store.request_limits(self._name))
+        limits = self._store.request_limits(self._name)
+        return request if limits is request.limits else replace(request, limits=limits)
 
     def _check_models(self, mode: SearchMode, *, rerank: bool) -> None:
         """Raise if the client was opened without a model that the search needs."""

@@ -14,7 +14,7 @@ import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from msmarco_qdrant.collection.tenants import is_tenants, tenant_filter
@@ -44,12 +44,9 @@ from msmarco_qdrant.search.filter_checks import FilterChecks
 from msmarco_qdrant.search.options import RankOptions
 from msmarco_qdrant.search.page_retrieval import PageRetriever
 from msmarco_qdrant.search.pages import (
-    check_cursor,
+    PageCursors,
     cut_page,
     cut_points,
-    digest_options,
-    digest_search,
-    next_cursor,
 )
 from msmarco_qdrant.search.ranking import best_per_group
 from msmarco_qdrant.search.request import SearchRequest
@@ -178,18 +175,18 @@ class Searcher:
         given: SearchFilter | None,
     ) -> Steps[list[Hits]]:
         """Return the page of each query, with its cursor; `given` is the filter of the caller."""
-        options = digest_options(request, self.metadata, self.collection)
-        searches = [digest_search(options, query) for query in queries]
-        if request.after is not None:
-            check_cursor(request.after, searches[0], self.metadata)
+        cursors = PageCursors(request, self.metadata, self.collection)
+        if not isinstance(given, Mapping | None):
+            cursors.fix()  # a caller may change a filter of Qdrant before a cursor is read
+        cursors.check(queries[0])
         found = yield from self._search(queries, vectors, request)
         if given is not None and not request.start:
             yield from self.filters.check_fields(given, found, self.scope(request.tenant))
         found = yield from add_content(queries, found, request, self)
         pages = [renumber(hits, request.start) for hits in found]
         return [
-            Hits(hits, cursor=next_cursor(hits, request, search, self.metadata))
-            for hits, search in zip(pages, searches, strict=True)
+            Hits(hits, cursor=partial(cursors.after, hits, query))
+            for hits, query in zip(pages, queries, strict=True)
         ]
 
     def _search(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 from msmarco_qdrant.core.collection_types import PointId
 from msmarco_qdrant.core.search_types import Hit, ScoredPoint
@@ -40,6 +41,14 @@ def with_tied(points: Sequence[ScoredPoint], limit: int) -> Sequence[ScoredPoint
     return points[:end]
 
 
+def is_ranking(points: Sequence[ScoredPoint]) -> bool:
+    """True if scores descend by more than the rounding of float32, so that no order is left."""
+    return all(
+        one.score - another.score > ROUNDING * max(1.0, abs(one.score))
+        for one, another in pairwise(points)
+    )
+
+
 def sort_by_id(points: Sequence[ScoredPoint]) -> list[ScoredPoint]:
     """Sort points by descending score; ties by point id, for points without payload."""
     return sorted(points, key=lambda point: (-point.score, _id_order(point.id)))
@@ -47,6 +56,8 @@ def sort_by_id(points: Sequence[ScoredPoint]) -> list[ScoredPoint]:
 
 def sort_by_pid(points: Sequence[ScoredPoint]) -> list[ScoredPoint]:
     """Sort points by descending score; ties by pid, those without one last."""
+    if all(one.score > another.score for one, another in pairwise(points)):
+        return [*points]
     return sorted(points, key=_point_key)
 
 

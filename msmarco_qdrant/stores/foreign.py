@@ -37,6 +37,8 @@ def foreign_reason(id_: PointId, payload: Mapping[str, Any]) -> str | None:
 def pid_problem(id_: PointId, payload: Mapping[str, Any]) -> str | None:
     """Return the reason why a payload has not the pid of its point, None if it has."""
     pid = payload.get("pid")
+    if type(id_) is int and pid == str(id_):  # most points
+        return None
     if pid is None:
         return "no pid"
     if not isinstance(pid, str):
@@ -83,11 +85,16 @@ class ForeignPoints:
 
     def passage(self, id_: PointId, payload: Mapping[str, Any]) -> Passage | None:
         """Return the passage of a stored point with `HIT_FIELDS`; count it if it has none."""
+        if not self.is_passage(id_, payload):
+            return None
+        return Passage(payload["pid"], payload["text"], payload["meta"])
+
+    def is_passage(self, id_: PointId, payload: Mapping[str, Any]) -> bool:
+        """True if a stored point with `HIT_FIELDS` is a passage; count it if not."""
         reason = foreign_reason(id_, payload)
         if reason is not None:
             self.add(id_, reason)
-            return None
-        return Passage(payload["pid"], payload["text"], payload["meta"])
+        return reason is None
 
     def is_written(self, id_: PointId, payload: Mapping[str, Any]) -> bool:
         """True if a point has its pid and a `seq`; count it if not."""
