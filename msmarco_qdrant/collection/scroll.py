@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from operator import itemgetter
 from os import PathLike
 from typing import Any, TypeAlias
 
@@ -209,7 +210,8 @@ def _by_value(
             raise _no_index(store, source, name, request.field, order.kind, request.scope)
     behind = None if request.after is None else _place_of(orders, request.after, name)
     streams = [order.points(behind) for order in orders]
-    return ((one.id, one.payload) for _, one in heapq.merge(*streams, key=lambda item: item[0]))
+    merged = heapq.merge(*streams, key=itemgetter(0)) if len(streams) > 1 else streams[0]
+    return ((one.id, one.payload) for _, one in merged)
 
 
 def _place_of(orders: Sequence[_KeyOrder], pid: str, name: str) -> _Place:
@@ -305,16 +307,14 @@ class _KeyOrder:
     ) -> list[tuple[_Place, OrderedPoint]]:
         """Return points with their places, without those that an earlier value returned."""
         several = [one.id for one in points if self._has_several(one)]
-        firsts = self.values_of(several) if several else {}
-        placed = [
-            (self.place(one.id, one.value), one)
-            for one in points
-            if firsts.get(one.id, one.value) == one.value
-        ]
-        return sorted(
-            (item for item in placed if behind is None or item[0] > behind),
-            key=lambda item: item[0],
-        )
+        if several:
+            firsts = self.values_of(several)
+            points = [one for one in points if firsts.get(one.id, one.value) == one.value]
+        sign = -1 if self.request.is_descending else 1
+        placed = [((sign * p.value, (not isinstance(p.id, int), p.id)), p) for p in points]
+        if behind is not None:
+            placed = [item for item in placed if item[0] > behind]
+        return sorted(placed, key=itemgetter(0))
 
     def _has_several(self, point: OrderedPoint) -> bool:
         """Return True if a point may have several values."""

@@ -14,11 +14,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import product
 from typing import Any
 
 from msmarco_qdrant.errors import UsageError
 
+_PLACE = re.compile(r"\[([0-9]*)\]")
 _STEP = re.compile(
     r'(?:"(?P<quoted>[^"]*)"|(?P<plain>[^".]+?|))(?P<places>(?:\[[0-9]*\])*)(?P<end>\.|\Z)'
 )
@@ -99,7 +101,7 @@ def field_values(meta: Mapping[str, Any], field: str) -> Sequence[Any]:
     steps = _parse(field)
     for number, step in enumerate(steps, start=1):
         found = [v[step.name] for v in found if isinstance(v, dict) and step.name in v]
-        for place in re.findall(r"\[([0-9]*)\]", step.places):
+        for place in _PLACE.findall(step.places) if step.places else ():
             found = [item for value in found for item in _items(value, place)]
         if not step.places and number < len(steps):
             found = [item for value in found for item in _objects(value)]
@@ -111,14 +113,16 @@ def flatten(values: Sequence[Any]) -> Sequence[Any]:
     return [item for value in values for item in (value if isinstance(value, list) else [value])]
 
 
-def _parse(field: str) -> list[_Step]:
-    steps, at = [], 0
+@lru_cache(maxsize=256)  # the same few fields, for each passage that is read
+def _parse(field: str) -> tuple[_Step, ...]:
+    steps: list[_Step] = []
+    at = 0
     while (found := _STEP.match(field, at)) is not None:
         quoted, plain, places, end = found.groups()
         steps.append(_Step(plain if quoted is None else quoted, places))
         at = found.end()
         if not end:
-            return steps
+            return tuple(steps)
     raise UsageError(
         'a field must have quotation marks around a whole name only, such as "first.name" or '
         f'author."first.name", got {field}'

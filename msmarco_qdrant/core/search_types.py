@@ -35,11 +35,12 @@ class Nearest:
     """A vector to score points by similarity.
 
     Attributes:
-        vector: float32 `(dimension,)`, or a sparse vector.
+        vector: float32 `(dimension,)`, a sparse vector, or a point whose vector it is, which is
+            then not among the answers.
         using: Name of the points' vector to compare with.
     """
 
-    vector: NDArray[np.float32] | SparseVector
+    vector: NDArray[np.float32] | SparseVector | PointId
     using: str
 
 

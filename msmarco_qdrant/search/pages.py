@@ -160,18 +160,16 @@ class PageCursors:
         """Keep the options as they are now."""
         _ = self._options
 
-    def check(self, query: str) -> None:
-        """Refuse the cursor of a request that is of another search.
+    def check(self, after: Cursor, query: str) -> None:
+        """Refuse a cursor of another search.
 
         Args:
+            after: The cursor.
             query: The query.
 
         Raises:
             UsageError: If query, options, the collection or its model differ.
         """
-        after = self._request.after
-        if after is None:
-            return
         if after.model != self._model:
             raise UsageError(
                 "cursor is of another model than the collection has now: search again without it"

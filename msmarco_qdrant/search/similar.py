@@ -55,6 +55,12 @@ class Examples:
         """The points of the passages among them, each once."""
         return [*dict.fromkeys(point_id(one.pid) for one in self.all if one.pid is not None)]
 
+    @property
+    def one_id(self) -> PointId | None:
+        """The point of the only example, None if there are several or it is not a passage."""
+        only = self.positive[0].pid if len(self.all) == 1 else None
+        return None if only is None else point_id(only)
+
 
 def to_examples(
     pid: str | None,

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from msmarco_qdrant.collection.tenants import is_tenants, tenant_filter
 from msmarco_qdrant.core.collection_types import PointId
@@ -31,7 +32,7 @@ from msmarco_qdrant.core.search_types import (
 )
 from msmarco_qdrant.encoding import Encoder
 from msmarco_qdrant.encoding.bm25 import Bm25Encoder
-from msmarco_qdrant.errors import UsageError
+from msmarco_qdrant.errors import SchemaError, UsageError
 from msmarco_qdrant.filters import SearchFilter
 from msmarco_qdrant.search.content import add_content
 from msmarco_qdrant.search.diversity import (
@@ -151,11 +152,30 @@ class Searcher:
         """Return the page of hits of a search by examples, without these."""
         check_threshold(request, self.metadata.encoder.similarity)
         prepared = yield from self.prepare_filter(request)
+        if examples.one_id is not None and self.scope(request.tenant) is None:
+            try:
+                return (yield from self._similar_to(examples.one_id, examples, prepared, request))
+            except SchemaError:  # that point or its vector is not there: find out which
+                pass
         target = yield from find_target(examples, self, self.scope(request.tenant))
-        others = replace(prepared, meta_filter=without_points(prepared.meta_filter, examples.ids))
+        return (yield from self._similar_to(target, examples, prepared, request))
+
+    def _similar_to(
+        self,
+        target: NDArray[np.float32] | PointId,
+        examples: Examples,
+        prepared: SearchRequest,
+        request: SearchRequest,
+    ) -> Steps[Hits]:
+        """Return the page of hits for a vector, or for that of a point, without the examples."""
+        if isinstance(target, int | UUID):  # the engine leaves it out
+            shown = str(target)
+        else:
+            others = without_points(prepared.meta_filter, examples.ids)
+            prepared, shown = replace(prepared, meta_filter=others), target.tobytes().hex()
         vectors = [QueryVectors(Nearest(target, self.metadata.encoder.vector_name), None)]
-        query = f"similar {target.tobytes().hex()}"  # cursors contain a digest of it
-        (hits,) = yield from self._answer([query], vectors, others, request.meta_filter)
+        query = f"similar {shown}"  # cursors contain a digest of it
+        (hits,) = yield from self._answer([query], vectors, prepared, request.meta_filter)
         return hits
 
     def prepare_filter(self, request: SearchRequest) -> Steps[SearchRequest]:
@@ -178,7 +198,8 @@ class Searcher:
         cursors = PageCursors(request, self.metadata, self.collection)
         if not isinstance(given, Mapping | None):
             cursors.fix()  # a caller may change a filter of Qdrant before a cursor is read
-        cursors.check(queries[0])
+        if request.after is not None:
+            cursors.check(request.after, queries[0])
         found = yield from self._search(queries, vectors, request)
         if given is not None and not request.start:
             yield from self.filters.check_fields(given, found, self.scope(request.tenant))

@@ -12,6 +12,8 @@ wrong dimension     Vector dimension error           Vector dimension error;    
 unknown vector      Not existing vector name         Not existing vector name;    INVALID_ARGUMENT
                                                      Dense vector ... is not      Not existing
                                                      found (a query)              vector name
+no such point       No point with id                 Point ... is not found in    NOT_FOUND No
+                                                     the collection (a query)     point with id
 no such collection  none: ours, `EdgeDirectory`      Collection ... not found     NOT_FOUND
 second creation     none: ours, `EdgeStore`          already exists               ALREADY_EXISTS,
                                                                                   INVALID_ARGUMENT
@@ -102,7 +104,7 @@ _PERMANENT = (
 
 # Patterns of messages, of any engine, and their errors; the first match wins.
 _MESSAGES: tuple[tuple[str, type[StoreError]], ...] = (
-    (r"No point with id", StoreError),
+    (r"No point with id|Point .* is not found in the collection", SchemaError),
     (r"Vector dimension error|shapes .* not aligned", SchemaError),
     (r"Not existing vector name|Dense vector .* is not found", SchemaError),
     (r"already exists", SchemaError),

@@ -37,8 +37,6 @@ def foreign_reason(id_: PointId, payload: Mapping[str, Any]) -> str | None:
 def pid_problem(id_: PointId, payload: Mapping[str, Any]) -> str | None:
     """Return the reason why a payload has not the pid of its point, None if it has."""
     pid = payload.get("pid")
-    if type(id_) is int and pid == str(id_):  # most points
-        return None
     if pid is None:
         return "no pid"
     if not isinstance(pid, str):
@@ -91,6 +89,13 @@ class ForeignPoints:
 
     def is_passage(self, id_: PointId, payload: Mapping[str, Any]) -> bool:
         """True if a stored point with `HIT_FIELDS` is a passage; count it if not."""
+        if (
+            type(id_) is int
+            and payload.get("pid") == str(id_)
+            and type(payload.get("text")) is str
+            and type(payload.get("meta")) is dict
+        ):  # most points: the checks below take three times as long
+            return True
         reason = foreign_reason(id_, payload)
         if reason is not None:
             self.add(id_, reason)

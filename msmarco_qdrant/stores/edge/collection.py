@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import qdrant_edge
 
@@ -35,12 +35,12 @@ from msmarco_qdrant.stores.edge import index_build
 from msmarco_qdrant.stores.edge.convert import (
     payload_index,
     payload_schema,
-    query_request,
     shard_config,
     spec_of,
 )
 from msmarco_qdrant.stores.edge.filters import edge_filter
 from msmarco_qdrant.stores.edge.index_build import require_free_space
+from msmarco_qdrant.stores.edge.reads import search_points
 from msmarco_qdrant.stores.error_mapping import (
     lacks_facet_index,
     lacks_range_index,
@@ -59,15 +59,6 @@ from msmarco_qdrant.stores.protocols import INDEX_STALL_S
 
 _CONFIG_FILE = "edge_config.json"
 _PANIC = "PanicException"  # of Rust: a `BaseException`, which can be imported from nowhere
-
-
-class _Read(NamedTuple):
-    """A point that was read, in the form of one that was found."""
-
-    id: Any
-    score: float
-    payload: dict[str, Any] | None
-    vector: Any
 
 
 class EdgeCollection:
@@ -132,13 +123,8 @@ class EdgeCollection:
 
     def query(self, queries: Sequence[PointQuery]) -> list[list[ScoredPoint]]:
         """Answer queries in one batch."""
-        answers: Sequence[Sequence[Any]]
         with self.use_shard("searching") as shard:
-            if all(map(_names_points, queries)):
-                answers = [_read_points(shard, query) for query in queries]
-            else:
-                requests = [query_request(query) for query in queries]
-                answers = shard.query_batch(qdrant_edge.QueryBatchRequest(requests))
+            answers = search_points(shard, queries)
         return list(map(to_scored, answers))
 
     def count(self, meta_filter: SearchFilter | None = None, *, exact: bool = True) -> int:
@@ -370,19 +356,6 @@ def create_shard(
             shard.update(qdrant_edge.UpdateOperation.create_field_index(field, schema))
         shard.flush()
         shard.close()
-
-
-def _names_points(query: PointQuery) -> bool:
-    """True for a query that only reads given points, which is no search for the engine."""
-    return query.ids is not None and query.nearest is None and query.meta_filter is None
-
-
-def _read_points(shard: qdrant_edge.EdgeShard, query: PointQuery) -> list[_Read]:
-    vectors = [query.vector] if query.vector is not None else False
-    records = shard.retrieve(
-        [*(query.ids or ())], with_payload=[*query.fields], with_vector=vectors
-    )
-    return [_Read(one.id, 0.0, one.payload, one.vector) for one in records[: query.limit]]
 
 
 def _filter(given: SearchFilter | None) -> qdrant_edge.Filter | None:

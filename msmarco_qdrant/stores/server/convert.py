@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+from uuid import UUID
 
 from qdrant_client import models
 
@@ -179,7 +180,7 @@ def query_request(
 
 def _scoring(
     query: PointQuery,
-) -> models.SparseVector | list[float] | models.NearestQuery | None:
+) -> models.SparseVector | list[float] | int | str | models.NearestQuery | None:
     if query.nearest is None:
         return None
     nearest = _nearest(query.nearest)
@@ -189,8 +190,10 @@ def _scoring(
     return models.NearestQuery(nearest=nearest, mmr=mmr)
 
 
-def _nearest(nearest: Nearest) -> models.SparseVector | list[float]:
+def _nearest(nearest: Nearest) -> models.SparseVector | list[float] | int | str:
     vector: Any = nearest.vector
+    if isinstance(vector, int | UUID):
+        return from_id(vector)
     return from_sparse(vector) if isinstance(vector, SparseVector) else vector.tolist()
 
 

@@ -1,0 +1,78 @@
+"""Queries to a shard of Qdrant Edge: searches, and reads of given points."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import qdrant_edge
+
+from msmarco_qdrant.core.collection_types import PointId
+from msmarco_qdrant.core.search_types import Nearest, PointQuery
+from msmarco_qdrant.errors import SchemaError
+from msmarco_qdrant.stores.edge.convert import query_request
+from msmarco_qdrant.stores.filters import without_points
+from msmarco_qdrant.stores.payload import to_id
+
+
+class _Read(NamedTuple):
+    """A point that was read, in the form of one that was found."""
+
+    id: Any
+    score: float
+    payload: dict[str, Any] | None
+    vector: Any
+
+
+def search_points(
+    shard: qdrant_edge.EdgeShard, queries: Sequence[PointQuery]
+) -> Sequence[Sequence[Any]]:
+    """Return the points that answer each query, as the engine has them.
+
+    Raises:
+        SchemaError: For a query by the vector of a point that does not exist.
+    """
+    if all(map(_is_read, queries)):
+        return [_read_points(shard, query) for query in queries]
+    requests = [query_request(query) for query in _with_vectors(shard, queries)]
+    return shard.query_batch(qdrant_edge.QueryBatchRequest(requests))
+
+
+def _is_read(query: PointQuery) -> bool:
+    """True for a query that only reads given points: a search for them takes four times as long."""
+    return query.ids is not None and query.nearest is None and query.meta_filter is None
+
+
+def _read_points(shard: qdrant_edge.EdgeShard, query: PointQuery) -> list[_Read]:
+    vectors = [query.vector] if query.vector is not None else False
+    ids: list[Any] = [*(query.ids or ())]
+    records = shard.retrieve(ids, with_payload=[*query.fields], with_vector=vectors)
+    return [_Read(one.id, 0.0, one.payload, one.vector) for one in records[: query.limit]]
+
+
+def _with_vectors(
+    shard: qdrant_edge.EdgeShard, queries: Sequence[PointQuery]
+) -> Sequence[PointQuery]:
+    """Return queries by the vectors of points in place of these, which are left out."""
+    return [
+        query
+        if query.nearest is None or not isinstance(query.nearest.vector, int | UUID)
+        else replace(
+            query,
+            nearest=_read_vector(shard, query.nearest.vector, query.nearest.using),
+            meta_filter=without_points(query.meta_filter, [query.nearest.vector]),
+        )
+        for query in queries
+    ]
+
+
+def _read_vector(shard: qdrant_edge.EdgeShard, id_: PointId, name: str) -> Nearest:
+    import numpy as np
+
+    for one in shard.retrieve([id_], with_payload=False, with_vector=[name]):
+        vectors: Any = one.vector or {}
+        if to_id(one.id) == id_ and name in vectors:
+            return Nearest(np.asarray(vectors[name], np.float32), name)
+    raise SchemaError(f"no point {id_} with the vector '{name}'")
