@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from msmarco_qdrant.core.collection_types import PointId
@@ -21,15 +22,12 @@ from msmarco_qdrant.search.content import add_content
 from msmarco_qdrant.search.diversity import CANDIDATES, candidate_request, diversify
 from msmarco_qdrant.search.options import SearchOptions
 from msmarco_qdrant.search.pages import (
-    check_cursor,
-    digest_options,
-    digest_search,
-    next_cursor,
+    PageCursors,
     page_slice,
 )
 from msmarco_qdrant.search.ranking import best_per_group, fuse
 from msmarco_qdrant.search.request import MAX_UNCHANGED, SearchRequest
-from msmarco_qdrant.search.retrieval import QueryVectors, with_payloads
+from msmarco_qdrant.search.retrieval import QueryVectors, with_parts
 from msmarco_qdrant.search.step import Encode, OpenSession, Refresh, Steps, Together, together
 from msmarco_qdrant.search.steps import Searcher, group_limits, renumber, rerank_hits
 from msmarco_qdrant.search.stored_vectors import StoredVectors, read_vectors, with_vectors
@@ -201,18 +199,19 @@ class CombinedSearch:
             check_threshold(self._request, part.searcher.metadata.encoder.similarity)
         yield from self._prepare_filters()
         self._vectors = yield from self._encode(queries)
-        options = digest_options(self._request, first.metadata, repr([*self._places]))
-        searches = [digest_search(options, query) for query in queries]
+        cursors = PageCursors(self._request, first.metadata, repr([*self._places]))
+        if not isinstance(given, Mapping | None):
+            cursors.fix()  # a caller may change a filter of Qdrant before a cursor is read
         if self._request.after is not None:
-            check_cursor(self._request.after, searches[0], first.metadata)
+            cursors.check(self._request.after, queries[0])
         found = yield from self._pages(queries)
         if given is not None and not self._request.start:
             yield from self._check_fields(given, found)
         found = yield from self._add_content(queries, found)
         pages = [renumber(hits, self._request.start) for hits in found]
         return [
-            Hits(hits, cursor=self._next_cursor(hits, search))
-            for hits, search in zip(pages, searches, strict=True)
+            Hits(hits, cursor=partial(cursors.after, self._named(hits), query))
+            for hits, query in zip(pages, queries, strict=True)
         ]
 
     def _prepare_filters(self) -> Steps[None]:
@@ -403,14 +402,15 @@ class CombinedSearch:
                 ]
                 for points in rankings
             ]
-            steps = with_payloads(self._vectors[place], own, part.request.fields)
+            parts = part.searcher.retriever.parts_of(part.request)
+            steps = with_parts(self._vectors[place], own, parts)
             reads.append((part.session, steps))
         read = yield from together(reads)
         found: list[list[Hit]] = [[] for _ in rankings]
         for part, answers in zip(self._parts, read, strict=True):
             retriever, name = part.searcher.retriever, part.searcher.collection
             for hits, points in zip(found, answers, strict=True):
-                passages = retriever.to_hits(points, part.request.fields)
+                passages = retriever.to_hits(points, retriever.parts_of(part.request))
                 hits += [replace(hit, collection=name) for hit in passages]
         return found
 
@@ -458,10 +458,8 @@ class CombinedSearch:
         ranking = [(hit.score, self._token(hit)) for hit in hits]
         return [*hits[page_slice(ranking, self._request, self._order)]]
 
-    def _next_cursor(self, hits: Sequence[Hit], search: str) -> str | None:
-        named = [replace(hit, pid=self._token(hit)) for hit in hits]
-        metadata = self._parts[0].searcher.metadata
-        return next_cursor(named, self._request, search, metadata)
+    def _named(self, hits: Sequence[Hit]) -> list[Hit]:
+        return [replace(hit, pid=self._token(hit)) for hit in hits]
 
     def _place(self, hit: Hit) -> int:
         return self._places[str(hit.collection)]
