@@ -16,9 +16,9 @@ import pytest
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 COMMANDS = (
-    *("answers", "application", "backup", "encode", "ingest", "memory", "mine", "msmarco_table"),
-    "improve",
-    *("pages", "quality", "reembed", "replicas", "search", "serve", "sizing", "tune", "write"),
+    *("answers", "application", "backup", "calls", "encode", "improve", "ingest", "memory", "mine"),
+    *("msmarco_table", "pages", "quality", "reembed", "replicas", "search", "serve", "similar"),
+    *("sizing", "tune", "write"),
 )
 
 

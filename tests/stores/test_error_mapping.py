@@ -132,7 +132,7 @@ MISTAKES: dict[str, tuple[Callable[[Place], object], type[StoreError], str]] = {
     ),
     "a payload of no point": (
         lambda place: place.collection.replace_payloads([77], [{"pid": "77"}]),
-        StoreError,
+        SchemaError,
         "writing payloads in .* failed: .*77",
     ),
     "a collection that is none": (
