@@ -28,7 +28,7 @@ _ROUNDING = 1e-6  # of scores and cosines in float32
 def can_diversify(request: SearchRequest) -> bool:
     """True if the engine can reorder the hits: candidates by their vectors alone."""
     is_plain = request.rerank_depth is None and request.group_by is None
-    is_within = request.end <= CANDIDATES <= request.max_limit
+    is_within = request.end <= CANDIDATES < request.max_limit
     return request.mode == "dense" and is_plain and is_within and request.score_threshold is None
 
 

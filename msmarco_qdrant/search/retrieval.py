@@ -135,7 +135,8 @@ class Retriever:
         """Return the page of each query in the engine's order of maximal marginal relevance.
 
         Returns:
-            The hits; None if a point is not a passage, as it would count as one of the candidates.
+            The hits; None if candidates have equal scores, of which the engine may choose any, or
+            if a point is not a passage, as it would count as a candidate.
         """
         plain = replace(request, offset=0, cursor=None, diversity=None)
         parts, effort = self.parts_of(plain), plain.effort(depth)
@@ -151,14 +152,15 @@ class Retriever:
                     vector=parts.vector,
                     offset=request.start,
                     diversity=request.diversity,
-                )
+                ),
+                PointQuery(one.dense, depth + 1, effort, request.meta_filter, fields=()),
             ]
             for one in vectors
         ]
         found = []
-        for (points,) in (yield from _send(plans)):
+        for points, candidates in (yield from _send(plans)):
             hits = self.to_hits(clip_cosines(points), parts)
-            if len(hits) < len(points):
+            if len(hits) < len(points) or not is_ranking(candidates):
                 return None
             found.append(hits)
         return found

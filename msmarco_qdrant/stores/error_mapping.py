@@ -104,7 +104,7 @@ _PERMANENT = (
 
 # Patterns of messages, of any engine, and their errors; the first match wins.
 _MESSAGES: tuple[tuple[str, type[StoreError]], ...] = (
-    (r"No point with id|Point .* is not found in the collection", SchemaError),
+    (r"No point with id", StoreError),
     (r"Vector dimension error|shapes .* not aligned", SchemaError),
     (r"Not existing vector name|Dense vector .* is not found", SchemaError),
     (r"already exists", SchemaError),
@@ -115,6 +115,7 @@ _MESSAGES: tuple[tuple[str, type[StoreError]], ...] = (
     (r"Too many open files|Cannot allocate memory", StoreUnavailableError),
     (r"Resource temporarily unavailable", StoreUnavailableError),
 )
+_NO_POINT = re.compile(r"No point with id|Point .* is not found in the collection")
 _LINE_ENDS = re.compile(r"\s*[\r\n]+\s*")
 # Qdrant's lib/collection/src/operations/verification/mod.rs
 _NO_INDEX = re.compile(
@@ -263,6 +264,8 @@ def map_error(exc: BaseException, action: str, place: str) -> StoreError:
     kind = _STATUSES.get(status, StoreError)
     if status not in _ACCESS:
         kind = next((error for form, error in _MESSAGES if re.search(form, message)), kind)
+    if action == "searching" and _NO_POINT.search(message):  # a search by its vector
+        kind = SchemaError
     step = _NEXT_STEPS.get(kind)
     return kind(f"{text}; {step}" if step else text)
 

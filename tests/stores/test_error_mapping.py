@@ -132,7 +132,7 @@ MISTAKES: dict[str, tuple[Callable[[Place], object], type[StoreError], str]] = {
     ),
     "a payload of no point": (
         lambda place: place.collection.replace_payloads([77], [{"pid": "77"}]),
-        SchemaError,
+        StoreError,
         "writing payloads in .* failed: .*77",
     ),
     "a collection that is none": (
@@ -268,7 +268,7 @@ def test_a_server_in_trouble_says_what_to_do(
     ("failure", "expected"),
     [
         *((Failure(status, words), StoreUnavailableError) for status, words in CUTS),
-        (Failure("NOT_FOUND", "Not found: No point with id 7 found"), SchemaError),
+        (Failure("NOT_FOUND", "Not found: No point with id 7 found"), StoreError),
         (Failure("INVALID_ARGUMENT", "Wrong input: Collection `x` already exists!"), SchemaError),
         (Failure("INVALID_ARGUMENT", "Alias with the same name already exists"), SchemaError),
         (ValueError("Collection x already exists"), SchemaError),
