@@ -93,7 +93,11 @@ def test_positives_among_the_negatives_are_left_out_with_a_warning(
         (b'{"qid": 1, "pos": [2], "neg": {"a": 3}}', "1: neg of 'a' must be a list of pids"),
         (b'{"qid": 1, "pos": [2], "neg": {"a": [null]}}', "1: a pid in neg of 'a' must be"),
         (PUBLISHED + PUBLISHED, "negatives:4: each query must have one line, got '867436' again"),
-        (gzip.compress(PUBLISHED)[:-9], "negatives:.* the gzip stream ends early"),
+        pytest.param(
+            gzip.compress(PUBLISHED, mtime=0)[:-9],
+            "negatives:.* the gzip stream ends early",
+            id="cut gzip",
+        ),
         (b'{"qid": 1, "pos": ' + b"[" * 100_000, "negatives:1: not JSON"),
     ],
 )
