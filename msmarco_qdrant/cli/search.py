@@ -167,12 +167,8 @@ def search(  # noqa: PLR0913  # one for each option
         "--reranker", used=reranker is not None, options=["rerank_depth", "rerank_sigmoid"]
     )
     of_hits = ["with_vectors", "with_meta", "without_meta", "without_text", "snippets"]
-    alone = [
-        "cursor",
-        "diversity",
-        "also",
-        *of_hits,
-    ]  # a run has pids and scores, and is sorted by score
+    # A run has pids and scores, and is sorted by score.
+    alone = ["cursor", "diversity", "also", *of_hits]
     refuse_unused("QUERY", used=query is not None, options=alone)
     check_vectors(as_json=as_json)
     refuse_unused("--also", used=bool(also), options=["merge"])

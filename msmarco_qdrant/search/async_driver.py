@@ -123,7 +123,7 @@ class AsyncDriver:
                 return await (await self._collection_of(session)).query(point_queries)
             case Retrieve(ids):
                 return await (await self._collection_of(session)).retrieve(ids, HIT_FIELDS)
-            case Refresh(used):
+            case Refresh(used, True):
                 return await self._refresh(session, used)
             case _:
                 return await asyncio.to_thread(session.execute, step)

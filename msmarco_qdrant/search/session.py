@@ -183,7 +183,8 @@ class SearchSession:
         self.check_open()
         check_queries(queries)
         first = self._current
-        request = self.fill_in(options, first)
+        is_combined = options.get("collections") is not None  # each has defaults of its own
+        request = to_request(options) if is_combined else self.fill_in(options, first)
         if request.cursor is not None and len(queries) != 1:
             raise UsageError(
                 f"cursor continues the search of one query, got {len(queries)} queries: call search"
@@ -192,7 +193,7 @@ class SearchSession:
         if request.snippets and self._current.bm25_only:
             raise UsageError("this client was opened with bm25_only: snippets need its model")
 
-        if request.collections is not None:
+        if is_combined:
             return search_combined(self, queries, options)
 
         def search(searcher: Searcher) -> Steps[list[Hits]]:
@@ -200,13 +201,15 @@ class SearchSession:
             fitted = yield from self.within_limits(chosen)
             return (yield from searcher.search(queries, fitted))
 
-        return self._follow(search)
+        return self._follow(search, by_words=request.mode == "bm25" and not request.snippets)
 
-    def _follow(self, search: Callable[[Searcher], Steps[_T]]) -> Steps[_T]:
+    def _follow(
+        self, search: Callable[[Searcher], Steps[_T]], *, by_words: bool = False
+    ) -> Steps[_T]:
         """Search by the current metadata, which are read again once a minute."""
         searcher = self._current
         if self.is_due():
-            searcher = yield Refresh(searcher)
+            searcher = yield Refresh(searcher, loads_model=not by_words)
         return (yield from retry_after_model_swap(searcher, search))
 
     def is_due(self) -> bool:
@@ -244,7 +247,7 @@ class SearchSession:
                 chosen = {**options, "rerank_sigmoid": False}
             return searcher.rank(queries, pids, fusion, chosen)
 
-        return self._follow(rank)
+        return self._follow(rank, by_words=options.get("mode") == "bm25")
 
     def similar(self, examples: Examples, options: SimilarOptions) -> Steps[Hits]:
         """Check a search by examples, and return its steps."""
@@ -271,8 +274,8 @@ class SearchSession:
         match step:
             case Encode() | EncodePassages() | Score():
                 return self._run_model(step)
-            case Refresh(used):
-                return self._refresh(used)
+            case Refresh(used, loads_model):
+                return self._refresh(used, loads_model=loads_model)
             case OpenSession(name):
                 return self._group.session(name)
             case Together(parts):
@@ -348,15 +351,19 @@ class SearchSession:
         if self._closed:
             raise StoreError(f"this client of '{self._name}' was closed: open another")
 
-    def _refresh(self, used: Searcher) -> Searcher:
+    def _refresh(self, used: Searcher, *, loads_model: bool = True) -> Searcher:
         """Return the current searcher; one thread makes it, the others wait."""
         with self._refresh_lock:
-            if self._current is used:
-                self._current = self._read_searcher(used)
+            if self._current is not used:
+                return self._current
+            metadata = self._store.metadata(self._name)
+            is_same_model = metadata.encoder.fingerprint == used.metadata.encoder.fingerprint
+            if not (is_same_model or loads_model or used.bm25_only):
+                return self._new_searcher(metadata, None)  # the next dense search loads the model
+            self._current = self._to_searcher(metadata, used)
             return self._current
 
-    def _read_searcher(self, used: Searcher) -> Searcher:
-        metadata = self._store.metadata(self._name)
+    def _to_searcher(self, metadata: CollectionMetadata, used: Searcher) -> Searcher:
         if metadata == used.metadata:
             return used
         old, new = used.metadata.encoder, metadata.encoder

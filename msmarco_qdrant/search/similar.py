@@ -7,7 +7,7 @@ The target is the mean of the positive examples, moved away from the mean of the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -119,7 +119,7 @@ def find_target(
     encoder = searcher.metadata.encoder
     _check_dimensions(examples.all, encoder.dimension, searcher.collection)
     stored = yield from read_vectors(examples.ids, searcher, scope)
-    _check_stored(examples, stored, searcher.collection)
+    check_found(examples, stored, searcher.collection)
     encoded: Any = ()
     if examples.texts:
         encoded = yield EncodePassages(searcher.encoder, examples.texts)
@@ -149,9 +149,14 @@ def _check_dimensions(examples: Sequence[Example], dimension: int, collection: s
             )
 
 
-def _check_stored(examples: Examples, stored: StoredVectors, collection: str) -> None:
+def check_found(examples: Examples, found: Container[PointId], collection: str) -> None:
+    """Check that the passages among examples were found.
+
+    Raises:
+        PassageNotFoundError: If the collection lacks one of them.
+    """
     for one in examples.all:
-        if one.pid is not None and point_id(one.pid) not in stored:
+        if one.pid is not None and point_id(one.pid) not in found:
             raise PassageNotFoundError(
                 f"no passage {one.pid!r} in collection '{collection}', to search by it: pass pids "
                 "of its passages, as hits have them, or a text"

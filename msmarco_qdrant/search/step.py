@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from msmarco_qdrant.core.collection_types import PointId
-from msmarco_qdrant.core.search_types import PointQuery
+from msmarco_qdrant.core.search_types import PointQuery, ScoredPoint
 from msmarco_qdrant.encoding import Encoder
 
 if TYPE_CHECKING:
@@ -66,9 +66,16 @@ class CountPoints:
 
 @dataclass(frozen=True, slots=True)
 class Refresh:
-    """Read the collection's metadata; returns a new searcher, or `used` if they are the same."""
+    """Read the collection's metadata; returns a new searcher, or `used` if they are the same.
+
+    Attributes:
+        used: The searcher so far.
+        loads_model: False for a search by words alone: if the model was changed, it returns a
+            searcher without an encoder, for this search only.
+    """
 
     used: Searcher
+    loads_model: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +105,21 @@ Step: TypeAlias = (
     | Together
 )
 Steps: TypeAlias = Generator[Step, Any, _T]
+
+
+def with_query(steps: Steps[_T], query: PointQuery) -> Steps[tuple[_T, Sequence[ScoredPoint]]]:
+    """Send one more query with the first ones of steps; return their result, and its answer."""
+    answer: Sequence[ScoredPoint] | None = None
+    try:
+        step = next(steps)
+        while True:
+            if answer is None and isinstance(step, Query):
+                *result, answer = yield Query([*step.queries, query])
+            else:
+                result = yield step
+            step = steps.send(result)
+    except StopIteration as end:
+        return end.value, answer or ()
 
 
 def together(searches: Sequence[tuple[SearchSession, Steps[_T]]]) -> Steps[list[_T]]:

@@ -27,6 +27,7 @@ from msmarco_qdrant.core.search_types import (
     Fusion,
     Hit,
     Nearest,
+    PointQuery,
     ScoredPoint,
     SearchMode,
 )
@@ -60,9 +61,9 @@ from msmarco_qdrant.search.retrieval import (
     score_queries,
     with_parts,
 )
-from msmarco_qdrant.search.similar import Examples, find_target
-from msmarco_qdrant.search.step import Encode, Score, Steps
-from msmarco_qdrant.search.stored_vectors import read_vectors
+from msmarco_qdrant.search.similar import Examples, check_found, find_target
+from msmarco_qdrant.search.step import Encode, Score, Steps, with_query
+from msmarco_qdrant.search.stored_vectors import own_points, read_vectors
 from msmarco_qdrant.search.thresholds import check_threshold
 from msmarco_qdrant.search.ties import extend_ranking, sort_by_pid, sort_hits
 from msmarco_qdrant.stores.filters import combine, to_qdrant, without_points
@@ -153,10 +154,15 @@ class Searcher:
         check_threshold(request, self.metadata.encoder.similarity)
         prepared = yield from self.prepare_filter(request)
         if examples.one_id is not None and self.scope(request.tenant) is None:
+            example = PointQuery(None, 1, ids=examples.ids, fields=("pid",))
+            steps = self._similar_to(examples.one_id, examples, prepared, request)
             try:
-                return (yield from self._similar_to(examples.one_id, examples, prepared, request))
+                hits, found = yield from with_query(steps, example)
             except SchemaError:  # that point or its vector is not there: find out which
                 pass
+            else:
+                check_found(examples, [point.id for point in own_points(found)], self.collection)
+                return hits
         target = yield from find_target(examples, self, self.scope(request.tenant))
         return (yield from self._similar_to(target, examples, prepared, request))
 
@@ -232,7 +238,7 @@ class Searcher:
         self, queries: Sequence[str], vectors: Sequence[QueryVectors], request: SearchRequest
     ) -> Steps[list[list[Hit]]]:
         """Return the page of each query in the order of maximal marginal relevance."""
-        if can_diversify(request):
+        if can_diversify(request) and not self.retriever.foreign.count:  # they count as candidates
             hits = yield from self.retriever.retrieve_diverse(vectors, request, CANDIDATES)
             if hits is not None:
                 return hits

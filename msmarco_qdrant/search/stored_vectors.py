@@ -41,14 +41,15 @@ def read_vectors(
     name = searcher.metadata.encoder.vector_name
     query = PointQuery(None, len(ids), meta_filter=scope, ids=ids, fields=("pid",), vector=name)
     answers: list[list[ScoredPoint]] = yield Query([query])
-    found = {
-        point.id: point.vector
-        for point in answers[0]
-        if point.vector is not None and pid_problem(point.id, point.payload) is None
-    }
+    found = {point.id: point.vector for point in own_points(answers[0]) if point.vector is not None}
     if len(found) < len(ids) and (yield Refresh(searcher)) is not searcher:
         raise SchemaError(f"collection '{searcher.collection}' was re-embedded")
     return found
+
+
+def own_points(points: Sequence[ScoredPoint]) -> Sequence[ScoredPoint]:
+    """Return the points that have their pid; the others are not passages."""
+    return [point for point in points if pid_problem(point.id, point.payload) is None]
 
 
 def with_vectors(found: Sequence[Sequence[Hit]], searcher: Searcher) -> Steps[list[list[Hit]]]:

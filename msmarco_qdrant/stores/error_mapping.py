@@ -14,6 +14,9 @@ unknown vector      Not existing vector name         Not existing vector name;  
                                                      found (a query)              vector name
 no such point       No point with id                 Point ... is not found in    NOT_FOUND No
                                                      the collection (a query)     point with id
+point without it    none: ours, `search_points`      Vector with name ... for      NOT_FOUND Vector
+                                                     point ... not found (a       with name ... for
+                                                     query)                       point
 no such collection  none: ours, `EdgeDirectory`      Collection ... not found     NOT_FOUND
 second creation     none: ours, `EdgeStore`          already exists               ALREADY_EXISTS,
                                                                                   INVALID_ARGUMENT
@@ -115,7 +118,9 @@ _MESSAGES: tuple[tuple[str, type[StoreError]], ...] = (
     (r"Too many open files|Cannot allocate memory", StoreUnavailableError),
     (r"Resource temporarily unavailable", StoreUnavailableError),
 )
-_NO_POINT = re.compile(r"No point with id|Point .* is not found in the collection")
+_NO_POINT = re.compile(
+    r"No point with id|Point .* is not found in the collection|Vector with name .* for point"
+)
 _LINE_ENDS = re.compile(r"\s*[\r\n]+\s*")
 # Qdrant's lib/collection/src/operations/verification/mod.rs
 _NO_INDEX = re.compile(

@@ -362,6 +362,20 @@ def test_the_defaults_of_each_collection(places: Places) -> None:
         save_search_defaults(places.store, SearchDefaults(), collection=second)
 
 
+def test_the_defaults_of_a_collection_that_is_not_searched(places: Places) -> None:
+    """Those of the client's own collection do not limit the pages of others."""
+    first, second = places.names[:2]
+    save_search_defaults(places.store, SearchDefaults(Fusion("rrf", depth=5)), collection=first)
+    try:
+        options: dict[str, Any] = {"mode": "hybrid", "offset": 5, "limit": 3}
+        client = places.client()
+        with pytest.raises(UsageError, match="offset \\+ limit must be at most 5"):
+            client.search("whale", **options)
+        assert 3 == len(client.search("whale", collections=[second], **options))
+    finally:
+        save_search_defaults(places.store, SearchDefaults(), collection=first)
+
+
 def test_a_field_that_no_collection_has_is_named(
     places: Places, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from msmarco_qdrant.core.records import Passage, PrunePolicy
-from msmarco_qdrant.core.search_types import Hit, SearchMode
-from msmarco_qdrant.errors import IngestStoppedError
+from msmarco_qdrant.core.search_types import Fusion, Hit, SearchMode
+from msmarco_qdrant.errors import IngestStoppedError, PassageNotFoundError
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.reembed.api import reembed_collection
 from msmarco_qdrant.search.async_client import AsyncSearchClient
@@ -92,6 +92,44 @@ def test_v5_a_large_limit_gives_all_others(store: Store, mode: SearchMode) -> No
     found, left_out = asyncio.run(search())
     assert hits == found
     assert left_out >= len(FOREIGN)
+
+
+def test_they_are_not_examples(store: Store) -> None:
+    """A search by a point that is not a passage is refused, alone and among others."""
+    client = client_of(store)
+    for pid in ("0", "1", "2", "4"):
+        for positive in ([pid], ["7", pid]):
+            with pytest.raises(PassageNotFoundError, match=f"no passage '{pid}' in collection"):
+                client.similar(positive=positive)
+    assert {*PIDS[len(FOREIGN) :]} - {"7"} == {hit.pid for hit in client.similar("7", limit=20)}
+
+
+@pytest.mark.parametrize("engine", ["memory", *SLOW])
+def test_pages_of_diverse_hits_leave_them_out(engine: str, tmp_path: Path) -> None:
+    """No hit is repeated after a page in whose place the engine has such a point."""
+    rows = [Passage(str(n), "castle " * (30 - n) + f"w{n} x{n}") for n in range(30)]
+    with new_store(engine, tmp_path) as store:
+        ingest_passages(rows, store, encoder=HashingEncoder(), optimize=False)
+        store.collection("msmarco").replace_payloads([0, 3], [{}, {}])
+        client = client_of(store)
+        pages = [
+            hit.pid
+            for offset in range(0, 12, 3)
+            for hit in client.search("castle", limit=3, offset=offset, diversity=0.3)
+        ]
+        assert [hit.pid for hit in client.search("castle", limit=12, diversity=0.3)] == pages
+        assert not {"0", "3"} & {*pages}
+
+
+def test_a_fusion_over_collections_leaves_them_out(tmp_path: Path) -> None:
+    """Also if they are most of the best points."""
+    rows = [Passage(str(n), "a city " * (1 if n else 2)) for n in range(600)]
+    with new_store("memory", tmp_path) as store:
+        ingest_passages(rows, store, encoder=HashingEncoder(), optimize=False)
+        store.collection("msmarco").replace_payloads(range(599), [{}] * 599)
+        options: dict[str, Any] = {"mode": "hybrid", "limit": 1, "fusion": Fusion(depth=1)}
+        found = client_of(store).search("city", collections=["msmarco"], **options)
+        assert ["599"] == [hit.pid for hit in found]
 
 
 def test_v5_an_ingest_writes_what_lost_its_pid_again(store: Store) -> None:

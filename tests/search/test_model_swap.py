@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -294,6 +296,34 @@ def test_words_are_searched_by_any_model(two: Two, call: Call) -> None:
                 two.swap(now)
                 assert expected[now] == call(client)
     assert [] == loader.loaded
+
+
+@pytest.mark.parametrize("call", _BY_WORDS.values(), ids=_BY_WORDS)
+def test_words_load_no_model_after_a_minute(two: Two, call: Call) -> None:
+    """Also if a search reads the metadata again, in both clients; the next by vectors loads it."""
+    two.swap(0)
+    expected, dense = two.expected(call), two.expected(_CALLS["search"])
+    loader = _SlowLoader(two)
+    later = itertools.count(time.monotonic() + 100, 100)
+
+    async def main() -> None:
+        async with await two.async_client(load_encoder=loader) as client:
+            client._session.clock = lambda: next(later)
+            for now in (0, 1, 0, 1):
+                two.swap(now)
+                assert expected[now] == await call(client)
+
+    with two.client(load_encoder=loader) as client:
+        client.session.clock = lambda: next(later)
+        for now in (0, 1, 0, 1):
+            two.swap(now)
+            assert expected[now] == call(client)
+        two.swap(0)
+        run(main)
+        assert [] == loader.loaded
+        loader.gate.open()
+        assert dense[1] == client.search(_CITY)
+        assert 1 == len(loader.loaded)
 
 
 @pytest.mark.parametrize("call", [_CALLS["hybrid"], _CALLS["grouped hybrid"]])

@@ -297,6 +297,22 @@ def test_words_decide_where_a_status_does_not(
     assert describe_error(failure).partition(": ")[2] in str(made)
 
 
+@pytest.mark.parametrize(
+    "failure",
+    [
+        Failure("NOT_FOUND", "Not found: No point with id 7 found"),
+        Failure("NOT_FOUND", 'Not found: Vector with name "dense-1" for point not found'),
+        ValueError("Point 7 is not found in the collection"),
+        ValueError("Vector with name dense-1 for point 7 not found"),
+    ],
+    ids=str,
+)
+def test_a_search_by_a_point_without_its_vector(failure: Exception) -> None:
+    """A search may be started over; a write is only refused."""
+    assert SchemaError is type(map_error(failure, "searching", "a place"))
+    assert StoreError is type(map_error(failure, "writing points", "a place"))
+
+
 def test_an_exception_without_words_is_told_by_its_class() -> None:
     """An empty message helps nobody."""
     assert "doing it in a place failed: RuntimeError" == str(

@@ -34,8 +34,14 @@ def search_points(
     Raises:
         SchemaError: For a query by the vector of a point that does not exist.
     """
-    if all(map(_is_read, queries)):
-        return [_read_points(shard, query) for query in queries]
+    searches = [query for query in queries if not _is_read(query)]
+    found = iter(_search(shard, searches))
+    return [_read_points(shard, one) if _is_read(one) else next(found) for one in queries]
+
+
+def _search(shard: qdrant_edge.EdgeShard, queries: Sequence[PointQuery]) -> Sequence[Sequence[Any]]:
+    if not queries:
+        return ()
     requests = [query_request(query) for query in _with_vectors(shard, queries)]
     return shard.query_batch(qdrant_edge.QueryBatchRequest(requests))
 

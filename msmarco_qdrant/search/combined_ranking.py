@@ -1,0 +1,350 @@
+"""The ranking of several collections of one model; see `combined`. Steps without I/O.
+
+The dense scores of all collections are on one scale, as the vectors of one model are compared with
+one query vector. "hybrid" fuses the candidates of all of them at once. BM25 scores are comparable
+as far as words are equally rare: each collection has its own weights of words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from msmarco_qdrant.core.collection_types import PointId
+from msmarco_qdrant.core.hits import Hits
+from msmarco_qdrant.core.search_types import Hit, Nearest, ScoredPoint
+from msmarco_qdrant.filters import SearchFilter
+from msmarco_qdrant.search.content import add_content
+from msmarco_qdrant.search.diversity import CANDIDATES, candidate_request, diversify
+from msmarco_qdrant.search.pages import PageCursors, page_slice
+from msmarco_qdrant.search.ranking import best_per_group, fuse
+from msmarco_qdrant.search.request import SearchRequest
+from msmarco_qdrant.search.retrieval import QueryVectors, with_parts
+from msmarco_qdrant.search.step import Encode, Steps, together
+from msmarco_qdrant.search.steps import Searcher, group_limits, renumber, rerank_hits
+from msmarco_qdrant.search.stored_vectors import StoredVectors, read_vectors, with_vectors
+from msmarco_qdrant.search.thresholds import check_threshold
+from msmarco_qdrant.search.ties import merge_rounded, merge_rounded_hits, rank_key, with_tied
+from msmarco_qdrant.stores.payload import point_id
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from msmarco_qdrant.search.session import SearchSession
+
+_K: Final = 60  # of reciprocal rank fusion
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """One of the collections that are searched together."""
+
+    session: SearchSession
+    searcher: Searcher
+    request: SearchRequest
+
+
+class CombinedSearch:
+    """A search of several collections of one model.
+
+    Args:
+        parts: The collections, in the caller's order, which is that of equal scores.
+        request: The request for the ranking of all.
+    """
+
+    def __init__(self, parts: Sequence[Part], request: SearchRequest) -> None:
+        self._parts = parts
+        self._request = request
+        self._places = {part.searcher.collection: place for place, part in enumerate(parts)}
+        self._tokens = {str(place): place for place in self._places.values()}
+        self._vectors: Sequence[Sequence[QueryVectors]] = ()
+
+    def search(self, queries: Sequence[str]) -> Steps[list[Hits]]:
+        """Return the page of hits of each query."""
+        given, first = self._request.meta_filter, self._parts[0].searcher
+        for part in self._parts:
+            check_threshold(self._request, part.searcher.metadata.encoder.similarity)
+        yield from self._prepare_filters()
+        self._vectors = yield from self._encode(queries)
+        cursors = PageCursors(self._request, first.metadata, repr([*self._places]))
+        if not isinstance(given, Mapping | None):
+            cursors.fix()  # a caller may change a filter of Qdrant before a cursor is read
+        if self._request.after is not None:
+            cursors.check(self._request.after, queries[0])
+        found = yield from self._pages(queries)
+        if given is not None and not self._request.start:
+            yield from self._check_fields(given, found)
+        found = yield from self._add_content(queries, found)
+        pages = [renumber(hits, self._request.start) for hits in found]
+        return [
+            Hits(hits, cursor=partial(cursors.after, self._named(hits), query))
+            for hits, query in zip(pages, queries, strict=True)
+        ]
+
+    def _prepare_filters(self) -> Steps[None]:
+        """Convert and check the filter for each collection, of the tenant's passages."""
+        prepared = yield from together(
+            [(one.session, one.searcher.prepare_filter(one.request)) for one in self._parts]
+        )
+        self._parts = [
+            replace(part, request=request)
+            for part, request in zip(self._parts, prepared, strict=True)
+        ]
+        self._request = replace(self._request, meta_filter=prepared[0].meta_filter)
+
+    def _encode(self, queries: Sequence[str]) -> Steps[list[list[QueryVectors]]]:
+        """Return for each collection the vectors of the queries, which are encoded once."""
+        mode = self._request.mode
+        encoded: NDArray[np.float32] | None = None
+        if mode != "bm25":
+            encoded = yield Encode(self._parts[0].searcher.encoder, queries)
+        vectors = []
+        for part in self._parts:
+            searcher, name = part.searcher, part.searcher.metadata.encoder.vector_name
+            bm25 = [None if mode == "dense" else searcher.encode_bm25(query) for query in queries]
+            rows: Sequence[Any] = [None] * len(queries) if encoded is None else [*encoded]
+            dense = [None if row is None else Nearest(row, name) for row in rows]
+            vectors.append([QueryVectors(*both) for both in zip(dense, bm25, strict=True)])
+        return vectors
+
+    def _pages(self, queries: Sequence[str]) -> Steps[list[list[Hit]]]:
+        request = self._request
+        if request.diversity:
+            return (yield from self._diverse_pages(queries))
+        end = request.end
+        while True:
+            found = yield from self._rank(queries, request, end)
+            pages = [self._cut(hits) for hits in found]
+            is_full = request.after is None or all(len(page) == request.limit for page in pages)
+            is_whole = request.rerank_depth is not None or all(len(hits) < end for hits in found)
+            if is_full or is_whole or end >= request.max_limit:
+                return pages
+            end = min(2 * end, request.max_limit)  # other passages were written before the page
+
+    def _diverse_pages(self, queries: Sequence[str]) -> Steps[list[list[Hit]]]:
+        """Return the page of each query in the order of maximal marginal relevance."""
+        request = candidate_request(self._request)
+        found = yield from self._rank(queries, request, request.limit)
+        heads = [hit for hits in found for hit in hits[:CANDIDATES]]
+        stored = yield from self._read_vectors(heads)
+        scaled = self._request
+        if request.merge == "rrf" and request.rerank_depth is None:
+            scaled = replace(scaled, mode="bm25")  # its scores are not on the scale of cosines
+        pages = []
+        for hits in found:
+            named = {self._token(hit): hit for hit in hits}
+            tokens = [replace(hit, pid=token) for token, hit in named.items()]
+            pages.append([named[hit.pid] for hit in diversify(tokens, stored, scaled)])
+        return pages
+
+    def _read_vectors(self, hits: Sequence[Hit]) -> Steps[StoredVectors]:
+        """Return the vectors of hits, by the point ids of their tokens."""
+        wanted: list[dict[Any, str]] = [{} for _ in self._parts]
+        for hit in hits:
+            wanted[self._place(hit)][point_id(hit.pid)] = self._token(hit)
+        read = yield from together(
+            [
+                (part.session, read_vectors([*ids], part.searcher))
+                for part, ids in zip(self._parts, wanted, strict=True)
+            ]
+        )
+        return {
+            point_id(tokens[id_]): vector
+            for tokens, vectors in zip(wanted, read, strict=True)
+            for id_, vector in vectors.items()
+        }
+
+    def _rank(
+        self, queries: Sequence[str], request: SearchRequest, limit: int
+    ) -> Steps[list[list[Hit]]]:
+        """Return the best hits of each query, reranked and grouped."""
+        field, depth = request.group_by, request.rerank_depth
+        if depth is None:
+            if field is None:
+                return (yield from self._retrieve(len(queries), limit))
+            return (yield from self._group(len(queries), request, field, limit))
+        found = yield from self._retrieve(len(queries), depth)
+        found = yield from rerank_hits(queries, found, sigmoid=request.rerank_sigmoid)
+        least = request.score_threshold
+        found = [
+            [hit for hit in self._sort(hits) if least is None or hit.score >= least]
+            for hits in found
+        ]
+        return found if field is None else [best_per_group(hits, field) for hits in found]
+
+    def _group(
+        self, queries: int, request: SearchRequest, field: str, limit: int
+    ) -> Steps[list[list[Hit]]]:
+        """Return the best hit of each group; retrieve more until there are enough groups."""
+        best: list[list[Hit]] = []
+        for wanted in group_limits(replace(request, limit=limit, offset=None, cursor=None)):
+            found = yield from self._retrieve(queries, wanted)
+            best = [best_per_group(hits, field) for hits in found]
+            pairs = zip(best, found, strict=True)
+            if all(len(groups) >= limit or len(hits) < wanted for groups, hits in pairs):
+                break
+        return [hits[:limit] for hits in best]
+
+    def _retrieve(self, queries: int, limit: int) -> Steps[list[list[Hit]]]:
+        """Return the best hits of each query, before reranking."""
+        if self._request.mode == "hybrid" and self._request.merge == "scores":
+            return (yield from self._fuse(queries, limit))
+        found = yield from together(
+            [
+                (part.session, part.searcher.retriever.retrieve(vectors, part.request, limit))
+                for part, vectors in zip(self._parts, self._vectors, strict=True)
+            ]
+        )
+        return [self._merge([each[query] for each in found])[:limit] for query in range(queries)]
+
+    def _merge(self, rankings: Sequence[Sequence[Hit]]) -> list[Hit]:
+        """Make one ranking of those of the collections."""
+        merged = [
+            replace(hit, collection=name)
+            for name, ranking in zip(self._places, rankings, strict=True)
+            for hit in ranking
+        ]
+        if self._request.merge == "rrf":
+            merged = [replace(hit, score=1 / (_K + hit.rank)) for hit in merged]
+        elif self._request.mode == "dense":
+            merged = merge_rounded_hits(self._sort(merged))
+        return self._sort(merged)
+
+    def _fuse(self, queries: int, limit: int) -> Steps[list[list[Hit]]]:
+        """Fuse the dense and the BM25 candidates of all collections, as of one collection."""
+        wanted = limit
+        while True:
+            inputs = yield from together(
+                [
+                    (part.session, part.searcher.retriever.fusion_inputs(its, part.request, wanted))
+                    for part, its in zip(self._parts, self._vectors, strict=True)
+                ]
+            )
+            by_query = [[each[query] for each in inputs] for query in range(queries)]
+            fused = [self._fuse_one(candidates, wanted) for candidates in by_query]
+            found = yield from self._read(fused)
+            pairs = zip(found, fused, strict=True)
+            if wanted >= self._request.max_limit or all(
+                len(hits) >= limit or len(points) < wanted for hits, points in pairs
+            ):
+                return [self._sort(hits)[:limit] for hits in found]
+            wanted = min(2 * wanted, self._request.max_limit)  # some points are not passages
+
+    def _fuse_one(
+        self, inputs: Sequence[tuple[Sequence[ScoredPoint], Sequence[ScoredPoint]]], limit: int
+    ) -> list[ScoredPoint]:
+        """Return the best points of one query; the payload has the collection and its id there."""
+        request, similarity = self._request, self._parts[0].searcher.metadata.encoder.similarity
+
+        numbers: dict[tuple[int, PointId], int] = {}
+
+        def number(place: int, id_: PointId) -> int:
+            return numbers.setdefault((place, id_), len(numbers))
+
+        def join(rankings: Sequence[Sequence[ScoredPoint]]) -> list[ScoredPoint]:
+            points = [
+                ScoredPoint(number(place, point.id), point.score, {str(place): point.id})
+                for place, ranking in enumerate(rankings)
+                for point in ranking
+            ]
+            return sorted(points, key=lambda point: -point.score)
+
+        dense = merge_rounded(join([both[0] for both in inputs]))
+        bm25 = join([both[1] for both in inputs])
+        depth, least = request.depth(limit), request.first_threshold
+        fused = fuse(dense, bm25, request.fusion, depth=depth, similarity=similarity)
+        kept = [point for point in fused if least is None or point.score >= least]
+        return [*with_tied(kept, limit)]
+
+    def _read(self, rankings: Sequence[Sequence[ScoredPoint]]) -> Steps[list[list[Hit]]]:
+        """Read the passages of points that `_fuse_one` returned."""
+        reads = []
+        for place, part in enumerate(self._parts):
+            own = [
+                [
+                    replace(point, id=point.payload[str(place)])
+                    for point in points
+                    if str(place) in point.payload
+                ]
+                for points in rankings
+            ]
+            parts = part.searcher.retriever.parts_of(part.request)
+            steps = with_parts(self._vectors[place], own, parts)
+            reads.append((part.session, steps))
+        read = yield from together(reads)
+        found: list[list[Hit]] = [[] for _ in rankings]
+        for part, answers in zip(self._parts, read, strict=True):
+            retriever, name = part.searcher.retriever, part.searcher.collection
+            for hits, points in zip(found, answers, strict=True):
+                passages = retriever.to_hits(points, retriever.parts_of(part.request))
+                hits += [replace(hit, collection=name) for hit in passages]
+        return found
+
+    def _check_fields(self, given: SearchFilter, found: Sequence[Sequence[Hit]]) -> Steps[None]:
+        """Warn of fields that no collection has."""
+        tenant = self._request.tenant
+        checks = [
+            (part.session, part.searcher.filters.notes(given, found, part.searcher.scope(tenant)))
+            for part in self._parts
+        ]
+        notes = yield from together(checks)
+        common = [note for note in notes[0] if all(note in other for other in notes)]
+        self._parts[0].searcher.filters.report(common)
+
+    def _add_content(
+        self, queries: Sequence[str], found: Sequence[list[Hit]]
+    ) -> Steps[list[list[Hit]]]:
+        hits = [*found]
+        if self._request.with_vectors:
+            hits = yield from self._with_vectors(hits)
+        plain, first = replace(self._request, with_vectors=False), self._parts[0].searcher
+        return (yield from add_content(queries, hits, plain, first))
+
+    def _with_vectors(self, found: Sequence[Sequence[Hit]]) -> Steps[list[list[Hit]]]:
+        """Add the vectors of hits; omit passages deleted since they were found."""
+        reads = []
+        for place, part in enumerate(self._parts):
+            own = [[hit for hit in hits if self._place(hit) == place] for hits in found]
+            reads.append((part.session, with_vectors(own, part.searcher)))
+        read = yield from together(reads)
+        stored = {self._token(hit): hit.vector for each in read for hits in each for hit in hits}
+        return [
+            [
+                replace(hit, vector=stored[self._token(hit)])
+                for hit in hits
+                if self._token(hit) in stored
+            ]
+            for hits in found
+        ]
+
+    def _sort(self, hits: Sequence[Hit]) -> list[Hit]:
+        return sorted(hits, key=lambda hit: self._order(hit.score, self._token(hit)))
+
+    def _cut(self, hits: Sequence[Hit]) -> list[Hit]:
+        ranking = [(hit.score, self._token(hit)) for hit in hits]
+        return [*hits[page_slice(ranking, self._request, self._order)]]
+
+    def _named(self, hits: Sequence[Hit]) -> list[Hit]:
+        return [replace(hit, pid=self._token(hit)) for hit in hits]
+
+    def _place(self, hit: Hit) -> int:
+        return self._places[str(hit.collection)]
+
+    def _token(self, hit: Hit) -> str:
+        """Return the name of a hit among those of all collections, for cursors."""
+        return f"{self._place(hit)} {hit.pid}"
+
+    def _order(self, score: float, token: str) -> tuple[Any, ...]:
+        """Return the sort key of a hit: by descending score.
+
+        Equal scores are in the order of the pids, as in one collection; equal ranks in the order of
+        the collections.
+        """
+        place, _, pid = token.partition(" ")
+        negative, by_pid = rank_key(score, pid)
+        by_place = self._tokens.get(place, 0)
+        is_by_rank = self._request.merge == "rrf"
+        return (negative, by_place, by_pid) if is_by_rank else (negative, by_pid, by_place)
