@@ -237,7 +237,7 @@ def _single(words: tuple[str, ...]) -> str | None:
 
 def _read_queries(path: Path) -> list[Query]:
     """Read and check all queries, so that none fails after an hour of searching."""
-    from msmarco_qdrant.evaluation.evaluate import check_texts
+    from msmarco_qdrant.evaluation.plan import check_texts
     from msmarco_qdrant.evaluation.runs import check_id
     from msmarco_qdrant.sources.corpus import read_queries
 

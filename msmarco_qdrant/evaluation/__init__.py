@@ -13,14 +13,13 @@ if TYPE_CHECKING:
     from msmarco_qdrant.evaluation.ann import sweep_ann
     from msmarco_qdrant.evaluation.datasets import load_qrels, load_queries
     from msmarco_qdrant.evaluation.evaluate import (
-        EvaluationPlan,
         SearchEvaluation,
         evaluate_search,
         find_worst_queries,
-        plan_evaluation,
         run_evaluation,
     )
     from msmarco_qdrant.evaluation.measures import DEFAULT_MEASURES, depth_of, parse_measures
+    from msmarco_qdrant.evaluation.plan import EvaluationPlan, plan_evaluation
     from msmarco_qdrant.evaluation.qrels import read_qrels
     from msmarco_qdrant.evaluation.records import (
         AnnPoint,
@@ -54,9 +53,9 @@ if TYPE_CHECKING:
 _MODULES = {
     "ann": "sweep_ann",
     "datasets": "load_qrels load_queries",
-    "evaluate": "EvaluationPlan SearchEvaluation "
-    "evaluate_search find_worst_queries plan_evaluation run_evaluation",
+    "evaluate": "SearchEvaluation evaluate_search find_worst_queries run_evaluation",
     "measures": "DEFAULT_MEASURES depth_of parse_measures",
+    "plan": "EvaluationPlan plan_evaluation",
     "qrels": "read_qrels",
     "records": "AnnPoint AnnSweep Evaluation Qrels Run Tuning",
     "report": "report_html",

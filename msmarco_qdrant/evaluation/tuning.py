@@ -23,13 +23,13 @@ from msmarco_qdrant.encoding.bm25 import Bm25Encoder
 from msmarco_qdrant.encoding.checks import encode_queries, score_pairs
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.evaluation.coverage import SearchedPassages, count_missing_relevant
-from msmarco_qdrant.evaluation.evaluate import check_texts, qrels_without_self
 from msmarco_qdrant.evaluation.measures import (
     check_relevance_levels,
     depth_of,
     measure_run,
     parse_measures,
 )
+from msmarco_qdrant.evaluation.plan import check_texts, qrels_without_self
 from msmarco_qdrant.evaluation.progress import count_queries
 from msmarco_qdrant.evaluation.records import (
     DepthTrial,

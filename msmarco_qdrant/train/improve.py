@@ -20,8 +20,8 @@ from msmarco_qdrant.encoding.checks import check_encoder, check_reranker
 from msmarco_qdrant.encoding.options import EncoderChoices, to_encoder_options
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.evaluation.coverage import SearchedPassages, count_missing_relevant
-from msmarco_qdrant.evaluation.evaluate import check_texts
 from msmarco_qdrant.evaluation.measures import DEFAULT_MEASURES, parse_measures
+from msmarco_qdrant.evaluation.plan import check_texts
 from msmarco_qdrant.evaluation.records import Evaluation, Qrels
 from msmarco_qdrant.evaluation.runs import check_id
 from msmarco_qdrant.evaluation.scoring import check_qids, evaluate_runs, select_judged

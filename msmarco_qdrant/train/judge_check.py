@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from msmarco_qdrant.core.batched import in_batches
 from msmarco_qdrant.core.search_types import SearchMode
 from msmarco_qdrant.errors import UsageError
-from msmarco_qdrant.evaluation.evaluate import check_texts
+from msmarco_qdrant.evaluation.plan import check_texts
 from msmarco_qdrant.evaluation.records import Qrels, Ranking, Run
 from msmarco_qdrant.evaluation.runs import rank_scores
 from msmarco_qdrant.evaluation.scoring import check_qids, evaluate_runs, select_judged

@@ -20,7 +20,7 @@ from msmarco_qdrant.evaluation.coverage import (
     count_missing_relevant,
     quoted_examples,
 )
-from msmarco_qdrant.evaluation.evaluate import check_texts
+from msmarco_qdrant.evaluation.plan import check_texts
 from msmarco_qdrant.runtime.daemon_executor import DaemonExecutor
 from msmarco_qdrant.runtime.progress import ProgressDisplay, with_display
 from msmarco_qdrant.search.request import check_count
