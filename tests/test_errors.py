@@ -25,6 +25,7 @@ REPORT = IngestReport(5, 3, 1, 1, 3, 0.5)
 _VALUES: dict[str, Any] = {  # an argument of each annotation
     "str": "a text",
     "bytes": b"a note",
+    "float": 0.5,
     "Path": Path("a"),
     "Kind": INVALID,
     "Mapping[str, str]": {"Retry-After": "1"},
