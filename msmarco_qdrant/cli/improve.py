@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -19,8 +17,8 @@ from msmarco_qdrant.cli.options import (
     open_search_client,
     settings_options,
 )
-from msmarco_qdrant.cli.output import echo, echo_text, print_json
-from msmarco_qdrant.cli.signals import exit_on_sigterm
+from msmarco_qdrant.cli.output import echo_text, print_json
+from msmarco_qdrant.cli.signals import advise_resume, exit_on_sigterm
 from msmarco_qdrant.cli.training_options import training_options
 from msmarco_qdrant.core.search_types import SearchMode
 
@@ -173,7 +171,7 @@ def improve(
     test_queries, test_qrels = _read_test(**{name: options.pop(name) for name in _TEST})
     with (
         exit_on_sigterm(),
-        _resumable(),
+        advise_resume("Finished steps are kept"),
         open_search_client(settings, model) as client,
     ):
         report = improve_collection(
@@ -210,13 +208,3 @@ def _read_test(
     if test_queries is None or test_qrels is None:
         raise click.UsageError("pass --test-queries with --test-qrels, or neither")
     return _read(test_queries, test_qrels)
-
-
-@contextmanager
-def _resumable() -> Iterator[None]:
-    """Advise how to go on after an interruption."""
-    try:
-        yield
-    except (KeyboardInterrupt, SystemExit):  # `SystemExit` is from SIGTERM
-        echo("", "Finished steps are kept; run the same command again to resume.", err=True)
-        raise

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args
@@ -22,8 +20,8 @@ from msmarco_qdrant.cli.options import (
     settings_options,
     tenant_option,
 )
-from msmarco_qdrant.cli.output import echo, print_result
-from msmarco_qdrant.cli.signals import exit_on_sigterm
+from msmarco_qdrant.cli.output import print_result
+from msmarco_qdrant.cli.signals import advise_resume, exit_on_sigterm
 from msmarco_qdrant.core.json_value import to_json_value
 from msmarco_qdrant.core.search_types import SearchMode
 
@@ -159,7 +157,7 @@ def judge(*, settings: Settings, **options: Any) -> None:
     files = given.read()
     with (
         exit_on_sigterm(),
-        _advise_resume(),
+        advise_resume("Scores are kept"),
         open_search_client(settings, given.model, bm25=given.mode == "bm25") as client,
     ):
         report = judge_negatives(
@@ -177,13 +175,3 @@ def judge(*, settings: Settings, **options: Any) -> None:
             progress=True,
         )
     print_result(to_json_value(report), *str(report).splitlines(), as_json=given.as_json)
-
-
-@contextmanager
-def _advise_resume() -> Iterator[None]:
-    """Advise how to go on after an interruption."""
-    try:
-        yield
-    except (KeyboardInterrupt, SystemExit):  # `SystemExit` is from SIGTERM
-        echo("", "Scores are kept; run the same command again to resume.", err=True)
-        raise

@@ -23,8 +23,8 @@ from msmarco_qdrant.cli.options import (
     settings_options,
     tenant_option,
 )
-from msmarco_qdrant.cli.output import echo, print_result
-from msmarco_qdrant.cli.signals import exit_on_sigterm
+from msmarco_qdrant.cli.output import print_result
+from msmarco_qdrant.cli.signals import advise_resume, exit_on_sigterm
 from msmarco_qdrant.core.json_value import to_json_value
 from msmarco_qdrant.core.search_types import SearchMode
 
@@ -163,7 +163,11 @@ def mine(*, settings: Settings, **options: object) -> None:
     given = _Given(**options)  # type: ignore[arg-type]
     given.check()
     queries, positives = _read(given)
-    with exit_on_sigterm(), _advise_resume(), _open_clients(settings, given) as client:
+    with (
+        exit_on_sigterm(),
+        advise_resume("Mined queries are kept"),
+        _open_clients(settings, given) as client,
+    ):
         report = mine_negatives(
             client,
             queries,
@@ -213,16 +217,6 @@ def _open_clients(settings: Settings, given: _Given) -> Iterator[Clients]:
                 )
             )
         yield clients if given.also else first
-
-
-@contextmanager
-def _advise_resume() -> Iterator[None]:
-    """Advise how to go on after an interruption."""
-    try:
-        yield
-    except (KeyboardInterrupt, SystemExit):  # `SystemExit` is from SIGTERM
-        echo("", "Mined queries are kept; run the same command again to resume.", err=True)
-        raise
 
 
 def _write_queries(path: Path, queries: Iterable[Query]) -> None:

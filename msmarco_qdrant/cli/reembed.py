@@ -21,7 +21,7 @@ from msmarco_qdrant.cli.options import (
     settings_options,
 )
 from msmarco_qdrant.cli.output import echo, print_json, print_result
-from msmarco_qdrant.cli.signals import exit_on_sigterm
+from msmarco_qdrant.cli.signals import advise_resume, exit_on_sigterm
 from msmarco_qdrant.core.advice import advised_command
 from msmarco_qdrant.core.json_value import to_json_value
 from msmarco_qdrant.errors import UsageError
@@ -180,12 +180,8 @@ def _show(which: str) -> Iterator[Callable[[ReembedProgress], None]]:
     """Yield a callback that announces each stage and shows its progress."""
     from msmarco_qdrant.reembed.progress import ReembedDisplay
 
-    with closing(ReembedDisplay(which)) as display:
-        try:
-            yield display
-        except (KeyboardInterrupt, SystemExit):  # `SystemExit` is from SIGTERM
-            echo("", "Copied passages are kept; run the same command again to resume.", err=True)
-            raise
+    with closing(ReembedDisplay(which)) as display, advise_resume("Copied passages are kept"):
+        yield display
 
 
 def _report_lines(report: ReembedReport, back_command: str) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Orderly exit on SIGTERM, for commands that hold a lock."""
+"""Interruptions: an orderly exit on SIGTERM, and how to resume."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from msmarco_qdrant.cli.output import echo
 
 _TERMINATED = 128 + signal.SIGTERM
 
@@ -23,3 +25,17 @@ def exit_on_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+@contextmanager
+def advise_resume(kept: str) -> Iterator[None]:
+    """Advise how to resume a command that is interrupted.
+
+    Args:
+        kept: The work that is not lost, such as "Scores are kept".
+    """
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):  # `SystemExit` is from SIGTERM
+        echo("", f"{kept}; run the same command again to resume.", err=True)
+        raise

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -22,8 +20,8 @@ from msmarco_qdrant.cli.options import (
     settings_options,
     tenant_option,
 )
-from msmarco_qdrant.cli.output import echo, print_result
-from msmarco_qdrant.cli.signals import exit_on_sigterm
+from msmarco_qdrant.cli.output import print_result
+from msmarco_qdrant.cli.signals import advise_resume, exit_on_sigterm
 from msmarco_qdrant.train.settings import Loss, TrainingPrecision, TrainSettings
 
 if TYPE_CHECKING:
@@ -261,7 +259,7 @@ def train(*, settings: Settings, number: int, **options: Any) -> None:
     queries = list(read_queries(given.queries))
     with (
         exit_on_sigterm(),
-        _advise_resume(),
+        advise_resume("The last checkpoint is kept"),
         open_search_client(settings, bm25=not given.searches) as client,
     ):
         report = _trainer(given, options)(
@@ -308,13 +306,3 @@ def _dev(given: _Given) -> dict[str, Any]:
         "dev_queries": list(read_queries(given.dev_queries)),
         "dev_qrels": read_qrels(str(given.dev_qrels)),
     }
-
-
-@contextmanager
-def _advise_resume() -> Iterator[None]:
-    """Advise how to go on after an interruption."""
-    try:
-        yield
-    except (KeyboardInterrupt, SystemExit):  # `SystemExit` is from SIGTERM
-        echo("", "The last checkpoint is kept; run the same command again to resume.", err=True)
-        raise

@@ -46,3 +46,22 @@ def load_trainable(
     loaded.prompts = {**loaded.prompts, **texts}
     loaded.similarity_fn_name = info.similarity
     return loaded, info
+
+
+def load_trainable_for(
+    stored: EncoderInfo, model: str | PathLike[str], device: str | None = None
+) -> tuple[SentenceTransformer, EncoderInfo]:
+    """Load a bi-encoder to train for a collection; the collection's own one with its prompts.
+
+    The prompts of an ingest are in the collection, and may be in none of the model's files.
+
+    Args:
+        stored: The encoder in the collection's metadata.
+        model: See `load_trainable`; so for `device`, and what is raised.
+        device: See above.
+    """
+    loaded, info = load_trainable(model, device)
+    if (info.prompts, info.similarity) == (stored.prompts, stored.similarity):
+        return loaded, info
+    again = load_trainable(model, device, prompts=stored.prompts, similarity=stored.similarity)
+    return again if again[1].is_same_model_as(stored) else (loaded, info)

@@ -98,7 +98,8 @@ def train_bi_encoder(  # noqa: PLR0913  # all but five have defaults
 ) -> TrainReport:
     """Train a bi-encoder, and save it as a folder of sentence-transformers.
 
-    The model keeps its prompts, its similarity and its maximum length. Run the same call again to
+    The model keeps its prompts, its similarity and its maximum length; the collection's own model
+    those of the collection. Run the same call again to
     resume a stopped training: it continues from its last checkpoint. On a CPU, the weights are
     those of a training that was never stopped.
 
@@ -179,14 +180,16 @@ def _train(
     out: Path,
     on_progress: Callable[[int, int], None] | None,
 ) -> TrainReport:
-    from msmarco_qdrant.encoding.trainable import load_trainable
+    from msmarco_qdrant.encoding.trainable import load_trainable_for
 
-    loaded, info = load_trainable(model, device)
+    loaded, info = load_trainable_for(inputs.client.metadata.encoder, model, device)
     with OutFolder(out, "train", _describe(info, inputs, settings)) as folder:
+        from msmarco_qdrant.train.finish import WorkFolder, finish, remove_work
+
         if (stored := folder.read_json(_REPORT)) is not None:
             _log.info("the model in %s is trained already", out)
+            remove_work(folder.path)
             return TrainReport.from_json(out, stored)
-        from msmarco_qdrant.train.finish import WorkFolder, finish
         from msmarco_qdrant.train.model_card import model_card
 
         work = WorkFolder(folder.path / "work")

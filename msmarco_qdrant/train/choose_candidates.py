@@ -50,7 +50,6 @@ class ChoiceReport:
 
     def __str__(self) -> str:
         share = self.allowed / self.candidates if self.candidates else 0.0
-        wanted = "at least one" if self.number is None else f"all {self.number:,}"
         of_all = f"{self.allowed:,} of {self.candidates:,} candidates ({share:.1%})"
         wanted = "a negative" if self.number is None else f"{self.number:,} negatives"
         parts = [

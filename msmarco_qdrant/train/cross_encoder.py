@@ -166,10 +166,12 @@ def _train(
 
     loaded = load_trainable_pairs(model, device, seed=settings.seed)
     with OutFolder(out, "train", _describe(loaded, inputs, settings)) as folder:
+        from msmarco_qdrant.train.finish import WorkFolder, finish, remove_work
+
         if (stored := folder.read_json(_REPORT)) is not None:
             _log.info("the model in %s is trained already", out)
+            remove_work(folder.path)
             return TrainReport.from_json(out, stored)
-        from msmarco_qdrant.train.finish import WorkFolder, finish
         from msmarco_qdrant.train.pair_card import pair_model_card
 
         work = WorkFolder(folder.path / "work")

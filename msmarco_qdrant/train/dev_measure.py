@@ -34,7 +34,7 @@ MEASURE = "nDCG@10"
 MOST_PASSAGES = 50_000
 """Passages that are encoded for each measure, at most, unless more are judged or found."""
 
-_HITS = 10  # of a dev query, by words and by the collection's own model
+_HITS = 10  # of a dev query, by BM25
 _RANKED = 10
 _QUERIES_AT_ONCE = 256
 _TEXTS_AT_ONCE = 64

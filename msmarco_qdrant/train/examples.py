@@ -272,34 +272,51 @@ def _to_set(
             if collected.pids
             else f"none of the {len(positives):,} training queries has a positive"
         )
-    negatives = [
+    known, positive_pids = _collect(positives[row] for row in kept)
+    negatives, negative_pids = _collect(
         {
             number: place
             for number, place in _known(collected.negatives[row], numbers).items()
             if number not in positives[row]
         }
         for row in kept
-    ]
-    known = [positives[row] for row in kept]
+    )
     return ExampleSet(
         qids=[collected.qids[row] for row in kept],
         queries=[collected.texts[row] for row in kept],
-        positives=Ragged.of(known),
-        negatives=Ragged.of(negatives),
-        positive_pids=Ragged.of(row.values() for row in known).values,
-        negative_pids=Ragged.of(row.values() for row in negatives).values,
+        positives=known,
+        negatives=negatives,
+        positive_pids=positive_pids,
+        negative_pids=negative_pids,
         passages=passages,
         pids=collected.pids,
         counts=ExampleCounts(
             queries=len(kept),
-            positives=sum(map(len, known)),
-            negatives=sum(map(len, negatives)),
+            positives=len(known.values),
+            negatives=len(negatives.values),
             passages=len(passages),
             unknown_queries=collected.unknown,
             missing_passages=int((numbers == _MISSING).sum()),
             without_positive=len(positives) - len(kept),
         ),
     )
+
+
+def _collect(rows: Iterable[Mapping[int, int]]) -> tuple[Ragged, NDArray[np.int32]]:
+    """Return the numbers of each row, and the place of each number, one row in memory at a time."""
+    from array import array
+
+    import numpy as np
+
+    places = array("i")
+
+    def numbers() -> Iterator[Mapping[int, int]]:
+        for row in rows:
+            places.extend(row.values())
+            yield row
+
+    ragged = Ragged.of(numbers())
+    return ragged, np.array(places, np.int32)
 
 
 def _rows(ragged: Ragged) -> Iterator[NDArray[np.int32]]:

@@ -12,6 +12,7 @@ from msmarco_qdrant.train.out_folder import read_json
 from msmarco_qdrant.train.train_report import TrainReport
 
 REPORT = "report.json"
+_WORK = "work"
 _FIRST = "modules.json"  # without weights it is refused, while weights without it load otherwise
 
 
@@ -45,7 +46,13 @@ def finish(model: Path, out: Path, report: TrainReport, card: str) -> None:
     for found in sorted(model.iterdir(), key=_order):
         move(found, out / found.name)
     sync_directory(out)
-    shutil.rmtree(out / "work")
+    remove_work(out)
+
+
+def remove_work(out: Path) -> None:
+    """Remove the training's own files; those that a killed run left, too."""
+    if (out / _WORK).exists():
+        shutil.rmtree(out / _WORK)
 
 
 def _order(path: Path) -> tuple[int, str]:

@@ -28,6 +28,7 @@ from msmarco_qdrant.evaluation.scoring import check_qids, evaluate_runs, select_
 from msmarco_qdrant.runtime.atomic_file import atomic_write_text
 from msmarco_qdrant.runtime.progress import ProgressDisplay
 from msmarco_qdrant.train.choose_strategy import to_strategy
+from msmarco_qdrant.train.improve_commands import part_files
 from msmarco_qdrant.train.improve_log import StepLog
 from msmarco_qdrant.train.improve_records import ImproveReport, ImproveRound, ImproveStep
 from msmarco_qdrant.train.improve_run import (
@@ -37,7 +38,6 @@ from msmarco_qdrant.train.improve_run import (
     ImproveData,
     ImproveOptions,
     ImproveRun,
-    part_files,
 )
 from msmarco_qdrant.train.improve_verdict import decide
 from msmarco_qdrant.train.inputs import require_train_extra
@@ -127,7 +127,7 @@ def improve_collection(  # noqa: PLR0913  # all but four have defaults
             collection, one with tenants, or a folder of another call.
         WeakJudgeError: If the judge does not rank better than the collection's model.
         MissingExtraError: Without the extra `train`.
-        ModelError: If a model cannot be loaded or trained.
+        ModelError: If a model cannot be loaded or trained, or `model` is not the collection's.
         StoreError: If a store cannot be read or written.
         OutputError: If the folder cannot be written, or another process uses it.
         MigrationError: If the switch fails; the collection keeps its model.
@@ -177,6 +177,7 @@ def improve_collection(  # noqa: PLR0913  # all but four have defaults
         report = _report(client, run, data, options, log, before, done)
         folder.write_json("report.json", to_json_value(report))
         if apply and report.verdict.is_better:
+            run.require_compared(done[report.verdict.round - 1])
             report = replace(report, switched=_switch(client, report, options))
             folder.write_json("report.json", to_json_value(report))
     return report
@@ -350,7 +351,6 @@ def _describe(client: SearchClient, data: ImproveData, options: ImproveOptions) 
         "collection": client.collection,
         **parts,
         "judge": None if judge is None else to_scorer(judge).identity(),
-        "allow_weak_judge": options.allow_weak_judge,
         "strategy": options.strategy,
         "depth": options.depth,
         "mine_modes": [*options.mine_modes],

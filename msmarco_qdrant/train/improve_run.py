@@ -9,22 +9,23 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from msmarco_qdrant.core.advice import command_line
 from msmarco_qdrant.core.search_types import SearchMode
 from msmarco_qdrant.encoding import Encoder, Reranker, load_encoder
-from msmarco_qdrant.encoding.bi_encoder import BiEncoder
+from msmarco_qdrant.encoding.matching import require_same_model
 from msmarco_qdrant.encoding.options import EncoderOptions, resolve_devices
+from msmarco_qdrant.encoding.trainable import load_trainable_for
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.evaluation.measures import depth_of, measure_run
 from msmarco_qdrant.evaluation.records import Qrels, Run
 from msmarco_qdrant.evaluation.runs import rank_scores, save_run
 from msmarco_qdrant.evaluation.systems import System, search_run
 from msmarco_qdrant.evaluation.text_lines import read_text_lines, split_columns
+from msmarco_qdrant.train.improve_commands import StepCommands
 from msmarco_qdrant.train.improve_log import StepLog
 from msmarco_qdrant.train.improve_records import ImproveRound
 from msmarco_qdrant.train.settings import TrainSettings
 from msmarco_qdrant.train.split import Split
-from msmarco_qdrant.train.trial import COLLECTION, build_trial, open_trial
+from msmarco_qdrant.train.trial import build_trial, open_trial
 
 if TYPE_CHECKING:
     from msmarco_qdrant.core.records import Query
@@ -101,6 +102,7 @@ class ImproveRun:
         self._data = data
         self._options = options
         self._log = log
+        self._commands = StepCommands(client.collection, client.store.dsn, data.files)
         self._encoders: dict[int, Encoder] = {}
         self._models: dict[int, Path] = {}
 
@@ -111,15 +113,16 @@ class ImproveRun:
 
     def search_before(self) -> float:
         """Search the live collection; return the first measure over the validation queries."""
-        fingerprint = self._client.metadata.encoder.fingerprint
+        stored = self._client.metadata.encoder
 
         def work() -> Mapping[str, Any]:
+            _, base = load_trainable_for(stored, self._model, "cpu")
+            require_same_model(self._client.collection, stored, base)
             figures = self._search(self._client, 0, "before")
-            return {**figures, "model": self._model, "fingerprint": fingerprint}
+            return {**figures, "model": self._model, "fingerprint": stored.fingerprint}
 
-        step = self._log.run(
-            0, "before", work, folder="before", command=self._evaluate_command(None)
-        )
+        command = self._commands.evaluate(None, self._options.modes, self._options.measures)
+        step = self._log.run(0, "before", work, folder="before", command=command)
         self._model = step.figures["model"]  # after a switch, the collection has another one
         self._fingerprint = step.figures["fingerprint"]
         return float(step.figures[self._options.modes[0]])
@@ -130,12 +133,11 @@ class ImproveRun:
         examples = self._mine(number) if self._options.trainings[0].negatives else None
         model = self._models[number] = self._train_best(number, base, examples)
         self._log.run(number, "encode", lambda: self._encode(number, model), folder="trial")
+        command = self._commands.evaluate(
+            self._log.path(number, "trial"), self._options.modes, self._options.measures
+        )
         step = self._log.run(
-            number,
-            "search",
-            lambda: self._search_trial(number),
-            folder="runs",
-            command=self._evaluate_command(self._log.path(number, "trial")),
+            number, "search", lambda: self._search_trial(number), folder="runs", command=command
         )
         return ImproveRound(number, str(model), float(step.figures[self._options.modes[0]]))
 
@@ -173,7 +175,8 @@ class ImproveRun:
                 )
             return figures_of(report)
 
-        command = self._mine_command(number, mined)
+        miner = None if number == 1 else self._log.path(number - 1, "trial")
+        command = self._commands.mine(miner, options.mine_modes, options.depth, mined)
         self._log.run(number, "mine", mine, folder="mined", command=command)
         scores = None
         if options.judge is not None:
@@ -184,7 +187,15 @@ class ImproveRun:
                 "judge",
                 lambda: self._judge(judge, number, mined, judged),
                 folder="judged",
-                command=self._judge_command(judge, number, mined, judged),
+                command=self._commands.judge(
+                    judge,
+                    miner,
+                    mined,
+                    judged,
+                    mode=judged_mode(options.mine_modes),
+                    depth=options.depth,
+                    allow_weak=options.allow_weak_judge,
+                ),
             )
 
         def choose() -> Mapping[str, Any]:
@@ -198,7 +209,9 @@ class ImproveRun:
             )
             return figures_of(report)
 
-        command = self._choose_command(mined, scores, chosen)
+        command = self._commands.choose(
+            mined, scores, options.strategy, options.trainings[0].seed, chosen
+        )
         self._log.run(number, "choose", choose, folder="chosen", command=command)
         return chosen
 
@@ -217,6 +230,8 @@ class ImproveRun:
                 dev_queries=self._data.split.validation,
                 dev_qrels=self._data.validation,
                 allow_weak=self._options.allow_weak_judge,
+                mode=judged_mode(self._options.mine_modes),
+                depth=self._options.depth,
                 progress=self._options.progress,
             )
         return figures_of(report)
@@ -241,7 +256,7 @@ class ImproveRun:
         from msmarco_qdrant.train.bi_encoder import train_bi_encoder
 
         data, options = self._data, self._options
-        uses_scores = settings.loss != "contrastive"
+        scores = self._log.path(number, "judged") if settings.loss != "contrastive" else None
 
         def train() -> Mapping[str, Any]:
             report = train_bi_encoder(
@@ -250,7 +265,7 @@ class ImproveRun:
                 data.split.train,
                 examples or positives_of(data.train),
                 out,
-                scores=self._log.path(number, "judged") if uses_scores else None,
+                scores=scores,
                 dev_queries=data.split.validation,
                 dev_qrels=data.validation,
                 device=resolve_devices(options.encoder_options.device)[0],
@@ -262,7 +277,7 @@ class ImproveRun:
             return {**rate, **figures_of(report)}
 
         name = out.name.replace("model", "train", 1)
-        command = self._train_command(base, examples, settings, out)
+        command = self._commands.train(base, examples, scores, settings, out)
         step = self._log.run(number, name, train, folder=out.name, command=command)
         return float(step.figures["validation"])
 
@@ -327,59 +342,29 @@ class ImproveRun:
             self._encoders[number] = load_encoder(model, **asdict(self._options.encoder_options))
         return self._encoders[number]
 
+    def require_compared(self, chosen: ImproveRound) -> None:
+        """Refuse to switch a collection that has neither the compared model nor the chosen one.
+
+        Raises:
+            UsageError: If another one was switched to since the first step.
+        """
+        found = self._client.store.metadata(self._client.collection).encoder
+        if found.fingerprint == self._fingerprint:
+            return
+        if found.fingerprint != self._encoder(chosen.number, Path(chosen.model)).info.fingerprint:
+            raise self._changed(found.model)
+
     def _require_unchanged(self) -> None:
         """Refuse a live collection with another model than at the first step."""
         found = self._client.metadata.encoder
         if found.fingerprint != self._fingerprint:
-            raise UsageError(
-                f"'{self._client.collection}' has vectors of {found.model} now, and of "
-                f"{self._model} when this improvement began: begin another in a new folder"
-            )
+            raise self._changed(found.model)
 
-    # ---- commands that do the same -----------------------------------------------------------
-
-    def _place(self, trial: Path | None) -> dict[str, str]:
-        if trial is None:
-            return {"collection": self._client.collection, "store": self._client.store.dsn}
-        return {"collection": COLLECTION, "store": str(trial)}
-
-    def _queries(self, part: str) -> list[str]:
-        queries, qrels = part_files(self._data.files, part)
-        return ["--queries", str(queries), "--qrels", str(qrels)]
-
-    def _evaluate_command(self, trial: Path | None) -> str:
-        modes = [word for mode in self._options.modes for word in ("--mode", mode)]
-        return command_line("evaluate", *self._queries("test"), *modes, **self._place(trial))
-
-    def _mine_command(self, number: int, out: Path) -> str:
-        trial = None if number == 1 else self._log.path(number - 1, "trial")
-        modes = [word for mode in self._options.mine_modes for word in ("--mode", mode)]
-        words = [*self._queries("train"), *modes, "--depth", str(self._options.depth)]
-        return command_line("mine", *words, "--out", str(out), **self._place(trial))
-
-    def _judge_command(self, judge: Reranker | Encoder, number: int, mined: Path, out: Path) -> str:
-        name = judge.info.model if isinstance(judge, BiEncoder) else getattr(judge, "model", "")
-        trial = None if number == 1 else self._log.path(number - 1, "trial")
-        dev = [str(path) for path in part_files(self._data.files, "validation")]
-        words = ["--judge", str(name), "--queries", self._queries("train")[1]]
-        words += ["--negatives", str(mined), "--dev-queries", dev[0], "--dev-qrels", dev[1]]
-        return command_line("judge", *words, "--out", str(out), **self._place(trial))
-
-    def _choose_command(self, mined: Path, scores: Path | None, out: Path) -> str:
-        words = ["--negatives", str(mined), "--strategy", self._options.strategy]
-        words += [] if scores is None else ["--scores", str(scores)]
-        return command_line("choose", *words, "--out", str(out))
-
-    def _train_command(
-        self, base: str, examples: Path | None, settings: TrainSettings, out: Path
-    ) -> str:
-        queries, qrels = part_files(self._data.files, "train")
-        dev_queries, dev_qrels = part_files(self._data.files, "validation")
-        data = ["--queries", str(queries)]
-        data += ["--qrels", str(qrels)] if examples is None else ["--negatives", str(examples)]
-        data += ["--dev-queries", str(dev_queries), "--dev-qrels", str(dev_qrels)]
-        words = ["--model", base, *data, "--learning-rate", f"{settings.learning_rate:g}"]
-        return command_line("train", *words, "--out", str(out), **self._place(None))
+    def _changed(self, model: str) -> UsageError:
+        return UsageError(
+            f"'{self._client.collection}' has vectors of {model} now, and of {self._model} when "
+            "this improvement began: begin another in a new folder"
+        )
 
 
 def _read_run(path: Path, name: str) -> Run:
@@ -396,9 +381,12 @@ def positives_of(qrels: Qrels) -> dict[str, list[str]]:
     return {qid: [pid for pid, grade in of.items() if grade > 0] for qid, of in qrels.items()}
 
 
-def part_files(folder: Path, part: str) -> tuple[Path, Path]:
-    """Return the files with the queries and judgments of a part."""
-    return folder / f"{part}.queries.jsonl", folder / f"{part}.qrels.tsv"
+def judged_mode(modes: Sequence[SearchMode]) -> SearchMode:
+    """Return the mode that a judge of mined candidates must rank better than.
+
+    That is the mode that found them; of several modes their fusion, the strongest.
+    """
+    return modes[0] if len(modes) == 1 else "hybrid"
 
 
 def figures_of(report: Any) -> Mapping[str, Any]:

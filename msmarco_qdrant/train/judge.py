@@ -159,10 +159,13 @@ def judge_negatives(  # noqa: PLR0913  # eight have defaults
             folder.write_json(_CHECK, to_json_value(check))
         if not check.is_better and not allow_weak:
             raise WeakJudgeError(_weak(scorer.model, check), check.judge, check.search)
-        if (stored := folder.read_json(_REPORT)) is not None:
-            return from_json_value(JudgeReport, stored)
-        report = run.judge(folder, check, progress=progress)
-        folder.write_json(_REPORT, to_json_value(report))
+        files = PartFiles(folder.path)
+        if (stored := folder.read_json(_REPORT)) is None:
+            report = run.judge(folder, files, check, progress=progress)
+            folder.write_json(_REPORT, to_json_value(report))
+        else:
+            report = from_json_value(JudgeReport, stored)
+        files.remove()  # after the report: a kill in between loses no score
         return report
 
 
@@ -183,10 +186,11 @@ class _JudgeRun:
         self._negatives = negatives
         self._done = 0
 
-    def judge(self, folder: OutFolder, check: JudgeCheck, *, progress: bool) -> JudgeReport:
-        """Judge what is missing, write the scores, and return the report."""
+    def judge(
+        self, folder: OutFolder, files: PartFiles, check: JudgeCheck, *, progress: bool
+    ) -> JudgeReport:
+        """Judge the parts that are missing, write the scores, and return the report."""
         started = time.perf_counter()
-        files = PartFiles(folder.path)
         total = sum(part.pairs for part in require_texts(self._parts(), self._queries))
         with counted_progress(None, progress=progress, unit="pairs") as show:
 
@@ -197,7 +201,6 @@ class _JudgeRun:
             judge_parts(self._parts(), files, self._scorer, self._queries, self._texts, count)
         counted = _Counted(files.read())
         queries = write_scores(folder.path / SCORES_FILE, counted)
-        files.remove()
         return JudgeReport(
             self._scorer.model,
             self._scorer.scale,

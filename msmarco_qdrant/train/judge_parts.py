@@ -48,7 +48,6 @@ class PartFiles:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder / _FOLDER
-        self._folder.mkdir(exist_ok=True)
 
     def has(self, part: Part) -> bool:
         """True if an earlier run has completed a part."""
@@ -56,6 +55,7 @@ class PartFiles:
 
     def write(self, part: Part, scores: Iterable[tuple[str, Mapping[str, float]]]) -> None:
         """Write a complete part."""
+        self._folder.mkdir(exist_ok=True)
         write_scores(self._path(part.number), scores)
 
     def read(self) -> Iterator[tuple[str, dict[str, float]]]:

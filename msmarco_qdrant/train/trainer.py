@@ -27,10 +27,11 @@ from torch import nn
 from torch.utils.data import BatchSampler
 from transformers import PrinterCallback, TrainerCallback
 
+from msmarco_qdrant.core.first_line import first_line
 from msmarco_qdrant.encoding.hub import quiet_hub
 from msmarco_qdrant.encoding.pretrained import hidden_progress
-from msmarco_qdrant.errors import EncodingError
-from msmarco_qdrant.train.checkpoints import Checkpoints, step_of
+from msmarco_qdrant.errors import EncodingError, OutputError
+from msmarco_qdrant.train.checkpoints import Checkpoints, save_model, step_of
 from msmarco_qdrant.train.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -191,7 +192,8 @@ def run_training(
 
     Raises:
         EncodingError: If the forward or backward pass fails, for example without enough memory;
-            or if the loss is not finite.
+            or if the gradient is not finite.
+        OutputError: If a checkpoint or a model cannot be written.
     """
     started = time.monotonic()
     checkpoints = Checkpoints(folder.path / "checkpoints")
@@ -212,7 +214,7 @@ def run_training(
     with _mapped_errors(settings):
         trainer.train(resume_from_checkpoint=str(newest) if newest is not None else None)
     if kept.step is None:
-        _save(parts.model, folder.path / f"model-{steps}")
+        save_model(parts.model, folder.path / f"model-{steps}")
     last = steps if kept.step is None else kept.step
     return Outcome(
         model=folder.path / f"model-{last}",
@@ -299,6 +301,16 @@ def _mapped_errors(settings: TrainSettings) -> Iterator[None]:
             f"the device has too little memory to train: {str(exc).splitlines()[0]} Use a smaller "
             f"batch_size than {settings.batch_size}, or a device with more memory"
         ) from exc
+    except RuntimeError as exc:
+        raise EncodingError(
+            f"the training failed: {first_line(exc)}: run it again to resume from the last "
+            "checkpoint"
+        ) from exc
+    except OSError as exc:
+        raise OutputError(
+            f"cannot write the training's files: {exc}: run it again to resume from the last "
+            "checkpoint"
+        ) from exc
 
 
 class _ShowProgress(TrainerCallback):
@@ -368,7 +380,7 @@ class _KeepBest(TrainerCallback):
         kept = self._kept
         found = kept.measures[step] = self._measure(kwargs["model"])
         if kept.step is None or step == kept.step or found > kept.measures[kept.step]:
-            _save(kwargs["model"], self._folder.path / f"model-{step}")
+            save_model(kwargs["model"], self._folder.path / f"model-{step}")
             kept.step = step
         self._write()
         for other in self._folder.path.glob("model-*"):
@@ -380,12 +392,3 @@ class _KeepBest(TrainerCallback):
         self._folder.write_json(
             _STATE, {"kept": kept.step, "measures": sorted(kept.measures.items())}
         )
-
-
-def _save(model: Any, path: Path) -> None:
-    """Save a model under a name that exists only when it is complete."""
-    temporary = path.with_name(f".{path.name}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    shutil.rmtree(path, ignore_errors=True)
-    model.save_pretrained(str(temporary), create_model_card=False)
-    temporary.replace(path)

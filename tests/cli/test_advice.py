@@ -615,11 +615,11 @@ NOT_PROVOKED = {
     **dict.fromkeys(
         (
             "train.improve:_report",
-            "train.improve_run:_choose_command",
-            "train.improve_run:_evaluate_command",
-            "train.improve_run:_judge_command",
-            "train.improve_run:_mine_command",
-            "train.improve_run:_train_command",
+            "train.improve_commands:choose",
+            "train.improve_commands:evaluate",
+            "train.improve_commands:judge",
+            "train.improve_commands:mine",
+            "train.improve_commands:train",
         ),
         "of a finished training: tests/train/test_improve_loop.py",
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from msmarco_qdrant.core.encoder_types import Prompts
 from msmarco_qdrant.encoding import load_encoder
+from msmarco_qdrant.encoding.trainable import load_trainable_for
 from msmarco_qdrant.errors import ModelNotFoundError, OutputError, UsageError
 from msmarco_qdrant.search.client import SearchClient
 from msmarco_qdrant.train import MinedQuery, TrainReport, train_bi_encoder, write_negatives
@@ -71,6 +73,17 @@ def test_trained_model_keeps_prompts_similarity_and_length(
     for name in ("prompts", "similarity", "max_seq_length", "dimension", "pooling", "assumed"):
         assert getattr(after, name) == getattr(before, name)
     assert after.prompts == Prompts("how ", "the ")
+
+
+def test_collection_s_own_model_keeps_the_prompts_of_the_ingest(tiny: Tiny) -> None:
+    """They are in the collection's metadata, and in none of the model's files."""
+    directory, prompts = tiny(MODEL), Prompts("question: ", "answer: ")
+    stored = load_encoder(directory, prompts=prompts).info
+    _, info = load_trainable_for(stored, directory, "cpu")
+    assert (info.prompts, info.fingerprint) == (prompts, stored.fingerprint)
+    other = load_encoder(tiny(replace(MODEL, seed=9)), prompts=prompts).info
+    _, info = load_trainable_for(other, directory, "cpu")
+    assert info.prompts == Prompts("how ", "the ")
 
 
 def test_model_card_has_recipe_counts_figures_and_versions(trained: TrainReport) -> None:

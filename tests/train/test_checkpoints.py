@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from msmarco_qdrant.train.checkpoints import Checkpoints, step_of
+import pytest
+
+from msmarco_qdrant.train.checkpoints import Checkpoints, save_model, step_of
 
 
 def write(folder: Path, step: int) -> Path:
@@ -40,3 +42,29 @@ def test_deleted_mark_makes_a_checkpoint_incomplete(tmp_path: Path) -> None:
     (older / "complete").unlink()
     assert checkpoints.newest() == newer
     assert not older.exists()
+
+
+class _Model:
+    """Writes one file, or fails after it as a full disk does."""
+
+    def __init__(self, weights: bytes, *, fails: bool = False) -> None:
+        self._weights, self._fails = weights, fails
+
+    def save_pretrained(self, path: str, *, create_model_card: bool) -> None:
+        assert not create_model_card
+        (Path(path) / "1_Pooling").mkdir(parents=True)
+        (Path(path) / "1_Pooling" / "config.json").write_bytes(b"{}")
+        (Path(path) / "weights").write_bytes(self._weights)
+        if self._fails:
+            raise OSError("no space")
+
+
+def test_saved_model_is_complete_or_missing(tmp_path: Path) -> None:
+    """A failed save leaves no folder of the model's name; the next one succeeds."""
+    with pytest.raises(OSError, match="no space"):
+        save_model(_Model(b"half", fails=True), tmp_path / "model-1")
+    assert not (tmp_path / "model-1").exists()
+    save_model(_Model(b"one"), tmp_path / "model-1")
+    save_model(_Model(b"two"), tmp_path / "model-1")
+    assert [one.name for one in tmp_path.iterdir()] == ["model-1"]
+    assert (tmp_path / "model-1" / "weights").read_bytes() == b"two"

@@ -16,9 +16,12 @@ from msmarco_qdrant.search.client import SearchClient
 from msmarco_qdrant.stores import open_store
 from msmarco_qdrant.testing import HashingEncoder, WordOverlapReranker
 from msmarco_qdrant.train.improve import improve_collection
+from msmarco_qdrant.train.improve_commands import StepCommands
 from msmarco_qdrant.train.improve_log import StepLog
 from msmarco_qdrant.train.improve_records import ImproveStep
+from msmarco_qdrant.train.improve_run import judged_mode
 from msmarco_qdrant.train.out_folder import OutFolder
+from msmarco_qdrant.train.settings import TrainSettings
 
 COUNT = 100
 QUERIES = [Query(f"q{number}", f"what is item {number}") for number in range(COUNT)]
@@ -142,3 +145,30 @@ def test_finished_steps_are_not_run_again(tmp_path: Path) -> None:
     assert (again.figures, again.resumed) == ({"count": 2}, True)
     assert seen == [first, again] == log.steps
     assert lines == ["round 1: train"]
+
+
+def test_judge_must_rank_better_than_what_mined() -> None:
+    """A judge that is better than dense search alone may be worse than hybrid search."""
+    assert judged_mode(["dense"]) == "dense"
+    assert judged_mode(["bm25"]) == "bm25"
+    assert judged_mode(["hybrid"]) == "hybrid"
+    assert judged_mode(["dense", "bm25"]) == "hybrid"
+
+
+def test_commands_have_the_options_of_their_step(tmp_path: Path) -> None:
+    """A command without them would fill a folder in another way, and be refused."""
+    commands = StepCommands("things", "store", tmp_path)
+    mined, judged, out = Path("mined"), Path("judged"), Path("out")
+    chosen = commands.choose(mined, judged, "margin:3", 7, out)
+    assert "--strategy margin:3 --number 0 --scores judged --seed 7 --out out" in chosen
+    settings = TrainSettings(loss="kl", epochs=0.5, negatives=8, max_positives=2, seed=3)
+    trained = commands.train("base", Path("chosen"), judged, settings, out)
+    assert "--negatives chosen --scores judged" in trained
+    assert (
+        "--loss kl --epochs 0.5 --learning-rate 2e-05 --max-positives 2 --number 8 --seed 3"
+    ) in trained
+    weak = commands.judge(
+        WordOverlapReranker(), None, mined, judged, mode="hybrid", depth=50, allow_weak=True
+    )
+    assert "--mode hybrid --depth 50 --allow-weak-judge --out judged" in weak
+    assert "--measures RR@10" in commands.evaluate(None, ["dense"], ["RR@10"])

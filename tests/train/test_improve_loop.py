@@ -15,13 +15,15 @@ from numpy.typing import NDArray
 
 from msmarco_qdrant.cli.app import cli
 from msmarco_qdrant.cli.output import Printed
-from msmarco_qdrant.errors import WeakJudgeError
+from msmarco_qdrant.errors import ModelMismatchError, UsageError, WeakJudgeError
+from msmarco_qdrant.reembed.api import reembed_collection
 from msmarco_qdrant.search.client import SearchClient
 from msmarco_qdrant.testing import WordOverlapReranker
 from msmarco_qdrant.train.improve import improve_collection
 from msmarco_qdrant.train.improve_tables import improve_json, improve_text
 from msmarco_qdrant.train.negatives_file import read_negatives
 from tests.conftest import ROOT
+from tests.encoding.tiny_models import Recipe, save_tiny
 from tests.train.tiny_data import FLOAT32, PASSAGES, QRELS, QUERIES, TRAINING, make_collection
 
 pytestmark = pytest.mark.slow
@@ -81,6 +83,12 @@ def test_better_model_is_switched_to_only_when_asked(folder: Path) -> None:
         assert client.metadata.encoder.model == first["model"]
         saved = json.loads((folder / "out" / "report.json").read_text("utf-8"))
         assert saved["switched"]["model"] == first["model"]
+        assert improve(apply=True)["switched"] is not None
+        other = save_tiny(folder / "other", Recipe(similarity="cosine", seed=1))
+        reembed_collection(client.store, "things", model=other, allow_worse=True)
+        with pytest.raises(UsageError, match=r"'things' has vectors of .*other now, and of"):
+            improve(apply=True)
+        assert client.store.metadata("things").encoder.model == str(other)
 
 
 def test_worse_model_is_never_switched_to(tmp_path: Path) -> None:
@@ -134,6 +142,9 @@ def test_judge_is_judged_and_its_scores_choose(tmp_path: Path) -> None:
             improve_collection(
                 *given, tmp_path / "weak", judge=WordOverlapReranker(), training=options
             )
+        other = save_tiny(tmp_path / "other", Recipe(similarity="cosine", seed=1))
+        with pytest.raises(ModelMismatchError, match="you asked for"):
+            improve_collection(*given, tmp_path / "mismatch", model=other, training=options)
         assert not (tmp_path / "weak" / "round-1" / "judge.json").exists()
         report = improve_collection(
             *given,

@@ -26,6 +26,7 @@ from msmarco_qdrant.train.judge_check import JudgeCheck
 from msmarco_qdrant.train.judge_parts import split_parts
 from msmarco_qdrant.train.judge_scorer import load_judge
 from msmarco_qdrant.train.negatives_file import write_negatives
+from msmarco_qdrant.train.out_folder import OutFolder
 from tests.encoding.tiny_cross_encoders import PairRecipe, save_tiny_pairs
 from tests.encoding.tiny_models import Recipe, save_tiny
 from tests.train.small_collection import ENCODER, PASSAGES, QRELS, QUERIES, fill, mined, open_client
@@ -137,6 +138,34 @@ def test_an_interrupted_judging_resumes(
     assert judge.scored < report.pairs == whole.pairs
     for name in ("scores.parquet", "settings.json", "check.json"):
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_a_kill_before_the_report_loses_no_score(
+    client: SearchClient,
+    candidates: list[MinedQuery],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The parts are kept until the report is there, and removed by the next call."""
+
+    def killed(self: OutFolder, name: str, value: object) -> None:
+        if name == "report.json":
+            raise KeyboardInterrupt
+        write_json(self, name, value)
+
+    write_json = OutFolder.write_json
+    monkeypatch.setattr(OutFolder, "write_json", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(client, candidates, tmp_path / "out")
+    monkeypatch.setattr(OutFolder, "write_json", write_json)
+    judge = WordOverlapReranker()
+    report = run(client, candidates, tmp_path / "out", judge)
+    assert judge.scored == 0
+    assert report.pairs == sum(len(found) for _, found in read_scores(tmp_path / "out"))
+    assert not (tmp_path / "out" / "parts").exists()
+    (tmp_path / "out" / "parts").mkdir()  # as a kill after the report leaves it
+    assert run(client, candidates, tmp_path / "out") == report
+    assert not (tmp_path / "out" / "parts").exists()
 
 
 def test_a_weak_judge_is_refused_with_both_figures(
