@@ -127,7 +127,7 @@ _EXAMPLE = (
     type=click.Choice(get_args(SearchMode)),
     default="dense",
     show_default=True,
-    help="Mode of the search that the judge must improve on.",
+    help="Mode of the search that the judge must improve on: that of `mine`.",
 )
 @click.option(
     "--depth",

@@ -27,6 +27,7 @@ from msmarco_qdrant.evaluation.runs import check_id
 from msmarco_qdrant.evaluation.scoring import check_qids, evaluate_runs, select_judged
 from msmarco_qdrant.runtime.atomic_file import atomic_write_text
 from msmarco_qdrant.runtime.progress import ProgressDisplay
+from msmarco_qdrant.search.request import check_count
 from msmarco_qdrant.train.choose_strategy import to_strategy
 from msmarco_qdrant.train.improve_commands import part_files
 from msmarco_qdrant.train.improve_log import StepLog
@@ -145,7 +146,8 @@ def improve_collection(  # noqa: PLR0913  # all but four have defaults
         encoder_options=to_encoder_options(encoder_options),
         progress=progress,
     )
-    _check_counts(rounds, depth)
+    _check_rounds(rounds)
+    check_count("depth", depth)
     _check_judge(options)
     if (test_queries is None) != (test_qrels is None):
         raise UsageError("pass test_queries with test_qrels, or neither")
@@ -270,11 +272,10 @@ def _to_modes(name: str, given: Sequence[SearchMode]) -> tuple[SearchMode, ...]:
     return modes
 
 
-def _check_counts(rounds: int, depth: int) -> None:
-    for name, value, most in (("rounds", rounds, MOST_ROUNDS), ("depth", depth, 10_000)):
-        is_count = isinstance(value, int) and not isinstance(value, bool)
-        if not is_count or not 1 <= value <= most:
-            raise UsageError(f"{name} must be 1 to {most:,}, got {value!r}")
+def _check_rounds(rounds: int) -> None:
+    is_count = isinstance(rounds, int) and not isinstance(rounds, bool)
+    if not is_count or not 1 <= rounds <= MOST_ROUNDS:
+        raise UsageError(f"rounds must be 1 to {MOST_ROUNDS}, got {rounds!r}")
 
 
 def _check_judge(options: ImproveOptions) -> None:

@@ -110,7 +110,7 @@ def judge_negatives(  # noqa: PLR0913  # eight have defaults
         dev_queries: Queries that decide whether the judge is good enough.
         dev_qrels: Their judgments.
         allow_weak: True to use a judge that is not better than the search.
-        mode: Mode of the search that the judge must improve on.
+        mode: Mode of the search that the judge must improve on: the one that mined.
         depth: Candidates per dev query, 1 to 10,000.
         tenant: Only this tenant's passages, which a collection with a tenant field requires.
         progress: Show it on standard error: a bar in a terminal or a notebook, else lines.

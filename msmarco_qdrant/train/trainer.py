@@ -213,8 +213,8 @@ def run_training(
         _log.info("training resumes after step %d of %d", step_of(newest), steps)
     with _mapped_errors(settings):
         trainer.train(resume_from_checkpoint=str(newest) if newest is not None else None)
-    if kept.step is None:
-        save_model(parts.model, folder.path / f"model-{steps}")
+        if kept.step is None:
+            save_model(parts.model, folder.path / f"model-{steps}")
     last = steps if kept.step is None else kept.step
     return Outcome(
         model=folder.path / f"model-{last}",

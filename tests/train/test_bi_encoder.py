@@ -12,7 +12,7 @@ import pytest
 from msmarco_qdrant.core.encoder_types import Prompts
 from msmarco_qdrant.encoding import load_encoder
 from msmarco_qdrant.encoding.trainable import load_trainable_for
-from msmarco_qdrant.errors import ModelNotFoundError, OutputError, UsageError
+from msmarco_qdrant.errors import EncodingError, ModelNotFoundError, OutputError, UsageError
 from msmarco_qdrant.search.client import SearchClient
 from msmarco_qdrant.train import MinedQuery, TrainReport, train_bi_encoder, write_negatives
 from msmarco_qdrant.train.inputs import TrainingSource
@@ -226,6 +226,41 @@ def test_bad_input_is_refused(
     options = {"queries": TRAIN, "examples": MINED, **QUICK, **change}
     with pytest.raises(UsageError, match=message):
         train_bi_encoder(tiny(MODEL), client, out=tmp_path / "out", **options)
+
+
+@pytest.mark.parametrize(
+    ("failure", "mapped", "message"),
+    [
+        (OSError(28, "No space left"), OutputError, "No space left: run it again to resume"),
+        (RuntimeError("device lost"), EncodingError, "failed: device lost: run it again to resume"),
+    ],
+)
+def test_failed_training_resumes(
+    tiny: Tiny,
+    client: SearchClient,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    failure: Exception,
+    mapped: type[Exception],
+    message: str,
+) -> None:
+    """A full disk or a lost device is an error of this package; the same call goes on."""
+
+    def fail(*_args: object) -> None:
+        raise failure
+
+    def train() -> TrainReport:
+        return train_bi_encoder(tiny(MODEL), client, TRAIN, MINED[:2], tmp_path / "out", **QUICK)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("msmarco_qdrant.train.trainer.save_model", fail)
+        with pytest.raises(mapped, match=message):
+            train()
+    report = train()
+    assert (report.steps, report.kept_step) == (1, 1)
+    (report.out / "work").mkdir()  # as a kill after the report leaves it
+    assert train() == report
+    assert not (report.out / "work").exists()
 
 
 def test_folder_in_use_is_refused(tiny: Tiny, client: SearchClient, tmp_path: Path) -> None:
