@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.docs.commands_program import output_of_line
-from tests.docs.pages import README, lasting, output_of, page, sessions
+from tests.docs.pages import README, lasting, output_of, outputs_of, page, sessions
 
 
 def commands_of(text: str) -> Sequence[tuple[str, str]]:
@@ -32,16 +31,12 @@ def test_the_commands_print_the_shown_output(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_commands_of_the_first_search_print_the_shown_output(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """In this process."""
-    monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.setenv("MSMARCO_QDRANT_PRECISION", "float32")
+def test_the_commands_of_the_first_search_print_the_shown_output(tmp_path: Path) -> None:
+    """All in one process."""
     (_, films), *commands = commands_of(page("first-search.md"))
-    Path("films.jsonl").write_text(films.split("END\n")[0])
-    for line, shown in commands:
-        output = output_of_line(line)
+    (tmp_path / "films.jsonl").write_text(films.split("END\n")[0])
+    outputs = outputs_of([line for line, _ in commands], tmp_path, tmp_path / "home")
+    for (line, shown), output in zip(commands, outputs, strict=True):
         if shown.strip():
             assert lasting(shown) == lasting(output), line
 
