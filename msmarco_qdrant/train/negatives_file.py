@@ -118,9 +118,15 @@ def to_line(mined: MinedQuery) -> bytes:
 
 def _file_name(source: str | PathLike[str]) -> str:
     """Return the file's name, also for the folder that has it."""
-    name = os.fspath(source)
-    inside = Path(name) / NEGATIVES_FILE
-    return str(inside) if inside.is_file() else name
+    path = Path(source)
+    if not path.is_dir():
+        return os.fspath(source)
+    if not (path / NEGATIVES_FILE).is_file():
+        raise SourceError(
+            f"the folder {path} must hold {NEGATIVES_FILE}: run `mine` or `choose` until it ends, "
+            "or pass a file"
+        )
+    return str(path / NEGATIVES_FILE)
 
 
 def _parse(data: bytes, place: str) -> tuple[MinedQuery, int]:

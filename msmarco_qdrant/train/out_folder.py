@@ -70,8 +70,17 @@ class OutFolder:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Unlock the folder."""
-        self.close()
+        """Unlock the folder; without its settings if the step failed before it wrote a file."""
+        try:
+            if error is not None and not self._has_work():
+                (self.path / _SETTINGS).unlink(missing_ok=True)
+        finally:
+            self.close()
+
+    def _has_work(self) -> bool:
+        return any(
+            file.is_file() and file.name not in (_SETTINGS, _LOCK) for file in self.path.rglob("*")
+        )
 
     def close(self) -> None:
         """Unlock the folder. A second call does nothing."""

@@ -116,7 +116,9 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     """So is a folder without the file."""
     with pytest.raises(SourceError, match="no such file"):
         list(read_negatives(tmp_path / "nothing"))
-    with pytest.raises(SourceError, match="is a directory"):
+    with pytest.raises(
+        SourceError, match=r"must hold negatives\.jsonl\.gz: run `mine` or `choose`"
+    ):
         list(read_negatives(tmp_path))
 
 

@@ -43,6 +43,23 @@ def test_other_settings_are_refused(
     OutFolder(tmp_path / "out", "mine", SETTINGS).close()
 
 
+def _fail(out: Path, settings: dict[str, object], work: str = "") -> None:
+    with OutFolder(out, "mine", settings) as folder:
+        if work:
+            (folder.path / work).parent.mkdir()
+            (folder.path / work).write_text("x")
+        raise SourceError("queries.tsv is empty")
+
+
+def test_a_step_that_fails_before_its_work_leaves_no_settings(tmp_path: Path) -> None:
+    """So a corrected call may use the folder; with a file of its work it may not."""
+    for depth, work in ((100, ""), (50, ""), (100, "parts/0")):
+        with pytest.raises(SourceError, match="is empty"):
+            _fail(tmp_path / "out", {**SETTINGS, "depth": depth}, work)
+    with pytest.raises(UsageError, match="was begun with depth 100, got 50"):
+        OutFolder(tmp_path / "out", "mine", {**SETTINGS, "depth": 50})
+
+
 def test_folder_with_other_files_is_refused(tmp_path: Path) -> None:
     """Files of the user are never mixed with a step's."""
     (tmp_path / "thesis.tex").write_text("x")
