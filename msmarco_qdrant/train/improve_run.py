@@ -130,7 +130,7 @@ class ImproveRun:
     def run_round(self, number: int) -> ImproveRound:
         """Train and measure one more model."""
         base = self._model if number == 1 else str(self._models[number - 1])
-        examples = self._mine(number) if self._options.trainings[0].negatives else None
+        examples = self._prepare(number) if self._options.trainings[0].negatives else None
         model = self._models[number] = self._train_best(number, base, examples)
         self._log.run(number, "encode", lambda: self._encode(number, model), folder="trial")
         command = self._commands.evaluate(
@@ -151,23 +151,25 @@ class ImproveRun:
 
     # ---- steps -------------------------------------------------------------------------------
 
+    def _prepare(self, number: int) -> Path:
+        """Mine with the last model, judge, and choose negatives; return their folder."""
+        mined = self._mine(number)
+        judge = self._options.judge
+        scores = None if judge is None else self._judge(judge, number, mined)
+        return self._choose(number, mined, scores)
+
     def _mine(self, number: int) -> Path:
-        """Mine with the last model, and choose negatives; return their folder."""
-        from msmarco_qdrant.train.choose import choose_negatives
         from msmarco_qdrant.train.mine import mine_negatives
 
         options, data = self._options, self._data
-        mined, judged, chosen = (
-            self._log.path(number, name) for name in ("mined", "judged", "chosen")
-        )
+        mined = self._log.path(number, "mined")
 
-        def mine() -> Mapping[str, Any]:
-            positives = positives_of(data.train)
+        def work() -> Mapping[str, Any]:
             with self._miner(number) as client:
                 report = mine_negatives(
                     client,
                     data.split.train,
-                    positives,
+                    positives_of(data.train),
                     mined,
                     modes=options.mine_modes,
                     depth=options.depth,
@@ -175,66 +177,66 @@ class ImproveRun:
                 )
             return figures_of(report)
 
-        miner = None if number == 1 else self._log.path(number - 1, "trial")
-        command = self._commands.mine(miner, options.mine_modes, options.depth, mined)
-        self._log.run(number, "mine", mine, folder="mined", command=command)
-        scores = None
-        if options.judge is not None:
-            scores = judged
-            judge = options.judge
-            self._log.run(
-                number,
-                "judge",
-                lambda: self._judge(judge, number, mined, judged),
-                folder="judged",
-                command=self._commands.judge(
+        store = self._mined_store(number)
+        command = self._commands.mine(store, options.mine_modes, options.depth, mined)
+        self._log.run(number, "mine", work, folder="mined", command=command)
+        return mined
+
+    def _judge(self, judge: Reranker | Encoder, number: int, mined: Path) -> Path:
+        from msmarco_qdrant.train.judge import judge_negatives
+
+        options, data = self._options, self._data
+        judged, mode = self._log.path(number, "judged"), judged_mode(options.mine_modes)
+
+        def work() -> Mapping[str, Any]:
+            with self._miner(number) as client:
+                report = judge_negatives(
                     judge,
-                    miner,
+                    client,
+                    data.split.train,
                     mined,
                     judged,
-                    mode=judged_mode(options.mine_modes),
-                    depth=options.depth,
+                    dev_queries=data.split.validation,
+                    dev_qrels=data.validation,
                     allow_weak=options.allow_weak_judge,
-                ),
-            )
+                    mode=mode,
+                    depth=options.depth,
+                    progress=options.progress,
+                )
+            return figures_of(report)
 
-        def choose() -> Mapping[str, Any]:
+        command = self._commands.judge(
+            judge,
+            self._mined_store(number),
+            mined,
+            judged,
+            mode=mode,
+            depth=options.depth,
+            allow_weak=options.allow_weak_judge,
+        )
+        self._log.run(number, "judge", work, folder="judged", command=command)
+        return judged
+
+    def _choose(self, number: int, mined: Path, scores: Path | None) -> Path:
+        from msmarco_qdrant.train.choose import choose_negatives
+
+        strategy, seed = self._options.strategy, self._options.trainings[0].seed
+        chosen = self._log.path(number, "chosen")
+
+        def work() -> Mapping[str, Any]:
+            # The training draws some for each positive, so all are kept here.
             report = choose_negatives(
-                mined,
-                chosen,
-                options.strategy,
-                scores=scores,
-                number=None,  # the training draws some for each positive
-                seed=options.trainings[0].seed,
+                mined, chosen, strategy, scores=scores, number=None, seed=seed
             )
             return figures_of(report)
 
-        command = self._commands.choose(
-            mined, scores, options.strategy, options.trainings[0].seed, chosen
-        )
-        self._log.run(number, "choose", choose, folder="chosen", command=command)
+        command = self._commands.choose(mined, scores, strategy, seed, chosen)
+        self._log.run(number, "choose", work, folder="chosen", command=command)
         return chosen
 
-    def _judge(
-        self, judge: Reranker | Encoder, number: int, mined: Path, out: Path
-    ) -> Mapping[str, Any]:
-        from msmarco_qdrant.train.judge import judge_negatives
-
-        with self._miner(number) as client:
-            report = judge_negatives(
-                judge,
-                client,
-                self._data.split.train,
-                mined,
-                out,
-                dev_queries=self._data.split.validation,
-                dev_qrels=self._data.validation,
-                allow_weak=self._options.allow_weak_judge,
-                mode=judged_mode(self._options.mine_modes),
-                depth=self._options.depth,
-                progress=self._options.progress,
-            )
-        return figures_of(report)
+    def _mined_store(self, number: int) -> Path | None:
+        """Return the store that a round mines; None for the collection itself."""
+        return None if number == 1 else self._log.path(number - 1, "trial")
 
     def _train_best(self, number: int, base: str, examples: Path | None) -> Path:
         """Train with each learning rate; return the folder of the best by validation queries."""
