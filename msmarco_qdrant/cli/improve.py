@@ -19,7 +19,7 @@ from msmarco_qdrant.cli.options import (
 )
 from msmarco_qdrant.cli.output import echo_text, print_json
 from msmarco_qdrant.cli.signals import advise_resume, exit_on_sigterm
-from msmarco_qdrant.cli.training_options import training_options
+from msmarco_qdrant.cli.training_options import RATE, training_options
 from msmarco_qdrant.core.search_types import SearchMode
 
 if TYPE_CHECKING:
@@ -142,7 +142,16 @@ _SHARE = click.FloatRange(0, 0.5, min_open=True)
     metavar="N",
     help="Rounds; each mines with the model of the one before.",
 )
-@training_options
+@training_options()
+@click.option(
+    "--learning-rate",
+    "learning_rates",
+    type=RATE,
+    multiple=True,
+    metavar="RATE",
+    help="The highest learning rate; it falls linearly to 0. Repeat it to train with each, and "
+    "keep the best by the validation queries.  [default: 2e-5 and 1e-4]",
+)
 @click.option(
     "--apply", is_flag=True, help="Switch the collection to the new model if it is better."
 )

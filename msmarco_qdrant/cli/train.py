@@ -22,13 +22,13 @@ from msmarco_qdrant.cli.options import (
 )
 from msmarco_qdrant.cli.output import print_result
 from msmarco_qdrant.cli.signals import advise_resume, exit_on_sigterm
-from msmarco_qdrant.train.settings import Loss, TrainingPrecision, TrainSettings
+from msmarco_qdrant.cli.training_options import RATE, training_options
+from msmarco_qdrant.train.settings import TrainingPrecision, TrainSettings
 
 if TYPE_CHECKING:
     from msmarco_qdrant.settings import Settings
 
 _PATH = click.Path(path_type=Path)
-_DEFAULTS = TrainSettings()
 _OF_BI_ENCODERS = ("loss", "scores", "scale")
 
 
@@ -131,79 +131,20 @@ class _Given:
     "for scores.",
 )
 @click.option(
-    "--loss",
-    type=click.Choice(get_args(Loss)),
-    default=_DEFAULTS.loss,
-    show_default=True,
-    help="contrastive: the positive against all other passages of the batch; margin-mse and kl: "
-    "the scores of a judge.",
-)
-@click.option(
     "--scores",
     type=_PATH,
     metavar="FILE_OR_DIR",
     shell_complete=complete_files,
     help="With margin-mse and kl: scores of positives and negatives, as `judge` writes them.",
 )
-@click.option(
-    "--number",
-    type=click.IntRange(0, 1000),
-    default=_DEFAULTS.negatives,
-    show_default=True,
-    metavar="N",
-    help="Negatives of each query and positive, drawn at random.",
-)
-@click.option(
-    "--max-positives",
-    type=click.IntRange(min=1),
-    default=_DEFAULTS.max_positives,
-    show_default=True,
-    metavar="N",
-    help="Positives of a query in one epoch, drawn at random if it has more.",
-)
-@click.option(
-    "--epochs",
-    type=float,
-    default=_DEFAULTS.epochs,
-    show_default=True,
-    metavar="NUMBER",
-    help="Number of epochs; 0.5 for half of one.",
-)
-@click.option(
-    "--batch-size",
-    type=click.IntRange(2, 65_536),
-    metavar="N",
-    help="Queries of a batch.  [default: 128; with --cross-encoder 16]",
-)
+@training_options("128; with --cross-encoder 16")
 @click.option(
     "--learning-rate",
-    type=float,
-    default=_DEFAULTS.learning_rate,
+    type=RATE,
+    default=TrainSettings().learning_rate,
     show_default=True,
     metavar="RATE",
     help="The highest learning rate; it falls linearly to 0.",
-)
-@click.option(
-    "--warmup",
-    type=click.FloatRange(0, 1),
-    default=_DEFAULTS.warmup,
-    show_default=True,
-    metavar="SHARE",
-    help="Share of the steps in which the learning rate rises.",
-)
-@click.option(
-    "--scale",
-    type=float,
-    metavar="FACTOR",
-    help="Factor of the similarity before the loss.  [default: 20 for cosine, 1 for dot]",
-)
-@click.option(
-    "--seed",
-    type=click.IntRange(0, 2**32 - 1),
-    default=_DEFAULTS.seed,
-    show_default=True,
-    metavar="N",
-    help="Seed of every random choice.",
 )
 @click.option(
     "--dev-queries",
@@ -226,25 +167,13 @@ class _Given:
     help="With --cross-encoder: hits of each dev query to rerank.",
 )
 @click.option(
-    "--eval-steps",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Steps between two measures.  [default: a tenth of all]",
-)
-@click.option(
-    "--checkpoint-steps",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Steps between two checkpoints.  [default: a tenth of all]",
-)
-@click.option(
     "--precision",
     type=click.Choice(get_args(TrainingPrecision)),
     help="Precision of the training.  [default: the fastest of the device]",
 )
 @tenant_option
 @json_option
-def train(*, settings: Settings, number: int, **options: Any) -> None:
+def train(*, settings: Settings, training: dict[str, Any], **options: Any) -> None:
     """Train a bi-encoder or a cross-encoder on the passages of a collection.
 
     The model keeps its prompts, its similarity and its maximum length. Run the same command again
@@ -254,7 +183,7 @@ def train(*, settings: Settings, number: int, **options: Any) -> None:
 
     given = _Given(**{name: options.pop(name) for name in _Given.__slots__})
     given.check()
-    if given.is_cross and not number:
+    if given.is_cross and training.get("negatives") == 0:
         raise click.UsageError("--number must be 1 or more with --cross-encoder, got 0")
     queries = list(read_queries(given.queries))
     with (
@@ -268,8 +197,8 @@ def train(*, settings: Settings, number: int, **options: Any) -> None:
             queries,
             _examples(given),
             given.out,
-            negatives=number,
             **_dev(given),
+            **training,
             **options,
             device=settings.device,
             progress=True,
@@ -278,13 +207,10 @@ def train(*, settings: Settings, number: int, **options: Any) -> None:
 
 
 def _trainer(given: _Given, options: dict[str, Any]) -> Any:
-    """Return the function that trains, and remove the options of the other kind of model."""
+    """Return the function that trains, and remove the option of the other kind of model."""
     from msmarco_qdrant.train import train_bi_encoder, train_cross_encoder
 
-    for name in _OF_BI_ENCODERS if given.is_cross else ("dev_depth",):
-        del options[name]
-    if options["batch_size"] is None:
-        del options["batch_size"]
+    del options["scores" if given.is_cross else "dev_depth"]
     return train_cross_encoder if given.is_cross else train_bi_encoder
 
 

@@ -88,7 +88,7 @@ def test_qrels_alone_train_with_the_batch_s_negatives(files: Files) -> None:
         (["--negatives", "x", "--min-grade", "2"], "--min-grade needs --qrels"),
         (["--negatives", "x", "--dev-qrels", "y"], "--dev-queries and --dev-qrels together"),
         (["--negatives", "x", "--eval-steps", "2"], "--eval-steps needs --dev-queries and"),
-        (["--negatives", "x", "--epochs", "0"], "epochs must be a number above 0"),
+        (["--negatives", "x", "--epochs", "0"], "Invalid value for '--epochs'"),
         (["--negatives", "x", "--loss", "kl"], "pass --scores"),
         (["--negatives", "/no/such.jsonl.gz"], "/no/such.jsonl.gz"),
     ],
