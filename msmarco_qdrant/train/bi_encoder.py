@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -20,17 +19,17 @@ from msmarco_qdrant.train.examples import (
     ExampleSet,
     build_examples,
 )
+from msmarco_qdrant.train.finish import WorkFolder, report_outcome, train_in_folder
 from msmarco_qdrant.train.inputs import (
     TrainingSource,
     check_dev,
     describe_data,
-    library_versions,
     one_device,
     read_examples,
     require_train_extra,
 )
 from msmarco_qdrant.train.judged import JudgedScores
-from msmarco_qdrant.train.out_folder import OutFolder, digest_of
+from msmarco_qdrant.train.out_folder import digest_of
 from msmarco_qdrant.train.settings import Loss, TrainingPrecision, TrainSettings
 from msmarco_qdrant.train.texts import PassageTexts
 from msmarco_qdrant.train.train_report import DevMeasures, TrainReport
@@ -45,12 +44,9 @@ if TYPE_CHECKING:
     from msmarco_qdrant.train.score_lookup import ScoreLookup
     from msmarco_qdrant.train.trainer import Outcome
 
-_log = logging.getLogger(__name__)
-
 JudgeScores: TypeAlias = "str | PathLike[str] | Mapping[str, Mapping[str, float]]"
 """A file or folder of a judge's scores, or the score of each pid by qid."""
 
-_REPORT = "report.json"
 _COSINE_SCALE, _DOT_SCALE = 20.0, 1.0  # those of the library
 _TOKENS_ON_CPU, _TOKENS_ON_GPU = 4096, 65_536
 
@@ -183,19 +179,14 @@ def _train(
     from msmarco_qdrant.encoding.trainable import load_trainable_for
 
     loaded, info = load_trainable_for(inputs.client.metadata.encoder, model, device)
-    with OutFolder(out, "train", _describe(info, inputs, settings)) as folder:
-        from msmarco_qdrant.train.finish import WorkFolder, finish, remove_work
 
-        if (stored := folder.read_json(_REPORT)) is not None:
-            _log.info("the model in %s is trained already", out)
-            remove_work(folder.path)
-            return TrainReport.from_json(out, stored)
+    def train(work: WorkFolder) -> tuple[TrainReport, Path, str]:
         from msmarco_qdrant.train.model_card import model_card
 
-        work = WorkFolder(folder.path / "work")
-        report, outcome = _run(loaded, info, inputs, settings, work, on_progress)
-        finish(outcome.model, folder.path, report, model_card(report, info))
-    return report
+        report, model = _run(loaded, info, inputs, settings, work, on_progress)
+        return report, model, model_card(report, info)
+
+    return train_in_folder(out, _describe(info, inputs, settings), train)
 
 
 def _run(
@@ -203,10 +194,10 @@ def _run(
     info: EncoderInfo,
     inputs: _Inputs,
     settings: TrainSettings,
-    work: Any,
+    work: WorkFolder,
     on_progress: Callable[[int, int], None] | None,
-) -> tuple[TrainReport, Outcome]:
-    """Build examples, loss and dev set, and train."""
+) -> tuple[TrainReport, Path]:
+    """Build examples, loss and dev set, and train; return the report and the model's folder."""
     from msmarco_qdrant.train.collator import ExampleCollator
     from msmarco_qdrant.train.losses import build_loss
     from msmarco_qdrant.train.trainer import TrainingParts, run_training
@@ -249,24 +240,19 @@ def _run(
         work,
         on_progress=on_progress,
     )
-    report = TrainReport(
-        out=work.path.parent,
+    report = report_outcome(
+        outcome,
+        work,
+        examples,
+        plan,
         model=info.model,
         fingerprint=info.fingerprint,
         settings={**asdict(settings), "scale": scale, "collection": inputs.client.collection},
-        examples=examples.counts,
-        trained_pairs=len(plan.queries),
-        unscored_pairs=0 if judged is None else judged.unjudged,
-        steps=outcome.steps,
-        kept_step=outcome.kept_step,
         dev=None if dev is None else _dev_measures(dev, outcome),
-        losses=outcome.losses,
-        device=outcome.device,
-        precision=outcome.precision,
-        seconds=outcome.seconds,
-        versions=library_versions(),
     )
-    return report, outcome
+    if judged is not None:
+        report = replace(report, unscored_pairs=judged.unjudged)
+    return report, outcome.model
 
 
 def _eligible(examples: ExampleSet, judged: JudgedScores | None) -> Any:

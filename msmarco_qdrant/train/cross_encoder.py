@@ -16,16 +16,15 @@ from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.runtime.progress import ProgressDisplay, with_display
 from msmarco_qdrant.train.batches import plan_training
 from msmarco_qdrant.train.examples import CollectedQueries, build_examples
+from msmarco_qdrant.train.finish import WorkFolder, report_outcome, train_in_folder
 from msmarco_qdrant.train.inputs import (
     TrainingSource,
     check_dev,
     describe_data,
-    library_versions,
     one_device,
     read_examples,
     require_train_extra,
 )
-from msmarco_qdrant.train.out_folder import OutFolder
 from msmarco_qdrant.train.settings import TrainingPrecision, TrainSettings
 from msmarco_qdrant.train.texts import PassageTexts
 from msmarco_qdrant.train.train_report import DevMeasures, TrainReport
@@ -42,7 +41,6 @@ _log = logging.getLogger(__name__)
 LOSS = "binary-cross-entropy"
 """The loss of cross-encoders, as reports name it."""
 
-_REPORT = "report.json"
 _OF_BI_ENCODERS = ("loss", "scale")  # settings without a meaning here
 
 
@@ -165,30 +163,25 @@ def _train(
     from msmarco_qdrant.encoding.trainable_pairs import load_trainable_pairs
 
     loaded = load_trainable_pairs(model, device, seed=settings.seed)
-    with OutFolder(out, "train", _describe(loaded, inputs, settings)) as folder:
-        from msmarco_qdrant.train.finish import WorkFolder, finish, remove_work
 
-        if (stored := folder.read_json(_REPORT)) is not None:
-            _log.info("the model in %s is trained already", out)
-            remove_work(folder.path)
-            return TrainReport.from_json(out, stored)
+    def train(work: WorkFolder) -> tuple[TrainReport, Path, str]:
         from msmarco_qdrant.train.pair_card import pair_model_card
 
-        work = WorkFolder(folder.path / "work")
-        report, outcome = _run(loaded, inputs, settings, work, on_progress)
-        finish(outcome.model, folder.path, report, pair_model_card(report, loaded))
-    _warn_if_worse(report)
-    return report
+        report, model = _run(loaded, inputs, settings, work, on_progress)
+        _warn_if_worse(report)
+        return report, model, pair_model_card(report, loaded)
+
+    return train_in_folder(out, _describe(loaded, inputs, settings), train)
 
 
 def _run(
     loaded: TrainablePairs,
     inputs: _Inputs,
     settings: TrainSettings,
-    work: Any,
+    work: WorkFolder,
     on_progress: Callable[[int, int], None] | None,
-) -> tuple[TrainReport, Outcome]:
-    """Build examples, loss and dev set, and train."""
+) -> tuple[TrainReport, Path]:
+    """Build examples, loss and dev set, and train; return the report and the model's folder."""
     import numpy as np
     from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
 
@@ -224,8 +217,11 @@ def _run(
         work,
         on_progress=on_progress,
     )
-    report = TrainReport(
-        out=work.path.parent,
+    report = report_outcome(
+        outcome,
+        work,
+        examples,
+        plan,
         model=loaded.name,
         fingerprint=loaded.fingerprint,
         settings={
@@ -234,19 +230,9 @@ def _run(
             "dev_depth": inputs.dev_depth if dev is not None else None,
             "collection": inputs.client.collection,
         },
-        examples=examples.counts,
-        trained_pairs=len(plan.queries),
-        unscored_pairs=0,
-        steps=outcome.steps,
-        kept_step=outcome.kept_step,
         dev=None if dev is None else _dev_measures(dev, inputs, outcome),
-        losses=outcome.losses,
-        device=outcome.device,
-        precision=outcome.precision,
-        seconds=outcome.seconds,
-        versions=library_versions(),
     )
-    return report, outcome
+    return report, outcome.model
 
 
 def _dev_set(inputs: _Inputs) -> PairDevSet | None:

@@ -1,15 +1,25 @@
-"""The end of a training: model card and report, and the model's move into the output folder."""
+"""A training's folder: done once, with the report, the model card and the model's move into it."""
 
 from __future__ import annotations
 
 import json
+import logging
 import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msmarco_qdrant.runtime.atomic_file import atomic_write_text, sync_directory
-from msmarco_qdrant.train.out_folder import read_json
-from msmarco_qdrant.train.train_report import TrainReport
+from msmarco_qdrant.train.inputs import library_versions
+from msmarco_qdrant.train.out_folder import OutFolder, read_json
+from msmarco_qdrant.train.train_report import DevMeasures, TrainReport
+
+if TYPE_CHECKING:
+    from msmarco_qdrant.train.batches import TrainingPlan
+    from msmarco_qdrant.train.examples import ExampleSet
+    from msmarco_qdrant.train.trainer import Outcome
+
+_log = logging.getLogger(__name__)
 
 REPORT = "report.json"
 _WORK = "work"
@@ -31,6 +41,59 @@ class WorkFolder:
         """Write a file atomically."""
         with atomic_write_text(self.path / name) as file:
             json.dump(value, file)
+
+
+def train_in_folder(
+    out: Path,
+    settings: Mapping[str, Any],
+    train: Callable[[WorkFolder], tuple[TrainReport, Path, str]],
+) -> TrainReport:
+    """Train into a folder, unless that is done; return the report.
+
+    Args:
+        out: The folder.
+        settings: What decides about the result; see `OutFolder`.
+        train: Trains; returns the report, the folder of the model, and its model card.
+    """
+    with OutFolder(out, "train", settings) as folder:
+        if (stored := folder.read_json(REPORT)) is not None:
+            _log.info("the model in %s is trained already", out)
+            remove_work(folder.path)
+            return TrainReport.from_json(out, stored)
+        report, model, card = train(WorkFolder(folder.path / _WORK))
+        finish(model, folder.path, report, card)
+    return report
+
+
+def report_outcome(
+    outcome: Outcome,
+    work: WorkFolder,
+    examples: ExampleSet,
+    plan: TrainingPlan,
+    *,
+    model: str,
+    fingerprint: str,
+    settings: Mapping[str, Any],
+    dev: DevMeasures | None,
+) -> TrainReport:
+    """Return the report of a training that has ended, and used every pair."""
+    return TrainReport(
+        out=work.path.parent,
+        model=model,
+        fingerprint=fingerprint,
+        settings=settings,
+        examples=examples.counts,
+        trained_pairs=len(plan.queries),
+        unscored_pairs=0,
+        steps=outcome.steps,
+        kept_step=outcome.kept_step,
+        dev=dev,
+        losses=outcome.losses,
+        device=outcome.device,
+        precision=outcome.precision,
+        seconds=outcome.seconds,
+        versions=library_versions(),
+    )
 
 
 def finish(model: Path, out: Path, report: TrainReport, card: str) -> None:
