@@ -68,21 +68,23 @@ class ExpectedPassages:
 
     def __init__(self, anchors: Sequence[Passage], passages: Sequence[Passage]) -> None:
         self.anchors = anchors
-        self._lock = threading.Lock()
+        self._released = threading.Condition()
         self._entries = {one.pid: Entry(one.pid, one, [one]) for one in passages}
         self._free = set(self._entries)
 
     @contextmanager
     def borrow(self, count: int, rng: random.Random) -> Iterator[Sequence[Entry]]:
-        """Borrow up to `count` passages that no other thread has borrowed."""
-        with self._lock:
+        """Borrow 1 to `count` passages that no other thread has borrowed; waits for one."""
+        with self._released:
+            self._released.wait_for(lambda: self._free)
             chosen = rng.sample(sorted(self._free), min(count, len(self._free)))
             self._free.difference_update(chosen)
         try:
             yield [self._entries[pid] for pid in chosen]
         finally:
-            with self._lock:
+            with self._released:
                 self._free.update(chosen)
+                self._released.notify_all()
 
     def entry(self, pid: str) -> Entry:
         """Return a passage, for tests with one client."""
