@@ -1,0 +1,1 @@
+"""Ingest by many processes on several machines."""
