@@ -2,6 +2,8 @@
 #   make demo      install, ingest the sample, run three queries
 #   make test      install, lint, types, layering and the quick tests: run it after each change
 #   make test-all  the same and the slow tests: random, hostile, browser, deployment, benchmarks
+#   make integrations  the tests of the adapters to other frameworks, in an environment beside the
+#                  first one; test-all runs them, too
 #   make docs      the documentation site in build/site; it fails on a broken link
 # With a Qdrant server at hand: QDRANT_URL=http://localhost:6333 make contract
 
@@ -22,7 +24,11 @@ WORKERS := --numprocesses=$(shell $(PYTHON) -c 'import os; print(min(4, os.cpu_c
 
 PYTEST = $(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(WORKERS)
 
-.PHONY: demo test test-all contract check soak docs wheel clean
+# The frameworks, in an environment that also sees the packages of the first one. pip finds those
+# installed, with this package, and adds only what is missing.
+FRAMEWORKS := .venv-integrations
+
+.PHONY: demo test test-all integrations contract check soak docs wheel clean
 
 demo: $(VENV)/.demo
 	$(OFFLINE) $(BIN)/msmarco-qdrant quickstart --store build/demo --model all-MiniLM-L6-v2
@@ -32,8 +38,14 @@ test: check
 
 # One run of both, as starting pytest costs a minute of processor time: it collects the tests and
 # loads torch in each worker.
-test-all: check
+test-all: check integrations
 	$(PYTEST) -m "not soak" --durations=10
+
+# The conformance suites bring plugins of pytest that are not used.
+integrations: $(FRAMEWORKS)/.installed
+	$(OFFLINE) OMP_NUM_THREADS=1 $(FRAMEWORKS)/bin/python -m pytest $(WORKERS) -m "not soak" \
+		-p no:benchmark -p no:codspeed -p no:recording -p no:socket \
+		$(wildcard tests/integrations tests/distributed)
 
 contract: $(VENV)/.dev
 	@test -n "$$QDRANT_URL" || { echo "set QDRANT_URL (and QDRANT_API_KEY)" >&2; exit 2; }
@@ -55,7 +67,7 @@ wheel: $(VENV)/.dev
 	$(BIN)/python -m build --wheel --no-isolation
 
 clean:
-	rm -rf $(VENV) build dist
+	rm -rf $(VENV) $(FRAMEWORKS) build dist
 
 $(VENV)/.venv:
 	$(PYTHON) -m venv $(VENV)
@@ -67,4 +79,14 @@ $(VENV)/.demo: $(VENV)/.venv pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/.venv pyproject.toml constraints.txt
 	$(PIP) --editable '.[dev]'
+	touch $@
+
+$(FRAMEWORKS)/.installed: $(VENV)/.dev constraints-integrations.txt
+	$(BIN)/python -m venv --without-pip $(FRAMEWORKS)
+	for folder in $(FRAMEWORKS)/lib/python*/site-packages; do \
+		echo "import site; site.addsitedir('$(abspath $(VENV))/$${folder#*/}')" > $$folder/first.pth; \
+	done
+	PIP_CONSTRAINT=constraints-integrations.txt $(BIN)/python -m pip \
+		--python $(FRAMEWORKS)/bin/python install --quiet --disable-pip-version-check --no-compile \
+		'msmarco-qdrant[integrations]'
 	touch $@
