@@ -72,12 +72,16 @@ class AsyncSearchClient:
     It belongs to the event loop that opened it.
 
     Args:
-        client: The client with the encoder and the store; it is closed with this one.
+        client: The client with the encoder and the store.
         collection: The collection of that client; it is closed with this one.
+        owns_client: False to leave `client` open when this one is closed, for several event loops.
     """
 
-    def __init__(self, client: SearchClient, collection: AsyncCollection) -> None:
+    def __init__(
+        self, client: SearchClient, collection: AsyncCollection, *, owns_client: bool = True
+    ) -> None:
         self._client = client
+        self._owns_client = owns_client
         self._session = client.session
         self._loop = asyncio.get_running_loop()
         self._collection = collection
@@ -676,7 +680,8 @@ class AsyncSearchClient:
 
     async def _drain(self) -> None:
         async with AsyncExitStack() as stack:  # closes each, also if another fails to close
-            stack.push_async_callback(asyncio.to_thread, self._client.close)
+            if self._owns_client:
+                stack.push_async_callback(asyncio.to_thread, self._client.close)
             stack.push_async_callback(self._collection.close)
             stack.push_async_callback(self._driver.close)
             stack.push_async_callback(self._upsert.close)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from msmarco_qdrant.collection.passages import delete_passages
 from msmarco_qdrant.core.records import Passage, Reject
 from msmarco_qdrant.core.reports import UpsertReport
+from msmarco_qdrant.encoding import Encoder
 from msmarco_qdrant.errors import CollectionReplacedError, ModelMismatchError
 from msmarco_qdrant.filters import SearchFilter
 from msmarco_qdrant.ingest.indexing import Indexing, IndexingSettings
@@ -59,15 +60,23 @@ class PassageWriter:
         self._lock = threading.Lock()
         self.indexing = Indexing(store, collection, settings or IndexingSettings())
 
-    def upsert(self, rows: Sequence[Passage | Reject]) -> list[Outcome]:
+    def upsert(
+        self,
+        rows: Sequence[Passage | Reject],
+        using: Callable[[Encoder], Encoder] = lambda encoder: encoder,
+    ) -> list[Outcome]:
         """Write rows durably, with the collection's model also after a re-embedding.
+
+        Args:
+            rows: The rows.
+            using: Returns the encoder to use, given the session's, for the same model.
 
         Returns:
             What became of each row.
         """
         self._session.check_open()
         with self._lock:
-            outcomes = self._upsert(rows)
+            outcomes = self._upsert(rows, using)
             self.indexing.wrote(sum(outcome == "written" for outcome in outcomes))
             self.indexing.pause(idle=True)
         return outcomes
@@ -96,11 +105,13 @@ class PassageWriter:
             )
         return report
 
-    def _upsert(self, rows: Sequence[Passage | Reject]) -> list[Outcome]:
+    def _upsert(
+        self, rows: Sequence[Passage | Reject], using: Callable[[Encoder], Encoder]
+    ) -> list[Outcome]:
         searcher, unchanged = self._session.current, 0
         while True:
             try:
-                return upsert_rows(self._store, self._name, searcher.encoder, rows)
+                return upsert_rows(self._store, self._name, using(searcher.encoder), rows)
             except (CollectionReplacedError, ModelMismatchError):
                 newer = self._session.execute(Refresh(searcher))
                 unchanged = unchanged + 1 if newer is searcher else 0
