@@ -1,0 +1,117 @@
+"""A search client for an integration: on a collection that exists, or on a new one."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import asdict
+from os import PathLike
+
+from msmarco_qdrant.encoding import Encoder, Reranker, load_encoder
+from msmarco_qdrant.encoding.catalog import DEFAULT_MODEL
+from msmarco_qdrant.encoding.options import EncoderChoices, to_encoder_options
+from msmarco_qdrant.errors import (
+    ModelMismatchError,
+    ModelNotFoundError,
+    StoreNotFoundError,
+    UsageError,
+)
+from msmarco_qdrant.ingest.api import ingest_passages
+from msmarco_qdrant.integrations.text_encoder import TextEncoder, require_same_space
+from msmarco_qdrant.search.client import SearchClient
+from msmarco_qdrant.stores import DEFAULT_CONNECTION, Connection, Store, use_store
+
+_FRAMEWORKS = ("haystack:", "langchain:", "llamaindex:")
+"""Beginnings of the names of models that are a framework's embedders."""
+
+
+def open_client(
+    store: Store | str | PathLike[str],
+    *,
+    collection: str,
+    encoder: Encoder | None = None,
+    model: str | PathLike[str] | None = None,
+    encoder_options: EncoderChoices | None = None,
+    reranker: str | PathLike[str] | Reranker | None = None,
+    create: bool = False,
+    connection: Connection = DEFAULT_CONNECTION,
+) -> SearchClient:
+    """Open a client on a collection.
+
+    Args:
+        store: The path or URL of a store, or an open store, which stays open.
+        collection: Name of the collection.
+        encoder: A loaded encoder, such as a `TextEncoder` of a framework's embedder, which is
+            compared with a stored vector; None for the collection's model.
+        model: Location of the model, instead of `encoder`; by default the name in the metadata,
+            or the default model for a new collection.
+        encoder_options: Device, precision and so on; see `SearchClient.open`.
+        reranker: A cross-encoder, or the location of one.
+        create: Create the collection if it does not exist.
+        connection: API key, port and timeouts, if `store` is a URL.
+
+    Raises:
+        ModelMismatchError: If the collection's vectors are not those of the model or encoder.
+        StoreError: If the store cannot be opened, or has no such collection.
+        UsageError: For both `encoder` and `model`, or if a framework's embedder is needed.
+    """
+    if encoder is not None and model is not None:
+        raise UsageError("pass either an embedder or model, not both")
+    if create and not _has_collection(store, collection, connection):
+        if encoder is None:
+            options = asdict(to_encoder_options(encoder_options))
+            encoder, model = load_encoder(model or DEFAULT_MODEL, **options), None
+        ingest_passages(
+            [], store, collection=collection, encoder=encoder, connection=connection, optimize=False
+        )
+    with ExitStack() as stack:
+        try:
+            client = SearchClient.open(
+                store,
+                collection=collection,
+                model=model,
+                encoder=encoder,
+                encoder_options=encoder_options,
+                reranker=reranker,
+                connection=connection,
+            )
+        except (ModelMismatchError, ModelNotFoundError) as exc:
+            stored = _stored_model(store, collection, connection)
+            if model is not None or not stored.startswith(_FRAMEWORKS):
+                raise
+            raise _needs_embedder(collection, stored, encoder) from exc
+        stack.callback(client.close)
+        if isinstance(encoder, TextEncoder):
+            require_same_space(client.store, collection, encoder)
+        stack.pop_all()
+    return client
+
+
+def _has_collection(
+    store: Store | str | PathLike[str], collection: str, connection: Connection
+) -> bool:
+    try:
+        with use_store(store, connection) as opened:
+            return collection in opened.aliases()
+    except StoreNotFoundError:
+        return False
+
+
+def _stored_model(
+    store: Store | str | PathLike[str], collection: str, connection: Connection
+) -> str:
+    with use_store(store, connection) as opened:
+        return opened.metadata(collection).encoder.model
+
+
+def _needs_embedder(
+    collection: str, stored: str, encoder: Encoder | None
+) -> ModelMismatchError | UsageError:
+    """Return the error of a collection whose vectors are those of another embedder, or of one."""
+    holds = f"collection '{collection}' holds vectors of {stored}"
+    if encoder is None:
+        return UsageError(f"{holds}, an embedder of that framework: pass that embedder")
+    info = encoder.info
+    return ModelMismatchError(
+        f"{holds}, the embedder passed is {info.model} with {info.dimension} numbers: pass the "
+        "embedder that the collection was made with, or use another collection"
+    )
