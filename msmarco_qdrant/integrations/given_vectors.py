@@ -101,6 +101,6 @@ def upsert_with_vectors(
     }
     report = UpsertReport()
     for batch in in_batches(passages, WINDOW):
-        outcomes = client.writer.upsert(batch, partial(GivenVectors, by_text))
+        outcomes = client.writer.upsert_using(batch, partial(GivenVectors, by_text))
         report += client.writer.report(outcomes)
     return report

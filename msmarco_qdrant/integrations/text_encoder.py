@@ -145,8 +145,7 @@ def unit_rows(vectors: NDArray[np.float32], similarity: Similarity) -> NDArray[n
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     is_usable = np.isfinite(norms) & (norms > 0)
     divisor = norms if similarity == "cosine" else np.ones_like(norms)
-    rows: NDArray[np.float32] = vectors / np.where(is_usable, divisor, np.nan)
-    return rows
+    return (vectors / np.where(is_usable, divisor, np.nan)).astype(np.float32, copy=False)
 
 
 def require_same_space(store: Store, collection: str, encoder: Encoder) -> None:

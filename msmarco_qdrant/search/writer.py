@@ -60,19 +60,22 @@ class PassageWriter:
         self._lock = threading.Lock()
         self.indexing = Indexing(store, collection, settings or IndexingSettings())
 
-    def upsert(
-        self,
-        rows: Sequence[Passage | Reject],
-        using: Callable[[Encoder], Encoder] = lambda encoder: encoder,
-    ) -> list[Outcome]:
+    def upsert(self, rows: Sequence[Passage | Reject]) -> list[Outcome]:
         """Write rows durably, with the collection's model also after a re-embedding.
-
-        Args:
-            rows: The rows.
-            using: Returns the encoder to use, given the session's, for the same model.
 
         Returns:
             What became of each row.
+        """
+        return self.upsert_using(rows, lambda encoder: encoder)
+
+    def upsert_using(
+        self, rows: Sequence[Passage | Reject], using: Callable[[Encoder], Encoder]
+    ) -> list[Outcome]:
+        """Write rows as `upsert` does, with another encoder of the same model.
+
+        Args:
+            rows: The rows.
+            using: Returns that encoder, given the session's.
         """
         self._session.check_open()
         with self._lock:

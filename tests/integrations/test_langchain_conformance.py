@@ -10,7 +10,10 @@ import pytest
 
 pytest.importorskip("langchain_tests")
 
-from langchain_tests.integration_tests import RetrieversIntegrationTests, VectorStoreIntegrationTests
+from langchain_tests.integration_tests import (
+    RetrieversIntegrationTests,
+    VectorStoreIntegrationTests,
+)
 
 from msmarco_qdrant.collection.create import drop_collection
 from msmarco_qdrant.ingest.api import ingest_passages
