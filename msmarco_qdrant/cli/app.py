@@ -19,20 +19,7 @@ from pathlib import Path
 import click
 
 from msmarco_qdrant import __version__
-from msmarco_qdrant.cli.backup import backup, restore
-from msmarco_qdrant.cli.check import check
-from msmarco_qdrant.cli.choose import choose
-from msmarco_qdrant.cli.collections import collections, drop, info, optimize
-from msmarco_qdrant.cli.encode import encode
-from msmarco_qdrant.cli.evaluate import evaluate
-from msmarco_qdrant.cli.group import CommandGroup
-from msmarco_qdrant.cli.improve import improve
-from msmarco_qdrant.cli.index import index
-from msmarco_qdrant.cli.ingest import ingest, quickstart
-from msmarco_qdrant.cli.judge import judge
-from msmarco_qdrant.cli.migrate import migrate
-from msmarco_qdrant.cli.mine import mine
-from msmarco_qdrant.cli.models import models
+from msmarco_qdrant.cli.commands import LazyGroup
 from msmarco_qdrant.cli.output import (
     LogFormatter,
     Printed,
@@ -41,12 +28,6 @@ from msmarco_qdrant.cli.output import (
     print_error,
     print_json,
 )
-from msmarco_qdrant.cli.passages import count, delete, export, facets, get, list_
-from msmarco_qdrant.cli.search import search
-from msmarco_qdrant.cli.serve import serve
-from msmarco_qdrant.cli.similar import similar
-from msmarco_qdrant.cli.spool import spool
-from msmarco_qdrant.cli.train import train
 
 _FAILED, _INTERRUPTED, _TERMINATED = 1, 130, 143
 
@@ -58,7 +39,7 @@ and add it to ~/.bashrc; for zsh, zsh_source and ~/.zshrc.
 
 
 @click.group(
-    cls=CommandGroup,
+    cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog=_COMPLETION,
 )
@@ -75,30 +56,6 @@ def cli(env_file: Path | None) -> None:  # see `command_env_file`
 
     Try `msmarco-qdrant quickstart` first: it takes half a minute.
     """
-
-
-for _command in (
-    *(
-        ingest,
-        encode,
-        search,
-        similar,
-        evaluate,
-        get,
-        count,
-        facets,
-        list_,
-        delete,
-        export,
-        serve,
-        spool,
-    ),
-    improve,
-    *(collections, info, check, optimize, index, migrate, backup, restore, drop),
-    *(mine, judge, choose, train),
-    *(models, quickstart),
-):
-    cli.add_command(_command)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -7,7 +7,7 @@ import re
 import click
 
 from msmarco_qdrant.cli.help import Command, write_examples
-from msmarco_qdrant.cli.options import as_typed
+from msmarco_qdrant.cli.program import as_typed
 from msmarco_qdrant.core.escape import escape_controls
 from msmarco_qdrant.errors import MsmarcoQdrantError, UsageError
 
@@ -35,17 +35,18 @@ class CommandGroup(click.Group):
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the first example of each subcommand, unless it is the program itself."""
         if ctx.parent is not None:
-            commands = [self.commands[name] for name in self.list_commands(ctx)]
-            write_examples(
-                formatter,
-                ctx.command_path,
-                [
-                    f"{command.name} {command.examples[0]}"
-                    for command in commands
-                    if isinstance(command, Command) and command.examples
-                ],
-            )
+            self.format_examples(ctx, formatter)
         super().format_epilog(ctx, formatter)
+
+    def format_examples(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the first example of each subcommand."""
+        commands = [self.commands[name] for name in self.list_commands(ctx)]
+        examples = [
+            f"{command.name} {command.examples[0]}"
+            for command in commands
+            if isinstance(command, Command) and command.examples
+        ]
+        write_examples(formatter, ctx.command_path, examples)
 
     def invoke(self, ctx: click.Context) -> object:
         """Run the command; an error of this package becomes click's."""

@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from msmarco_qdrant.cli.options import as_typed
 from msmarco_qdrant.cli.output import drop_output
+from msmarco_qdrant.cli.program import as_typed
 
 _OTHER = "Options"
 _GROUPS = {

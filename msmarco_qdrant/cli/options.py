@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
-import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from functools import wraps
@@ -20,7 +18,7 @@ from msmarco_qdrant.cli.completion import (
     complete_files,
     complete_rerankers,
 )
-from msmarco_qdrant.cli.program import NAME, program
+from msmarco_qdrant.cli.program import as_typed, given_env_file
 from msmarco_qdrant.core.advice import command_line
 from msmarco_qdrant.core.search_types import Fusion, FusionMethod
 from msmarco_qdrant.core.source_types import Format
@@ -299,13 +297,6 @@ def load_command_settings(**given: str | None) -> Settings:
     return settings
 
 
-def given_env_file() -> Path | None:
-    """Return the value of `--env-file`."""
-    context = click.get_current_context(silent=True)
-    found: Path | None = context.find_root().params.get("env_file") if context else None
-    return found
-
-
 def command_env_file() -> Path | None:
     """Return the file of variables that a command reads: that of `--env-file`, or the default.
 
@@ -343,14 +334,6 @@ def command_with(settings: Settings, *words: str) -> str:
     if transport := changed.pop("transport", None):
         words = (*words, "--transport", transport)
     return as_typed(command_line(*words, **changed))
-
-
-def as_typed(text: str) -> str:
-    """Return a text whose commands start as this one does, also with its `--env-file`."""
-    words, path = program(), given_env_file()
-    if path is not None:
-        words += f" --env-file {shlex.quote(str(path))}"
-    return re.sub(rf"(^|`){NAME} (?!--env-file)", lambda found: f"{found[1]}{words} ", text)
 
 
 def index_notice(settings: Settings) -> str:

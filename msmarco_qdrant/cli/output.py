@@ -20,15 +20,13 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from msmarco_qdrant.core.escape import escape_controls, escape_json_controls
-from msmarco_qdrant.core.hits import Hits
 from msmarco_qdrant.core.json_value import to_json_value
 from msmarco_qdrant.errors import MsmarcoQdrantError, OutputError, UsageError
-from msmarco_qdrant.evaluation.tables import format_table
-from msmarco_qdrant.stores.filters import indexes_by_field
 
 if TYPE_CHECKING:
     from msmarco_qdrant.collection.describe import CollectionDescription, StoreDescription
     from msmarco_qdrant.core.collection_types import CollectionSpec
+    from msmarco_qdrant.core.hits import Hits
     from msmarco_qdrant.core.records import Meta
     from msmarco_qdrant.core.reports import EncodeReport, IngestReport
     from msmarco_qdrant.core.search_types import Hit
@@ -173,6 +171,8 @@ def print_rejects(rejects: RejectsFile, earlier: int = 0) -> None:
 def print_hits(hits: Sequence[Hit], *, as_json: bool) -> None:
     """Print ranked hits as text or JSON."""
     if as_json:
+        from msmarco_qdrant.core.hits import Hits
+
         print_json(Hits(hits).to_dicts())
         return
     for hit in hits:
@@ -243,6 +243,8 @@ def _server_lines(server: ServerState | None) -> Iterator[str]:
 
 
 def _settings(spec: CollectionSpec) -> str:
+    from msmarco_qdrant.stores.filters import indexes_by_field
+
     fields = indexes_by_field(spec.payload_indexes)
     indexes = ", ".join(f"{field} ({kind})" for field, kind in fields.items())
     return (
@@ -274,6 +276,8 @@ def print_collections(found: Sequence[CollectionDescription]) -> None:
     ]
     if rows:
         head = ("collection", "passages", "model", "physical name", "last write")
+        from msmarco_qdrant.evaluation.tables import format_table
+
         echo_text(format_table([head, *rows]))
     else:
         echo("no collections yet")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import shutil
 import sys
 from functools import cache
 from pathlib import Path
+
+import click
 
 NAME = "msmarco-qdrant"
 _MODULE = "msmarco_qdrant"
@@ -28,3 +31,18 @@ def program() -> str:
     found = shutil.which(NAME)
     is_found = found is not None and started.exists() and Path(found).samefile(started)
     return NAME if is_found else shlex.quote(str(started))
+
+
+def given_env_file() -> Path | None:
+    """Return the value of `--env-file`."""
+    context = click.get_current_context(silent=True)
+    found: Path | None = context.find_root().params.get("env_file") if context else None
+    return found
+
+
+def as_typed(text: str) -> str:
+    """Return a text whose commands start as this one does, also with its `--env-file`."""
+    words, path = program(), given_env_file()
+    if path is not None:
+        words += f" --env-file {shlex.quote(str(path))}"
+    return re.sub(rf"(^|`){NAME} (?!--env-file)", lambda found: f"{found[1]}{words} ", text)

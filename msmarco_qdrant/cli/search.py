@@ -22,7 +22,6 @@ from msmarco_qdrant.cli.hit_options import (
 )
 from msmarco_qdrant.cli.options import (
     FILE,
-    as_typed,
     chosen_fusion,
     exact_option,
     json_option,
@@ -36,7 +35,7 @@ from msmarco_qdrant.cli.options import (
     tenant_option,
 )
 from msmarco_qdrant.cli.output import check_output, print_hits, print_next_page, print_result
-from msmarco_qdrant.cli.program import NAME
+from msmarco_qdrant.cli.program import NAME, as_typed
 from msmarco_qdrant.core.search_types import DEFAULT_EFFORT, FusionMethod, Merge, SearchMode
 from msmarco_qdrant.errors import SourceError
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from msmarco_qdrant.cli.app import cli
-from msmarco_qdrant.cli.options import as_typed
+from msmarco_qdrant.cli.program import as_typed
 from msmarco_qdrant.errors import StoreError
 from msmarco_qdrant.stores import Connection, open_store
 from tests.cli.runner import command
