@@ -22,5 +22,6 @@ def up(store: Store, plan: CollectionPlan) -> None:
             hnsw=HnswSettings(m=16, ef_construct=256),
             payload_indexes={},
             storage=plan.storage,
+            sharding=plan.sharding,
         ),
     )

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     )
     from msmarco_qdrant.collection.restore import restore_collection
     from msmarco_qdrant.collection.scroll import scroll_passages
-    from msmarco_qdrant.core.collection_types import Bm25Settings, StorageSettings
+    from msmarco_qdrant.core.collection_types import Bm25Settings, ShardSettings, StorageSettings
     from msmarco_qdrant.core.encoder_types import Prompts
     from msmarco_qdrant.core.example import Example
     from msmarco_qdrant.core.hits import Hits
@@ -99,7 +99,7 @@ _MODULES = {
         "count_passages delete_passages export_passages get_passages list_passages"
     ),
     "collection.restore": "restore_collection",
-    "core.collection_types": "Bm25Settings StorageSettings",
+    "core.collection_types": "Bm25Settings ShardSettings StorageSettings",
     "core.encoder_types": "Prompts",
     "collection.scroll": "scroll_passages",
     "core.example": "Example",
@@ -166,6 +166,7 @@ __all__ = [
     "SearchClient",
     "SearchDefaults",
     "SearchOptions",
+    "ShardSettings",
     "SourcePreview",
     "StorageSettings",
     "Store",

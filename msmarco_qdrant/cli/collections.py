@@ -96,14 +96,16 @@ def drop(*, name: str, settings: Settings, yes: bool, as_json: bool) -> None:
 def optimize(*, settings: Settings, wait_index: bool, as_json: bool) -> None:
     """Build the index over vectors written since the last build.
 
-    `ingest` builds it at its end; use this after an interruption. Until then, a search compares
-    with each new passage.
+    `ingest` builds it at its end; use this after an interruption, also of `ingest --bulk`. Until
+    then, a search compares with each new passage.
     """
+    from msmarco_qdrant.collection.bulk import end_bulk
     from msmarco_qdrant.stores import INDEX_STALL_S
 
     with open_configured_store(settings) as store:
         store.metadata(settings.collection)  # raises for another program's collection
         collection = store.collection(settings.collection)
+        end_bulk(store, settings.collection, collection.info(all_replicas=False).name)
         echo(index_notice(settings), err=True)
         started = time.perf_counter()
         collection.optimize(stall_s=math.inf if wait_index else INDEX_STALL_S)

@@ -24,6 +24,7 @@ from msmarco_qdrant.cli.options import (
     open_search_client,
     refuse_unused,
     settings_options,
+    shard_options,
     source_options,
     store_option,
     transport_option,
@@ -103,6 +104,12 @@ _OF_MODEL = ("model", "query_prompt", "passage_prompt")
     help="For a new collection: index this meta field for fast filters. KIND is keyword, integer, "
     "float, bool, datetime, text (words), geo or tenant. Repeat it for several fields.",
 )
+@shard_options
+@click.option(
+    "--bulk",
+    is_flag=True,
+    help="Let a server build the index at the end only, which is faster for many passages.",
+)
 @click.option(
     *("--limit", "-n"), type=click.IntRange(min=1), metavar="N", help="Stop after N passages."
 )
@@ -133,6 +140,8 @@ def ingest(  # noqa: PLR0913  # one for each option
     rejects: Path | None,
     allow_rejects: bool,
     indexes: tuple[str, ...],
+    sharding: dict[str, int] | None,
+    bulk: bool,
     limit: int | None,
     prune: bool,
     yes: bool,
@@ -174,6 +183,8 @@ def ingest(  # noqa: PLR0913  # one for each option
                 on_reject=rejected.write,
                 wait_index=wait_index,
                 payload_indexes=payload_indexes,
+                sharding=sharding,
+                bulk=bulk,
             )
         except PruneRefusedError as exc:  # everything before the prune is done
             report, refused = exc.report, exc

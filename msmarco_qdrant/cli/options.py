@@ -220,6 +220,43 @@ rejects_option = click.option(
 )
 
 
+_SHARD_OPTIONS = (
+    click.option(
+        "--shards",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="For a new collection on a server: its number of shards, the parts that nodes share.",
+    ),
+    click.option(
+        "--replication",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="For a new collection on a server: copies of each shard, on different nodes.",
+    ),
+    click.option(
+        "--write-consistency",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="For a new collection on a server: copies that must accept a write.",
+    ),
+)
+
+
+def shard_options(command: _F) -> Callable[..., Any]:
+    """Add options of shards; the command gets `sharding`, fields of `ShardSettings`, or None."""
+
+    @wraps(command)
+    def run(**given: Any) -> Any:
+        names = ("shards", "replication", "write_consistency")
+        chosen = {name: given.pop(name) for name in names}
+        chosen = {name: value for name, value in chosen.items() if value is not None}
+        return command(sharding=chosen or None, **given)
+
+    add: Callable[[Callable[..., Any]], Callable[..., Any]]
+    add = _chain(*_SHARD_OPTIONS)
+    return add(run)
+
+
 def source_options(command: _F) -> Callable[..., Any]:
     """Add options of how sources are read; the command gets `reading`, arguments of `Corpus`."""
 

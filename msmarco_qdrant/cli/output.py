@@ -210,6 +210,8 @@ def print_description(description: StoreDescription) -> None:
         echo(f"index       {info.indexed:,} vectors, segments: {info.segments}, {info.state}")
         for line in _server_lines(entry.server):
             echo(line)
+        if entry.metadata.bulk_threshold_kb is not None:
+            echo("bulk mode   no index of new passages is built until `optimize` or an ingest ends")
         echo(f"settings    {_settings(info.spec)}")
         echo(f"model       {encoder.model} ({encoder.dimension}, {encoder.similarity})")
         echo(f"encoding    {encoder.encoding}")

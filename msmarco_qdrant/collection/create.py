@@ -17,12 +17,18 @@ from msmarco_qdrant.core.collection_types import (
     Bm25Settings,
     CollectionInfo,
     PayloadIndex,
+    ShardSettings,
     StorageSettings,
 )
 from msmarco_qdrant.core.encoder_types import EncoderInfo
 from msmarco_qdrant.core.field_path import check_field
 from msmarco_qdrant.core.metadata_types import CollectionMetadata
-from msmarco_qdrant.errors import CollectionNotFoundError, SchemaError, UsageError
+from msmarco_qdrant.errors import (
+    CollectionNotFoundError,
+    SchemaError,
+    UnsupportedError,
+    UsageError,
+)
 from msmarco_qdrant.stores import DEFAULT_CONNECTION, Connection, Store, use_store
 from msmarco_qdrant.stores.names import LOCKS, PHYSICAL
 from msmarco_qdrant.stores.payload import SCHEMA_VERSION
@@ -38,6 +44,7 @@ def create_collection(
     bm25: Bm25Settings,
     storage: StorageSettings | None = None,
     payload_indexes: Mapping[str, PayloadIndex] | None = None,
+    sharding: ShardSettings | None = None,
 ) -> CollectionMetadata:
     """Create a collection by running every migration; the alias is set last.
 
@@ -48,6 +55,7 @@ def create_collection(
         bm25: The settings of its sparse vectors.
         storage: Storage of its dense vectors; by default quantized if the engine can quantize.
         payload_indexes: Payload keys to index, such as `{"meta.year": "integer"}`.
+        sharding: Shards and replicas on a server.
 
     Returns:
         The metadata stored with it.
@@ -55,15 +63,18 @@ def create_collection(
     Raises:
         UsageError: If the name is not valid.
         StoreError: If a collection of that name with passages exists without its alias.
-        UnsupportedError: If quantization is requested and the engine cannot quantize.
+        UnsupportedError: If quantization or shards are requested and the engine has none.
     """
     check_collection_name(name)
+    if sharding is not None:
+        require_shards(store)
     if found := find_unlinked(store, name):
         raise missing_alias(name, found, store.dsn)
     if storage is None:
         can = store.capabilities.quantization
         storage = StorageSettings() if can else StorageSettings(quantization="none")
-    plan = CollectionPlan(f"{name}__0001", encoder, bm25, storage, payload_indexes or {})
+    indexes = payload_indexes or {}
+    plan = CollectionPlan(f"{name}__0001", encoder, bm25, storage, indexes, sharding)
     metadata = create_physical(store, plan, load_migrations())
     store.set_alias(name, plan.physical)
     return metadata
@@ -76,6 +87,7 @@ def create_if_missing(
     bm25: Bm25Settings,
     storage: StorageSettings | None = None,
     payload_indexes: Mapping[str, PayloadIndex] | None = None,
+    sharding: ShardSettings | None = None,
 ) -> bool:
     """Call `create_collection` unless the name exists, also if another process just created it.
 
@@ -87,12 +99,25 @@ def create_if_missing(
     with store.lock():
         try:
             if name not in store.aliases():
-                create_collection(store, name, encoder, bm25, storage, payload_indexes)
+                create_collection(store, name, encoder, bm25, storage, payload_indexes, sharding)
                 return True
         except SchemaError:
             if name not in store.aliases():  # otherwise another process has created it
                 raise
     return False
+
+
+def require_shards(store: Store) -> None:
+    """Refuse shards and replicas on an engine that keeps each point once, in one place.
+
+    Raises:
+        UnsupportedError: If the store is not a server.
+    """
+    if not store.capabilities.replicas:
+        raise UnsupportedError(
+            f"shards and replicas need a Qdrant server, got {store.dsn} "
+            f"({store.capabilities.engine}): omit them, or pass the URL of a server"
+        )
 
 
 def drop_if_empty(store: Store, name: str, physical: str) -> bool:

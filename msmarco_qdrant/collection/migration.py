@@ -25,7 +25,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Protocol, runtime_checkable
 
-from msmarco_qdrant.core.collection_types import Bm25Settings, PayloadIndex, StorageSettings
+from msmarco_qdrant.core.collection_types import (
+    Bm25Settings,
+    PayloadIndex,
+    ShardSettings,
+    StorageSettings,
+)
 from msmarco_qdrant.core.encoder_types import EncoderInfo
 from msmarco_qdrant.errors import StoreCorruptError, UsageError
 from msmarco_qdrant.stores import Collection, Store
@@ -45,6 +50,7 @@ class CollectionPlan:
         bm25: The settings of its sparse vectors.
         storage: The storage of its dense vectors.
         payload_indexes: Payload keys to index, besides those that this package needs.
+        sharding: Shards and replicas on a server; None for the server's defaults.
     """
 
     physical: str
@@ -52,6 +58,7 @@ class CollectionPlan:
     bm25: Bm25Settings
     storage: StorageSettings
     payload_indexes: Mapping[str, PayloadIndex] = field(default_factory=dict)
+    sharding: ShardSettings | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,6 +102,39 @@ class StorageSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ShardSettings:
+    """Shards and replicas of a new collection on a server; None leaves a choice to the server.
+
+    Attributes:
+        shards: Parts of the collection, each on one node; they cannot be changed later.
+        replication: Copies of each shard, on different nodes.
+        write_consistency: Copies that must accept a write.
+
+    Raises:
+        UsageError: If a number is less than 1, or more copies must accept a write than there are.
+    """
+
+    shards: int | None = None
+    replication: int | None = None
+    write_consistency: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("shards", "replication", "write_consistency"):
+            value = getattr(self, name)
+            if value is not None and (not _is_integer(value) or value < 1):
+                raise UsageError(f"{name} must be an integer of 1 or more, got {value!r}")
+        if self.write_consistency is not None and self.write_consistency > (self.replication or 1):
+            raise UsageError(
+                f"write_consistency must be at most replication, {self.replication or 1}, got "
+                f"{self.write_consistency}"
+            )
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+@dataclass(frozen=True, slots=True)
 class CollectionSpec:
     """The schema of a physical collection; the package's own migrations create it.
 
@@ -113,6 +146,7 @@ class CollectionSpec:
         hnsw: Shape of the dense vector's graph.
         payload_indexes: Payload fields to index, with their types.
         storage: Storage of the dense vectors.
+        sharding: Shards and replicas, if a server keeps them. It makes no two specs differ.
     """
 
     dense: str
@@ -122,6 +156,7 @@ class CollectionSpec:
     hnsw: HnswSettings
     payload_indexes: Mapping[str, PayloadIndex] = field(hash=False)
     storage: StorageSettings = StorageSettings()
+    sharding: ShardSettings | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

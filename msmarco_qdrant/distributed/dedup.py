@@ -1,8 +1,9 @@
 """First occurrences of pids in a source that several processes read.
 
-The first occurrence in the source's order counts, as in an ingest by one process, whichever split
-is read first. Pass 1 reads the splits: the key of each passage goes to the file of its partition.
-Pass 2 reads the files of one partition after the other, so that no process holds all keys.
+The first occurrence in the source's order counts, as in an ingest by one process; the order in
+which splits are read does not matter. Pass 1 reads the splits: the key of each passage goes to the
+file of its partition. Pass 2 reads the files of one partition after the other, so that no process
+holds all keys.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from os import PathLike
 from typing import Any, cast
 
+from msmarco_qdrant.collection.bulk import begin_bulk
 from msmarco_qdrant.collection.create import (
     check_collection_name,
     drop_if_empty,
@@ -27,6 +28,7 @@ from msmarco_qdrant.core.collection_types import (
     Bm25Settings,
     PayloadIndex,
     Quantization,
+    ShardSettings,
     StorageSettings,
 )
 from msmarco_qdrant.core.encoder_types import Prompts
@@ -85,12 +87,14 @@ def ingest_passages(  # noqa: PLR0913  # all but two have defaults
     bm25: Bm25Settings | Mapping[str, Any] | str | None = None,
     storage: StorageSettings | Mapping[str, Any] | Quantization | None = None,
     payload_indexes: Mapping[str, PayloadIndex] | None = None,
+    sharding: ShardSettings | Mapping[str, Any] | None = None,
     connection: Connection = DEFAULT_CONNECTION,
     max_passages: int | None = None,
     prune: PrunePolicy | Mapping[str, Any] | float | None = None,
     window: int = WINDOW,
     optimize: bool = True,
     wait_index: bool = False,
+    bulk: bool = False,
     format: Format = "auto",  # noqa: A002  # the option's name everywhere else
     pid_field: str | None = None,
     text_field: str | None = None,
@@ -132,6 +136,8 @@ def ingest_passages(  # noqa: PLR0913  # all but two have defaults
         payload_indexes: The `meta` fields that a new collection indexes, for fast filters, such as
             `{"lang": "keyword", "year": "integer"}`. An existing collection must have them. An
             index covers values of its kind only.
+        sharding: The shards and replicas of a new collection on a server: a `ShardSettings`, or a
+            dictionary of its fields. An existing collection must have the same.
         connection: API key, port, timeouts and request sizes, if `store` is a URL.
         max_passages: Stop after this number of passages.
         prune: At the end, remove the passages that were in the collection before the run and are
@@ -141,6 +147,8 @@ def ingest_passages(  # noqa: PLR0913  # all but two have defaults
         optimize: Build the index at the end. Without it, new passages are found by exact scan.
         wait_index: Wait for a server's index without a bound. By default the ingest ends with a
             warning if the server builds no index.
+        bulk: Let a server build the index at the end only, which is faster for many passages. If
+            the run is interrupted, the next ingest or `optimize` ends the bulk mode.
         format: Format of the paths in `source`; see `Corpus`, also for the next four.
         pid_field: The field with the pid, also of dictionaries and tables.
         text_field: The field with the text.
@@ -160,6 +168,7 @@ def ingest_passages(  # noqa: PLR0913  # all but two have defaults
         SourceError: If the source cannot be read, or has rows but no passage; nothing was created.
         ModelError: If the model cannot be loaded, or is not the collection's; nothing was created.
         StoreError: If the store cannot be opened or created, or holds other data.
+        UnsupportedError: If `sharding` or `bulk` is passed and the store is not a server.
         UsageError: If an argument is invalid.
     """
     options = to_encoder_options(encoder_options)
@@ -171,7 +180,10 @@ def ingest_passages(  # noqa: PLR0913  # all but two have defaults
         if storage is None
         else to_settings(StorageSettings, storage, "storage", "quantization")
     )
+    shards = None if sharding is None else to_settings(ShardSettings, sharding, "sharding")
     policy = to_policy(prune)
+    if bulk and not optimize:
+        raise UsageError("bulk needs the index at the end: omit optimize=False")
     _check_bounds(window, max_passages, policy)
     check_collection_name(collection)
     indexes = to_payload_keys(payload_indexes or {})
@@ -189,13 +201,15 @@ def ingest_passages(  # noqa: PLR0913  # all but two have defaults
         if progress:
             display = IngestDisplay()
             on_progress = with_display(stack, display, display, on_progress)
-        destination = Destination(store, collection, connection, dense, indexes)
+        destination = Destination(store, collection, connection, dense, indexes, shards, bulk)
         opened = open_target(stack, destination, encoders, sparse, rows, rejected)
         if opened is None:
             _log.warning("the source has no passages: no collection was created")
             return IngestReport(0, 0, 0, 0, 0, 0.0, sources=rows.descriptions)
         target, guard, is_new = opened
         guard.warn_if_unfinished()
+        if bulk:
+            begin_bulk(guard.store, guard.name, guard.physical)
         run = IngestRun(target, guard, rejected, on_progress)
         with _ended_by_errors(run, guard, is_new=is_new):
             run.ingest(rows, window, max_passages)

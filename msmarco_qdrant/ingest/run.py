@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
+from msmarco_qdrant.collection.bulk import end_bulk
 from msmarco_qdrant.collection.replicas import mark_unreachable_replicas
 from msmarco_qdrant.core.collection_types import PointBatch
 from msmarco_qdrant.core.pid_set import PidSet
@@ -143,11 +144,13 @@ class IngestRun:
             raise PruneRefusedError(refusal, self.report())
 
     def index(self, *, stall_s: float) -> None:
-        """Build the index, unless the collection is empty; see `Collection.optimize`."""
+        """End a bulk mode and build the index; see `Collection.optimize`."""
         if self._collection.info().points == 0:
+            end_bulk(self._guard.store, self._guard.name, self._guard.physical)
             return
         self._report_progress("index", self._rows.size or 0)
         with self._timed("index"):
+            end_bulk(self._guard.store, self._guard.name, self._guard.physical)
             self._collection.optimize(stall_s=stall_s)
 
     def report(self) -> IngestReport:

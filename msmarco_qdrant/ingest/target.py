@@ -7,9 +7,14 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from os import PathLike
 
-from msmarco_qdrant.collection.create import check_index, create_if_missing
+from msmarco_qdrant.collection.create import check_index, create_if_missing, require_shards
 from msmarco_qdrant.core.advice import advised_command
-from msmarco_qdrant.core.collection_types import Bm25Settings, PayloadIndex, StorageSettings
+from msmarco_qdrant.core.collection_types import (
+    Bm25Settings,
+    PayloadIndex,
+    ShardSettings,
+    StorageSettings,
+)
 from msmarco_qdrant.core.encoder_types import EncoderInfo, Prompts
 from msmarco_qdrant.encoding import Bm25Encoder, Encoder, load_encoder
 from msmarco_qdrant.encoding.bi_encoder import BiEncoder
@@ -22,6 +27,7 @@ from msmarco_qdrant.errors import (
     ModelMismatchError,
     SourceError,
     StoreNotFoundError,
+    UnsupportedError,
     UsageError,
 )
 from msmarco_qdrant.ingest.alias_guard import AliasGuard, resolve_alias
@@ -31,6 +37,7 @@ from msmarco_qdrant.ingest.windows import RowStream
 from msmarco_qdrant.sources.rejects import RejectCount
 from msmarco_qdrant.sources.vector_shards import VectorShards
 from msmarco_qdrant.stores import Connection, Store, check_creatable, use_store
+from msmarco_qdrant.stores.connection import is_url
 from msmarco_qdrant.stores.filters import index_keys, index_kind, outside_lists
 
 
@@ -43,6 +50,8 @@ class Destination:
     connection: Connection
     storage: StorageSettings | None
     indexes: Mapping[str, PayloadIndex]
+    sharding: ShardSettings | None = None
+    bulk: bool = False
 
     def open(self, stack: ExitStack, *, create: bool) -> Store:
         """Open the store, to be closed with the stack; the caller's own stays open."""
@@ -52,6 +61,12 @@ class Destination:
         """Raise if the store cannot be created, before a model is loaded or downloaded."""
         if isinstance(self.store, str | PathLike):
             check_creatable(self.store, self.connection)
+            if (self.sharding is not None or self.bulk) and not is_url(str(self.store)):
+                feature = "bulk mode" if self.sharding is None else "shards and replicas"
+                raise UnsupportedError(
+                    f"this ingest needs a Qdrant server for {feature}, got {self.store}: pass the "
+                    "URL of a server, or omit them"
+                )
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,14 +172,18 @@ def open_target(
         sparse = Bm25Encoder(bm25 or Bm25Settings())
         info, encoder = encoders.for_new()
         store = destination.open(stack, create=True)
-        is_new = create_if_missing(store, name, info, sparse.settings, destination.storage, indexes)
+        is_new = create_if_missing(
+            store, name, info, sparse.settings, destination.storage, indexes, destination.sharding
+        )
         # Another client may have created it first, for another model or without these indexes.
         guard = resolve_alias(store, name)
         require_same_model(name, guard.metadata.encoder, info)
         _require_same_indexes(store, name, indexes)
+        _require_same_shards(store, name, destination.sharding)
     else:
         _require_same_bm25(name, guard.metadata.bm25, bm25)
         _require_same_indexes(store, name, indexes)
+        _require_same_shards(store, name, destination.sharding)
         sparse = Bm25Encoder(guard.metadata.bm25)
         info, encoder = encoders.for_existing(name, guard.metadata.encoder)
         if encoder is not None:
@@ -207,6 +226,20 @@ def _require_same_indexes(store: Store, name: str, given: Mapping[str, PayloadIn
             raise UsageError(
                 f"collection '{name}' has {index} on '{key}', you asked for {kind}: omit it, or "
                 f"{step}"
+            )
+
+
+def _require_same_shards(store: Store, name: str, given: ShardSettings | None) -> None:
+    """Raise if an existing collection has other shards or replicas: an ingest changes none."""
+    if given is None:
+        return
+    require_shards(store)
+    found = store.collection(name).spec().sharding or ShardSettings()
+    for field, wanted in asdict(given).items():
+        if wanted is not None and wanted != getattr(found, field):
+            raise UsageError(
+                f"{field} must be the {getattr(found, field)} of collection '{name}', got "
+                f"{wanted}: omit it, or ingest into another collection"
             )
 
 

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import asdict, replace
 
+from msmarco_qdrant.collection.bulk import lasting_optimizers
 from msmarco_qdrant.collection.create import create_physical
 from msmarco_qdrant.collection.generations import Generations, abandon_hint
 from msmarco_qdrant.collection.migration import CollectionPlan, load_migrations
@@ -63,7 +64,9 @@ def _create(
     physical = found.next_physical
     spec = store.collection(found.live).spec()
     indexes = {field: kind for field, kind in spec.payload_indexes.items() if field != "seq"}
-    plan = CollectionPlan(physical, encoder_info, found.metadata.bm25, spec.storage, indexes)
+    sharding = spec.sharding if store.capabilities.replicas else None
+    bm25 = found.metadata.bm25
+    plan = CollectionPlan(physical, encoder_info, bm25, spec.storage, indexes, sharding)
     if found.metadata.search_defaults != NO_DEFAULTS:
         _log.warning(
             "the search defaults of '%s', %s, were chosen for %s and are not kept: choose others "
@@ -93,7 +96,7 @@ def _copy_settings(
     live, spec = (store.collection(name).spec() for name in (copying.source, copying.target))
     admin = store.admin_collection(copying.target)
     if store.capabilities.ann:
-        thresholds = store.admin_collection(copying.source).optimizers()
+        thresholds = lasting_optimizers(store, copying.source, found.metadata)
         if (thresholds, live.hnsw, live.storage) != (admin.optimizers(), spec.hnsw, spec.storage):
             check()
             admin.alter(replace(thresholds, **asdict(live.hnsw), **asdict(live.storage)))

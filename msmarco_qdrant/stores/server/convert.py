@@ -17,6 +17,7 @@ from msmarco_qdrant.core.collection_types import (
     PointId,
     Quantization,
     SettingsChange,
+    ShardSettings,
     SparseVector,
     StorageSettings,
 )
@@ -49,11 +50,15 @@ def create_arguments(spec: CollectionSpec) -> dict[str, Any]:
         hnsw_config=models.HnswConfigDiff(m=spec.hnsw.m, ef_construct=spec.hnsw.ef_construct),
         quantization_config=_quantization(spec.storage.quantization),
     )
+    sharding = spec.sharding or ShardSettings()
     return {
         "vectors_config": {spec.dense: dense},
         "sparse_vectors_config": {
             spec.sparse: models.SparseVectorParams(modifier=models.Modifier.IDF)
         },
+        "shard_number": sharding.shards,
+        "replication_factor": sharding.replication,
+        "write_consistency_factor": sharding.write_consistency,
     }
 
 
@@ -102,7 +107,15 @@ def to_spec(info: models.CollectionInfo) -> CollectionSpec:
         ),
         payload_indexes=indexes,
         storage=StorageSettings(bool(dense.on_disk), _quantized(quantized)),
+        sharding=_sharding(params),
     )
+
+
+def _sharding(params: models.CollectionParams) -> ShardSettings:
+    """Return the shards and replicas; a server may want more acknowledgments than replicas."""
+    replication = params.replication_factor or 1
+    consistency = min(params.write_consistency_factor or 1, replication)
+    return ShardSettings(params.shard_number or 1, replication, consistency)
 
 
 def index_schema(

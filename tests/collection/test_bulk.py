@@ -1,0 +1,164 @@
+"""Bulk mode: the threshold is lowered to none, recorded, and restored after any end of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from msmarco_qdrant.collection.backup import backup_collection
+from msmarco_qdrant.collection.bulk import begin_bulk, end_bulk
+from msmarco_qdrant.collection.restore import restore_collection
+from msmarco_qdrant.core.collection_types import SettingsChange
+from msmarco_qdrant.core.records import Passage
+from msmarco_qdrant.errors import IngestStoppedError, StoreInUseError, UnsupportedError, UsageError
+from msmarco_qdrant.ingest.api import ingest_passages
+from msmarco_qdrant.reembed.api import reembed_collection
+from msmarco_qdrant.stores import Store, open_store
+from msmarco_qdrant.stores.migration_locks import hold_lock
+from msmarco_qdrant.testing import HashingEncoder
+from tests.engines import new_store
+
+PASSAGES = [Passage(str(number), f"passage {number}") for number in range(9)]
+OWN = 777
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    """A loopback server with a collection whose threshold is `OWN`."""
+    with new_store("loopback", tmp_path) as opened:
+        ingest_passages(PASSAGES, opened, encoder=HashingEncoder())
+        opened.admin_collection("msmarco").alter(SettingsChange(indexing_threshold_kb=OWN))
+        yield opened
+
+
+def state(store: Store) -> tuple[int | None, int | None]:
+    """The threshold in force, and the recorded one."""
+    found = store.admin_collection("msmarco").optimizers().indexing_threshold_kb
+    return found, store.metadata("msmarco").bulk_threshold_kb
+
+
+def begin(store: Store) -> None:
+    """Begin as an ingest does."""
+    begin_bulk(store, "msmarco", store.aliases()["msmarco"])
+
+
+def end(store: Store) -> bool:
+    """End as an ingest does."""
+    return end_bulk(store, "msmarco", store.aliases()["msmarco"])
+
+
+def test_begin_and_end(store: Store) -> None:
+    """A repeated begin keeps the first record; a repeated end changes nothing."""
+    seen = []
+    for step in (begin, begin, end, end):
+        step(store)
+        seen.append(state(store))
+    assert [(0, OWN), (0, OWN), (OWN, None), (OWN, None)] == seen
+
+
+def test_an_ingest_ends_its_own_bulk_mode(store: Store) -> None:
+    """During it, the threshold is 0."""
+    seen = set()
+    passages = [Passage("new", "text"), *PASSAGES]
+    ingest_passages(
+        passages,
+        store,
+        encoder=HashingEncoder(),
+        bulk=True,
+        on_progress=lambda _: seen.add(state(store)),
+    )
+    assert (0, OWN) in seen
+    assert (OWN, None) == state(store)
+
+
+@pytest.mark.parametrize("bulk", [True, False])
+def test_the_next_ingest_ends_that_of_an_interrupted_one(store: Store, bulk: bool) -> None:
+    """Also without the option."""
+
+    def broken() -> Iterator[Passage]:
+        yield Passage("new", "text")
+        raise OSError("disk")
+
+    with pytest.raises((IngestStoppedError, OSError)):
+        ingest_passages(broken(), store, encoder=HashingEncoder(), bulk=True)
+    assert (0, OWN) == state(store)
+    ingest_passages(PASSAGES, store, encoder=HashingEncoder(), bulk=bulk)
+    assert (OWN, None) == state(store)
+
+
+def test_a_crash_after_the_record_restores_nothing_wrong(store: Store) -> None:
+    """The record is written before the threshold is changed."""
+    metadata = replace(store.metadata("msmarco"), bulk_threshold_kb=5)
+    store.put_metadata(store.aliases()["msmarco"], metadata)
+    assert end(store)
+    assert (OWN, None) == state(store)
+
+
+def test_a_threshold_changed_during_the_bulk_mode_stays(store: Store) -> None:
+    """The later choice of the user counts."""
+    begin(store)
+    store.admin_collection("msmarco").alter(SettingsChange(indexing_threshold_kb=88))
+    end(store)
+    assert (88, None) == state(store)
+
+
+def test_a_threshold_of_zero_of_the_user_stays(store: Store) -> None:
+    """Nothing is recorded, and nothing restored."""
+    store.admin_collection("msmarco").alter(SettingsChange(indexing_threshold_kb=0))
+    begin(store)
+    end(store)
+    assert (0, None) == state(store)
+
+
+def test_a_migration_that_runs_is_not_overwritten(store: Store) -> None:
+    """Begin is refused; end restores the threshold and leaves the record to the next run."""
+    with hold_lock(store.migration_locks, "msmarco"), pytest.raises(StoreInUseError):
+        begin(store)
+    assert (OWN, None) == state(store)
+    begin(store)
+    with hold_lock(store.migration_locks, "msmarco"):
+        end(store)
+        assert (OWN, OWN) == state(store)
+    assert end(store)
+    assert (OWN, None) == state(store)
+
+
+def test_a_reembedding_copies_the_recorded_threshold(store: Store) -> None:
+    """The new collection is not in bulk mode."""
+    begin(store)
+    reembed_collection(store, encoder=HashingEncoder(dimension=128))
+    assert (OWN, None) == state(store)
+
+
+def test_a_restored_backup_can_end_it(store: Store, tmp_path: Path) -> None:
+    """The record is part of the metadata."""
+    begin(store)
+    backup_collection(store, "msmarco", tmp_path / "saved", portable=True)
+    restore_collection(store, tmp_path / "saved", name="copy")
+    assert 0 == store.admin_collection("copy").optimizers().indexing_threshold_kb
+    ingest_passages(PASSAGES, store, collection="copy", encoder=HashingEncoder())
+    assert OWN == store.admin_collection("copy").optimizers().indexing_threshold_kb
+
+
+@pytest.mark.parametrize("engine", ["edge", "memory"])
+def test_other_engines_refuse_it(engine: str, tmp_path: Path) -> None:
+    """They build indexes on request only, or none."""
+    with new_store(engine, tmp_path) as store, pytest.raises(UnsupportedError, match="bulk mode"):
+        ingest_passages(PASSAGES, store, encoder=HashingEncoder(), bulk=True)
+
+
+def test_a_new_directory_is_refused_before_the_model_is_loaded(tmp_path: Path) -> None:
+    """Nothing is created."""
+    with pytest.raises(UnsupportedError, match="needs a Qdrant server for bulk mode"):
+        ingest_passages(PASSAGES, tmp_path / "new", model="no-such-model", bulk=True)
+    assert not (tmp_path / "new").exists()
+
+
+def test_bulk_without_the_index_is_refused(tmp_path: Path) -> None:
+    """Nothing would end it."""
+    with closing(open_store(tmp_path, create=True)) as store, pytest.raises(UsageError):
+        ingest_passages(PASSAGES, store, encoder=HashingEncoder(), bulk=True, optimize=False)
