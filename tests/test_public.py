@@ -22,7 +22,7 @@ from tests.conftest import ROOT
 ADAPTERS = "msmarco_qdrant.integrations."
 
 
-def _pass_over_adapter(name: str) -> None:
+def pass_over_adapter(name: str) -> None:
     """Handle an error of an import: a framework is not installed here."""
     if not name.startswith(ADAPTERS):
         raise  # noqa: PLE0704 - pkgutil calls this while it handles the error
@@ -34,7 +34,7 @@ def modules() -> Iterator[ModuleType]:
     `tests/integrations/test_extras.py` reads those, where the frameworks are installed.
     """
     yield msmarco_qdrant
-    walk = pkgutil.walk_packages(msmarco_qdrant.__path__, "msmarco_qdrant.", _pass_over_adapter)
+    walk = pkgutil.walk_packages(msmarco_qdrant.__path__, "msmarco_qdrant.", pass_over_adapter)
     for found in walk:
         private = any(part.startswith("_") for part in found.name.split("."))
         if not private and not found.name.startswith(ADAPTERS):

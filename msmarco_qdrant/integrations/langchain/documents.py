@@ -97,10 +97,10 @@ def to_options(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def options_of_similar(options: Mapping[str, Any], called: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of a search by a vector: defaults that it knows, and those of the call.
+    """Return the options of a search by a vector: its defaults, and those of the call.
 
     Raises:
-        UsageError: If the call has an option that it does not know.
+        UsageError: If the call has an option of other searches.
     """
     if unknown := called.keys() - _SIMILAR:
         raise UsageError(f"a search by a vector has no option {min(unknown)!r}")

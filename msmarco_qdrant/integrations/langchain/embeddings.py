@@ -44,7 +44,7 @@ def to_encoder(embedding: Embeddings) -> Encoder:
     """Make an encoder of embeddings; the collection stores their class and model as its name.
 
     Raises:
-        UsageError: If they are no embeddings of LangChain.
+        UsageError: If it is another object.
     """
     if isinstance(embedding, MsmarcoEmbeddings):
         return embedding.encoder

@@ -198,7 +198,7 @@ class MsmarcoVectorStore(VectorStore):
         *,
         filter: SearchFilter | None = None,  # noqa: A002  # the word of LangChain
     ) -> bool:
-        """Delete documents. Ids that the collection lacks are no error.
+        """Delete documents. Ids that the collection lacks are ignored.
 
         Args:
             ids: The ids.
