@@ -105,7 +105,7 @@ def optimize(*, settings: Settings, wait_index: bool, as_json: bool) -> None:
     with open_configured_store(settings) as store:
         store.metadata(settings.collection)  # raises for another program's collection
         collection = store.collection(settings.collection)
-        end_bulk(store, settings.collection, collection.info(all_replicas=False).name)
+        end_bulk(store, settings.collection)
         echo(index_notice(settings), err=True)
         started = time.perf_counter()
         collection.optimize(stall_s=math.inf if wait_index else INDEX_STALL_S)

@@ -210,8 +210,6 @@ def print_description(description: StoreDescription) -> None:
         echo(f"index       {info.indexed:,} vectors, segments: {info.segments}, {info.state}")
         for line in _server_lines(entry.server):
             echo(line)
-        if entry.metadata.bulk_threshold_kb is not None:
-            echo("bulk mode   no index of new passages is built until `optimize` or an ingest ends")
         echo(f"settings    {_settings(info.spec)}")
         echo(f"model       {encoder.model} ({encoder.dimension}, {encoder.similarity})")
         echo(f"encoding    {encoder.encoding}")
@@ -230,6 +228,8 @@ def _server_lines(server: ServerState | None) -> Iterator[str]:
     pending = server.pending_updates
     waiting = "" if pending is None else f", pending updates: {pending:,}"
     yield f"optimizer   {server.optimizer}{waiting}"
+    if server.bulk_threshold_kb is not None:
+        yield "bulk mode   no index of new passages is built until `optimize` or an ingest ends"
     if server.replicas:
         yield (
             f"shards      {server.shards}, replicas of each: {server.replication_factor}, of which "

@@ -15,6 +15,7 @@ from typing import Any
 
 from msmarco_qdrant import __version__
 from msmarco_qdrant.collection.backup_manifest import BackupDirectory, BackupFile, BackupManifest
+from msmarco_qdrant.collection.bulk import lasting_optimizers
 from msmarco_qdrant.collection.generations import read_generations, reembed_command
 from msmarco_qdrant.collection.point_files import write_points
 from msmarco_qdrant.core.arguments import suggest_keywords
@@ -107,7 +108,7 @@ class _BackupSource:
         # Read before the points: a migration is recorded after its work, and repeating it is safe.
         self._metadata: CollectionMetadata = found.metadata
         self._info: CollectionInfo = store.collection(found.live).info()
-        self._optimizers = store.admin_collection(found.live).optimizers()
+        self._optimizers = lasting_optimizers(store, found.live)
         self._settings: Mapping[str, Any] = {}
         if store.capabilities.snapshots:
             self._settings = store.snapshots.settings(found.live)

@@ -1,21 +1,17 @@
 """Bulk mode of a collection on a server: no graph is built until everything is written.
 
-The former threshold is recorded in the metadata before it is changed, and forgotten after it was
-restored. So after any end of a run, the next one that builds the index restores it.
+The former threshold is recorded before it is changed, and the record is removed after it was
+restored. So after any end of a run, the next one that builds the index restores it. The record is
+a key of its own: no lock is needed, which a killed process would leave behind.
 """
 
 from __future__ import annotations
 
-import logging
 from dataclasses import replace
 
 from msmarco_qdrant.core.collection_types import SettingsChange
-from msmarco_qdrant.core.metadata_types import CollectionMetadata
-from msmarco_qdrant.errors import StoreInUseError, UnsupportedError
+from msmarco_qdrant.errors import UnsupportedError
 from msmarco_qdrant.stores import Store
-from msmarco_qdrant.stores.migration_locks import hold_lock, require_lock
-
-_log = logging.getLogger(__name__)
 
 BULK_THRESHOLD_KB = 0
 """Qdrant builds no graph with an indexing threshold of 0."""
@@ -37,67 +33,52 @@ def require_bulk(store: Store) -> None:
         )
 
 
-def begin_bulk(store: Store, name: str, physical: str) -> None:
+def begin_bulk(store: Store, physical: str) -> None:
     """Stop the server from building graphs until `end_bulk`.
 
     Args:
         store: The store.
-        name: The collection's name, for the lock of its metadata.
         physical: The physical collection.
 
     Raises:
-        StoreInUseError: If another process is migrating the collection.
         UnsupportedError: If the store is not a server.
     """
     require_bulk(store)
-    if store.metadata(physical).bulk_threshold_kb is None:
-        found = store.admin_collection(physical).optimizers().indexing_threshold_kb
+    admin = store.admin_collection(physical)
+    if store.bulk_threshold(physical) is None:
+        found = admin.optimizers().indexing_threshold_kb
         if found == BULK_THRESHOLD_KB:
             return  # chosen by the user, who keeps it
-        _record(store, name, physical, _DEFAULT_THRESHOLD_KB if found is None else found)
-    admin = store.admin_collection(physical)
+        store.record_bulk_threshold(physical, _DEFAULT_THRESHOLD_KB if found is None else found)
     admin.alter(SettingsChange(indexing_threshold_kb=BULK_THRESHOLD_KB))
 
 
-def end_bulk(store: Store, name: str, physical: str) -> bool:
+def end_bulk(store: Store, name: str) -> bool:
     """Restore the threshold of a collection in bulk mode; the server then builds the graphs.
 
     A threshold that was changed during the bulk mode stays.
 
     Args:
         store: The store.
-        name: The collection's name.
-        physical: The physical collection.
+        name: The collection, by either name.
 
     Returns:
         True if the collection was in bulk mode.
     """
-    before = store.metadata(physical).bulk_threshold_kb
+    before = store.bulk_threshold(name)
     if before is None:
         return False
-    admin = store.admin_collection(physical)
+    admin = store.admin_collection(name)
     if admin.optimizers().indexing_threshold_kb == BULK_THRESHOLD_KB:
         admin.alter(SettingsChange(indexing_threshold_kb=before))
-    try:
-        _record(store, name, physical, None)
-    except StoreInUseError as exc:  # the threshold is restored, which the next run finds out
-        _log.info("the record of the bulk mode of '%s' stays: %s", name, exc)
+    store.record_bulk_threshold(name, None)
     return True
 
 
-def lasting_optimizers(store: Store, physical: str, metadata: CollectionMetadata) -> SettingsChange:
+def lasting_optimizers(store: Store, physical: str) -> SettingsChange:
     """Return the thresholds of a collection without those of a bulk mode, for a copy of it."""
     found = store.admin_collection(physical).optimizers()
-    before = metadata.bulk_threshold_kb
+    before = store.bulk_threshold(physical)
     if before is None or found.indexing_threshold_kb != BULK_THRESHOLD_KB:
         return found
     return replace(found, indexing_threshold_kb=before)
-
-
-def _record(store: Store, name: str, physical: str, threshold_kb: int | None) -> None:
-    """Change the record, under the lock that every other change of the metadata holds, too."""
-    locks = store.migration_locks
-    with hold_lock(locks, name, store.dsn) as ours:
-        metadata = replace(store.metadata(physical), bulk_threshold_kb=threshold_kb)
-        require_lock(locks, name, ours)
-        store.put_metadata(physical, metadata)

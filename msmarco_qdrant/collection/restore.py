@@ -217,6 +217,7 @@ class _Restore:
         place = data_folder(self._folder)
         self._store.snapshots.load(physical, self._manifest.settings, self._marked, place)
         self._create_indexes(physical)
+        self._restore_thresholds(physical)
 
     def _fill(self, physical: str) -> None:
         """Create the collection and write the backup's points into it, then build its indexes."""
@@ -229,6 +230,7 @@ class _Restore:
                 "portable=True"
             )
         self._create(physical)
+        self._restore_thresholds(physical)
         self._write_points(physical)
         if manifest.passages:
             store.collection(physical).optimize()
@@ -243,8 +245,14 @@ class _Restore:
             return
         with store.lock():  # an ingest in this process looks, then creates
             store.create_collection(physical, self._supported_spec(), self._marked)
-        if can.ann and any(value is not None for value in astuple(manifest.optimizers)):
-            store.admin_collection(physical).alter(manifest.optimizers)
+
+    def _restore_thresholds(self, physical: str) -> None:
+        """Set the thresholds of the backup; a snapshot may have those of a bulk mode."""
+        wanted, can = self._manifest.optimizers, self._store.capabilities
+        admin = self._store.admin_collection(physical)
+        is_given = any(value is not None for value in astuple(wanted))
+        if can.ann and is_given and admin.optimizers() != wanted:
+            admin.alter(wanted)
 
     def _supported_spec(self) -> CollectionSpec:
         """Return the backup's spec, without quantization where the engine has none."""

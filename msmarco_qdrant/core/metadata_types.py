@@ -62,7 +62,6 @@ class CollectionMetadata:
             earlier version, which did not record them.
         search_defaults: Options of searches that do not choose their own.
         tenant_field: The `meta` field whose values are the tenants; None without tenants.
-        bulk_threshold_kb: The indexing threshold to restore after a bulk ingest; None without one.
     """
 
     schema_version: int
@@ -78,7 +77,6 @@ class CollectionMetadata:
     user_migrations: tuple[UserMigration, ...] | None = ()
     search_defaults: SearchDefaults = NO_DEFAULTS
     tenant_field: str | None = None
-    bulk_threshold_kb: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,7 @@ class ServerState:
         strict_mode: The settings of the strict mode that are in force, by their names.
         replicas: The replicas of a cluster; none on a single server, or without the right to ask.
         transfers: Shards that are being copied between nodes.
+        bulk_threshold_kb: The indexing threshold to restore after a bulk ingest; None without one.
     """
 
     optimizer: str
@@ -45,6 +46,7 @@ class ServerState:
     strict_mode: Mapping[str, Any] = field(default_factory=dict)
     replicas: Sequence[ShardReplica] = ()
     transfers: int = 0
+    bulk_threshold_kb: int | None = None
 
     @property
     def away(self) -> Sequence[ShardReplica]:

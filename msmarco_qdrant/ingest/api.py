@@ -209,7 +209,7 @@ def ingest_passages(  # noqa: PLR0913  # all but two have defaults
         target, guard, is_new = opened
         guard.warn_if_unfinished()
         if bulk:
-            begin_bulk(guard.store, guard.name, guard.physical)
+            begin_bulk(guard.store, guard.physical)
         run = IngestRun(target, guard, rejected, on_progress)
         with _ended_by_errors(run, guard, is_new=is_new):
             run.ingest(rows, window, max_passages)

@@ -146,11 +146,11 @@ class IngestRun:
     def index(self, *, stall_s: float) -> None:
         """End a bulk mode and build the index; see `Collection.optimize`."""
         if self._collection.info().points == 0:
-            end_bulk(self._guard.store, self._guard.name, self._guard.physical)
+            end_bulk(self._guard.store, self._guard.physical)
             return
         self._report_progress("index", self._rows.size or 0)
         with self._timed("index"):
-            end_bulk(self._guard.store, self._guard.name, self._guard.physical)
+            end_bulk(self._guard.store, self._guard.physical)
             self._collection.optimize(stall_s=stall_s)
 
     def report(self) -> IngestReport:

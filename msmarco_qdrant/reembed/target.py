@@ -96,7 +96,7 @@ def _copy_settings(
     live, spec = (store.collection(name).spec() for name in (copying.source, copying.target))
     admin = store.admin_collection(copying.target)
     if store.capabilities.ann:
-        thresholds = lasting_optimizers(store, copying.source, found.metadata)
+        thresholds = lasting_optimizers(store, copying.source)
         if (thresholds, live.hnsw, live.storage) != (admin.optimizers(), spec.hnsw, spec.storage):
             check()
             admin.alter(replace(thresholds, **asdict(live.hnsw), **asdict(live.storage)))

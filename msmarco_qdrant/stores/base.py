@@ -232,6 +232,23 @@ class Store(ABC):
         """
         return None
 
+    def bulk_threshold(self, name: str) -> int | None:  # noqa: ARG002  # a server uses it
+        """Return the indexing threshold to restore after a bulk mode; None without one.
+
+        Raises:
+            CollectionNotFoundError: For an unknown name.
+        """
+        return None
+
+    def record_bulk_threshold(self, name: str, threshold_kb: int | None) -> None:  # noqa: ARG002
+        """Record the indexing threshold to restore, or None; no other metadata changes.
+
+        Raises:
+            CollectionNotFoundError: For an unknown name.
+            UnsupportedError: If the engine builds indexes on request.
+        """
+        raise self._unsupported("have a bulk mode: it builds its index on request")
+
     def request_failures(self) -> Mapping[tuple[str, str], int]:
         """Return counts of failed requests to a server, by "retried" or "raised" and status."""
         return {}

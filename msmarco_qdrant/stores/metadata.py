@@ -23,9 +23,8 @@ def metadata_to_json(metadata: CollectionMetadata) -> dict[str, Any]:
     value["encoder_details"] = {name: value["encoder"].pop(name) for name in _DETAILS}
     if metadata.search_defaults == NO_DEFAULTS:
         del value["search_defaults"]
-    for name in ("tenant_field", "bulk_threshold_kb"):
-        if value[name] is None:
-            del value[name]
+    if metadata.tenant_field is None:
+        del value["tenant_field"]
     return value
 
 
@@ -63,7 +62,6 @@ def metadata_from_json(value: Any, name: str) -> CollectionMetadata:
             user_migrations=_user_migrations(value.get("user_migrations")),
             search_defaults=_search_defaults(value.get("search_defaults", {})),
             tenant_field=_name(value, "tenant_field"),
-            bulk_threshold_kb=_number(value, "bulk_threshold_kb"),
         )
     except (TypeError, KeyError, UsageError) as exc:
         raise StoreCorruptError(
@@ -89,12 +87,6 @@ def _details_from_json(value: Mapping[str, Any]) -> dict[str, Any]:
         for name in _DETAILS
         if (found := value.get(name)) is not None
     }
-
-
-def _number(value: Any, field: str) -> int | None:
-    """Return a number; None, too, where an earlier version wrote no such field."""
-    found = value.get(field)
-    return None if found is None else int(found)
 
 
 def _name(value: Any, field: str) -> str | None:

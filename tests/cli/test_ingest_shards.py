@@ -35,11 +35,11 @@ def test_a_server_gets_them_and_optimize_ends_a_bulk_mode(vectors: str) -> None:
         assert (2, "") == (done.status, done.out)
         assert "shards must be the 4 of collection 'msmarco', got 5" in done.err
         with closing(open_store(server.url)) as store:
-            begin_bulk(store, "msmarco", "msmarco__0001")
+            begin_bulk(store, "msmarco__0001")
             assert "bulk mode   no index" in command("info", *place).out
             assert 0 == command("optimize", *place).status
             assert "bulk mode" not in command("info", *place).out
-            assert store.metadata("msmarco").bulk_threshold_kb is None
+            assert store.bulk_threshold("msmarco") is None
 
 
 @pytest.mark.parametrize(

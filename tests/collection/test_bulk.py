@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,11 +13,10 @@ from msmarco_qdrant.collection.bulk import begin_bulk, end_bulk
 from msmarco_qdrant.collection.restore import restore_collection
 from msmarco_qdrant.core.collection_types import SettingsChange
 from msmarco_qdrant.core.records import Passage
-from msmarco_qdrant.errors import IngestStoppedError, StoreInUseError, UnsupportedError, UsageError
+from msmarco_qdrant.errors import IngestStoppedError, UnsupportedError, UsageError
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.reembed.api import reembed_collection
 from msmarco_qdrant.stores import Store, open_store
-from msmarco_qdrant.stores.migration_locks import hold_lock
 from msmarco_qdrant.testing import HashingEncoder
 from tests.engines import new_store
 
@@ -38,17 +36,17 @@ def store(tmp_path: Path) -> Iterator[Store]:
 def state(store: Store) -> tuple[int | None, int | None]:
     """The threshold in force, and the recorded one."""
     found = store.admin_collection("msmarco").optimizers().indexing_threshold_kb
-    return found, store.metadata("msmarco").bulk_threshold_kb
+    return found, store.bulk_threshold("msmarco")
 
 
 def begin(store: Store) -> None:
     """Begin as an ingest does."""
-    begin_bulk(store, "msmarco", store.aliases()["msmarco"])
+    begin_bulk(store, store.aliases()["msmarco"])
 
 
 def end(store: Store) -> bool:
     """End as an ingest does."""
-    return end_bulk(store, "msmarco", store.aliases()["msmarco"])
+    return end_bulk(store, store.aliases()["msmarco"])
 
 
 def test_begin_and_end(store: Store) -> None:
@@ -92,8 +90,7 @@ def test_the_next_ingest_ends_that_of_an_interrupted_one(store: Store, bulk: boo
 
 def test_a_crash_after_the_record_restores_nothing_wrong(store: Store) -> None:
     """The record is written before the threshold is changed."""
-    metadata = replace(store.metadata("msmarco"), bulk_threshold_kb=5)
-    store.put_metadata(store.aliases()["msmarco"], metadata)
+    store.record_bulk_threshold("msmarco", 5)
     assert end(store)
     assert (OWN, None) == state(store)
 
@@ -114,17 +111,14 @@ def test_a_threshold_of_zero_of_the_user_stays(store: Store) -> None:
     assert (0, None) == state(store)
 
 
-def test_a_migration_that_runs_is_not_overwritten(store: Store) -> None:
-    """Begin is refused; end restores the threshold and leaves the record to the next run."""
-    with hold_lock(store.migration_locks, "msmarco"), pytest.raises(StoreInUseError):
-        begin(store)
-    assert (OWN, None) == state(store)
+def test_other_metadata_stays(store: Store) -> None:
+    """The record is a key of its own, so no lock is needed that a killed process would leave."""
+    before = store.metadata("msmarco")
     begin(store)
-    with hold_lock(store.migration_locks, "msmarco"):
-        end(store)
-        assert (OWN, OWN) == state(store)
-    assert end(store)
-    assert (OWN, None) == state(store)
+    store.put_metadata("msmarco", before)
+    assert (0, OWN) == state(store)
+    end(store)
+    assert (OWN, None, before) == (*state(store), store.metadata("msmarco"))
 
 
 def test_a_reembedding_copies_the_recorded_threshold(store: Store) -> None:
@@ -134,13 +128,14 @@ def test_a_reembedding_copies_the_recorded_threshold(store: Store) -> None:
     assert (OWN, None) == state(store)
 
 
-def test_a_restored_backup_can_end_it(store: Store, tmp_path: Path) -> None:
-    """The record is part of the metadata."""
+@pytest.mark.parametrize("portable", [True, False])
+def test_a_restored_backup_is_not_in_bulk_mode(
+    store: Store, tmp_path: Path, portable: bool
+) -> None:
+    """Also if it was made in bulk mode."""
     begin(store)
-    backup_collection(store, "msmarco", tmp_path / "saved", portable=True)
+    backup_collection(store, "msmarco", tmp_path / "saved", portable=portable)
     restore_collection(store, tmp_path / "saved", name="copy")
-    assert 0 == store.admin_collection("copy").optimizers().indexing_threshold_kb
-    ingest_passages(PASSAGES, store, collection="copy", encoder=HashingEncoder())
     assert OWN == store.admin_collection("copy").optimizers().indexing_threshold_kb
 
 

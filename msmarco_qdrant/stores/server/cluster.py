@@ -10,6 +10,7 @@ from qdrant_client import models
 from msmarco_qdrant.core.server_state import ServerState, ShardReplica
 from msmarco_qdrant.errors import StoreError, StoreUnavailableError
 from msmarco_qdrant.stores.server.client import ServerClient
+from msmarco_qdrant.stores.server.convert import bulk_threshold
 
 
 def read_server_state(
@@ -36,6 +37,7 @@ def read_server_state(
         strict_mode=_strict_mode(info),
         replicas=tuple(_replicas(cluster)) if cluster is not None else (),
         transfers=len(cluster.shard_transfers) if cluster is not None else 0,
+        bulk_threshold_kb=bulk_threshold(info),
     )
 
 

@@ -32,6 +32,9 @@ from msmarco_qdrant.stores.server.limits import fit_effort
 METADATA_KEY = "msmarco_qdrant"
 """The key of this package's metadata among those of a collection."""
 
+BULK_KEY = "msmarco_qdrant_bulk_threshold_kb"
+"""The key of the record of a bulk mode: a server changes each key of the metadata by itself."""
+
 STATES: Mapping[str, IndexState] = {
     "green": "ready",
     "yellow": "building",
@@ -116,6 +119,12 @@ def _sharding(params: models.CollectionParams) -> ShardSettings:
     replication = params.replication_factor or 1
     consistency = min(params.write_consistency_factor or 1, replication)
     return ShardSettings(params.shard_number or 1, replication, consistency)
+
+
+def bulk_threshold(info: models.CollectionInfo) -> int | None:
+    """Return the recorded threshold of a collection in bulk mode."""
+    found = (info.config.metadata or {}).get(BULK_KEY)
+    return None if found is None else int(found)
 
 
 def index_schema(

@@ -200,6 +200,16 @@ class ServerStore(Store):
         update, physical = self._client.update_collection, self._resolve(name)
         self._server.call("writing metadata", update, physical, metadata=stored)
 
+    def bulk_threshold(self, name: str) -> int | None:
+        """Return the record of a bulk mode; see `Store`."""
+        return convert.bulk_threshold(self._open(self._resolve(name)).read_info())
+
+    def record_bulk_threshold(self, name: str, threshold_kb: int | None) -> None:
+        """Change the record of a bulk mode; see `Store`."""
+        update, physical = self._client.update_collection, self._resolve(name)
+        stored = {convert.BULK_KEY: threshold_kb}
+        self._server.call("recording the bulk mode", update, physical, metadata=stored)
+
     def lock(self) -> AbstractContextManager[object]:
         """Return the lock for "look, then create"; it does not exclude other processes."""
         return self._lock
