@@ -17,7 +17,7 @@ import threading
 import time
 import uuid
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from msmarco_qdrant.core.collection_types import PointBatch, PointId, SparseVector
@@ -173,14 +173,16 @@ class SeqClock:
 
     Args:
         last: The highest number in use, in case the system clock was set back.
+        now: Returns the time in nanoseconds since 1970.
     """
 
-    def __init__(self, last: int = 0) -> None:
+    def __init__(self, last: int = 0, now: Callable[[], int] = time.time_ns) -> None:
         self._last = last
+        self._now = now
         self._lock = threading.Lock()
 
     def next(self) -> int:
         """Return a number higher than every earlier one."""
         with self._lock:
-            self._last = max(self._last + 1, time.time_ns())
+            self._last = max(self._last + 1, self._now())
             return self._last

@@ -18,7 +18,7 @@ BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 COMMANDS = (
     *("answers", "application", "backup", "calls", "encode", "improve", "ingest", "memory", "mine"),
     *("msmarco_table", "pages", "quality", "reembed", "replicas", "search", "serve", "similar"),
-    *("sizing", "tune", "write"),
+    *("simulate", "sizing", "tune", "write"),
 )
 
 
