@@ -25,10 +25,18 @@ from harness import Report, Row, data_folder, json_option, run_apart, spread
 from numpy.typing import NDArray
 
 from msmarco_qdrant import SearchClient, open_store
-from msmarco_qdrant.core.hits import Hits
 from msmarco_qdrant.core.records import Passage, Query
-from msmarco_qdrant.core.search_types import Nearest, PointQuery, SearchEffort, SearchMode
+from msmarco_qdrant.core.search_types import (
+    Nearest,
+    PointQuery,
+    ScoredPoint,
+    SearchEffort,
+    SearchMode,
+)
 from msmarco_qdrant.ingest.api import ingest_passages
+from msmarco_qdrant.search.session import SearchSession
+from msmarco_qdrant.search.step import Query as SearchQueries
+from msmarco_qdrant.search.step import Step
 from msmarco_qdrant.sources.corpus import read_queries
 from msmarco_qdrant.stores import Store
 from msmarco_qdrant.testing import HashingEncoder
@@ -110,8 +118,9 @@ def measure_rates(report: Report, path: Path, rounds: int) -> None:
         for number in range(rounds):
             print(f"round {number + 1} of {rounds}", file=sys.stderr)
             for modes in SYSTEMS:
-                seconds = _mine(client, queries, positives, modes)
-                times.setdefault(" and ".join(modes), []).append(seconds)
+                for processes, words in ((None, ""), (1, ", one process")):
+                    seconds = _mine(client, queries, positives, modes, processes)
+                    times.setdefault(" and ".join(modes) + words, []).append(seconds)
             times.setdefault("Qdrant Edge alone, dense", []).append(_ask(store, encoder, queries))
         passages = store.collection("msmarco").info().points
     rows = [
@@ -136,12 +145,21 @@ def _mine(
     queries: Sequence[Query],
     positives: Positives,
     modes: Sequence[SearchMode],
+    processes: int | None,
 ) -> tuple[float, float]:
-    """Return the wall time and the processor time, in seconds."""
+    """Return the wall time and the processor time of all processes, in seconds."""
     with tempfile.TemporaryDirectory() as folder:
-        wall, processor = time.perf_counter(), time.process_time()
-        mine_negatives(client, queries, positives, Path(folder) / "out", modes=modes, depth=DEPTH)
-        return time.perf_counter() - wall, time.process_time() - processor
+        out, wall, processor = Path(folder) / "out", time.perf_counter(), _processor_time()
+        mine_negatives(
+            client, queries, positives, out, modes=modes, depth=DEPTH, processes=processes
+        )
+        return time.perf_counter() - wall, _processor_time() - processor
+
+
+def _processor_time() -> float:
+    """Return the processor time of this process and of those that have ended, in seconds."""
+    both = [resource.getrusage(of) for of in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in both)
 
 
 def _ask(store: Store, encoder: Any, queries: Sequence[Query]) -> tuple[float, float]:
@@ -164,14 +182,16 @@ def _ask(store: Store, encoder: Any, queries: Sequence[Query]) -> tuple[float, f
 # ---- memory --------------------------------------------------------------------------------
 
 
-class CannedClient(SearchClient):
-    """A client whose answers cost nothing: some of its passages."""
+class CannedSession(SearchSession):
+    """A session whose answers cost nothing: the same points for each query."""
 
-    canned: Hits
+    canned: Sequence[ScoredPoint]
 
-    def search_many(self, queries: Sequence[str], **options: Any) -> list[Hits]:
-        """Return the same hits for each query."""
-        return [Hits(self.canned[: options["limit"]]) for _ in queries]
+    def execute(self, step: Step) -> Any:
+        """Answer queries; execute other steps."""
+        if isinstance(step, SearchQueries):
+            return [self.canned[: query.limit] for query in step.queries]
+        return super().execute(step)
 
 
 class SyntheticPositives(Mapping[str, Sequence[str]]):
@@ -199,8 +219,14 @@ def mine_synthetic(count: int) -> dict[str, float]:
         open_store(Path(folder) / "store", create=True) as store,
     ):
         ingest_passages(passages, store, encoder=encoder, optimize=False)
-        client = CannedClient(store, "msmarco", encoder)
-        client.canned = super(CannedClient, client).search_many(["passage"], limit=DEPTH + 1)[0]
+        client = SearchClient(store, "msmarco", encoder)
+        session = CannedSession(store, "msmarco", encoder, None, lambda _info: encoder)
+        (vector,) = encoder.encode_queries(["passage"])
+        nearest = Nearest(vector, encoder.info.vector_name)
+        (session.canned,) = store.collection("msmarco").query(
+            [PointQuery(nearest, DEPTH + 2, fields=("pid",))]
+        )
+        client.session = session
         queries = (Query(str(number), f"query {number}") for number in range(count))
         out, started = Path(folder) / "out", time.perf_counter()
         mine_negatives(client, queries, SyntheticPositives(count), out, depth=DEPTH)

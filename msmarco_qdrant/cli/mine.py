@@ -50,6 +50,7 @@ class _Given:
     depth: int
     first_rank: int
     also: tuple[str, ...]
+    processes: int | None
     tenant: str | None
     model: str | None
     as_json: bool
@@ -149,6 +150,13 @@ class _Given:
     shell_complete=complete_collections,
     help="Also search this collection, of another model. Repeat it for several collections.",
 )
+@click.option(
+    "--processes",
+    type=click.IntRange(1, 64),
+    metavar="N",
+    help="Processes that search a store in a directory; each has the graph in its own memory.  "
+    "[default: one per core, up to 4, where they pay]",
+)
 @tenant_option
 @model_option("Load the collection's model from here.")
 @json_option
@@ -177,6 +185,7 @@ def mine(*, settings: Settings, **options: object) -> None:
             depth=given.depth,
             first_rank=given.first_rank,
             tenant=given.tenant,
+            processes=given.processes,
             progress=True,
         )
     if given.clicks is not None:

@@ -62,6 +62,7 @@ from msmarco_qdrant.search.steps import Searcher
 from msmarco_qdrant.stores import (
     AliasedCollection,
     AsyncCollection,
+    Collection,
     Store,
     open_async_collection,
     redact_dsn,
@@ -99,6 +100,22 @@ def retry_after_model_swap(
             if unchanged > MAX_UNCHANGED:
                 raise
             searcher = newer
+
+
+def read_collection(
+    collection: Collection | AliasedCollection,
+    step: Query | Retrieve | GetPayloadIndexes | CountPoints,
+) -> Any:
+    """Execute a step that reads a collection, and return its result."""
+    match step:
+        case Query(point_queries):
+            return collection.query(point_queries)
+        case Retrieve(ids):
+            return collection.retrieve(ids, HIT_FIELDS)
+        case GetPayloadIndexes():
+            return collection.spec().payload_indexes
+        case CountPoints():
+            return collection.info(all_replicas=False).points
 
 
 class SearchSession:
@@ -203,6 +220,25 @@ class SearchSession:
 
         return self._follow(search, by_words=request.mode == "bm25" and not request.snippets)
 
+    def find_pids(self, queries: Sequence[str], options: SearchOptions) -> Steps[list[list[str]]]:
+        """Check a search for the pids of the best passages, and return its steps.
+
+        The options are those of `Searcher.find_pids`.
+        """
+        self.check_open()
+        check_queries(queries)
+        first = self._current
+        request = self.fill_in(options, first)
+        self._check_models(request.mode, rerank=False)
+
+        def find(searcher: Searcher) -> Steps[list[list[str]]]:
+            chosen = request if searcher is first else self.fill_in(options, searcher)
+            fitted = yield from self.within_limits(chosen)
+            vectors = yield from searcher.encode(queries, fitted.mode)
+            return (yield from searcher.find_pids(vectors, fitted))
+
+        return self._follow(find, by_words=request.mode == "bm25")
+
     def _follow(
         self, search: Callable[[Searcher], Steps[_T]], *, by_words: bool = False
     ) -> Steps[_T]:
@@ -281,7 +317,7 @@ class SearchSession:
             case Together(parts):
                 return [session.execute(part) for session, part in parts]
             case _:
-                return self._read(step)
+                return read_collection(self._collection, step)
 
     def _run_model(self, step: Encode | EncodePassages | Score) -> Any:
         match step:
@@ -291,17 +327,6 @@ class SearchSession:
                 return encode_texts(encoder, texts)
             case Score(pairs):
                 return score_pairs(self.reranker, pairs)
-
-    def _read(self, step: Query | Retrieve | GetPayloadIndexes | CountPoints) -> Any:
-        match step:
-            case Query(point_queries):
-                return self._collection.query(point_queries)
-            case Retrieve(ids):
-                return self._collection.retrieve(ids, HIT_FIELDS)
-            case GetPayloadIndexes():
-                return self._collection.spec().payload_indexes
-            case CountPoints():
-                return self._collection.info(all_replicas=False).points
 
     def run(self, steps: Steps[_T]) -> _T:
         """Execute the steps of a search one after the other."""

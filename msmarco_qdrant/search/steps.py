@@ -146,8 +146,20 @@ class Searcher:
         """Return the page of hits of each query."""
         check_threshold(request, self.metadata.encoder.similarity)
         prepared = yield from self.prepare_filter(request)
-        vectors = yield from self._encode(queries, request.mode)
+        vectors = yield from self.encode(queries, request.mode)
         return (yield from self._answer(queries, vectors, prepared, request.meta_filter))
+
+    def find_pids(
+        self, vectors: Sequence[QueryVectors], request: SearchRequest
+    ) -> Steps[list[list[str]]]:
+        """Return the pids of the best passages of each query: those of `search`, in less time.
+
+        Args:
+            vectors: The vectors of each query.
+            request: Its mode, limit, filter, tenant and accuracy.
+        """
+        prepared = yield from self.prepare_filter(request)
+        return (yield from self.retriever.retrieve_pids(vectors, prepared, request.limit))
 
     def similar(self, examples: Examples, request: SearchRequest) -> Steps[Hits]:
         """Return the page of hits of a search by examples, without these."""
@@ -259,7 +271,7 @@ class Searcher:
         ids = [[point_id(pid) for pid in dict.fromkeys(given)] for given in pids]
         if self.scope(tenant) is not None:  # before scores: they depend on the others
             ids = yield from self._of_tenant(ids, tenant)
-        vectors = yield from self._encode(queries, mode)
+        vectors = yield from self.encode(queries, mode)
         plans = [score_queries(one, given) for one, given in zip(vectors, ids, strict=True)]
         rankings = yield from self.retriever.query(plans)
         if mode == "bm25":  # its ranking omits passages without a word of the query
@@ -289,7 +301,8 @@ class Searcher:
             for payloads in stored
         ]
 
-    def _encode(self, queries: Sequence[str], mode: SearchMode) -> Steps[list[QueryVectors]]:
+    def encode(self, queries: Sequence[str], mode: SearchMode) -> Steps[list[QueryVectors]]:
+        """Return the vectors that a mode needs of each query."""
         dense: Sequence[Nearest | None] = [None] * len(queries)
         bm25: Sequence[Nearest | None] = [None] * len(queries)
         if mode != "dense":

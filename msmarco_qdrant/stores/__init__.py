@@ -5,7 +5,7 @@ from __future__ import annotations
 from msmarco_qdrant.stores.alias import AliasedCollection, open_async_collection
 from msmarco_qdrant.stores.base import Capabilities, Store
 from msmarco_qdrant.stores.connection import DEFAULT_CONNECTION, Connection, redact_dsn
-from msmarco_qdrant.stores.open import check_creatable, open_store, use_store
+from msmarco_qdrant.stores.open import check_creatable, open_shared, open_store, use_store
 from msmarco_qdrant.stores.protocols import (
     INDEX_STALL_S,
     AdminCollection,
@@ -25,6 +25,7 @@ __all__ = [
     "Store",
     "check_creatable",
     "open_async_collection",
+    "open_shared",
     "open_store",
     "redact_dsn",
     "use_store",

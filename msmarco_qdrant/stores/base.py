@@ -8,9 +8,10 @@ beforehand. `protocols` has the interfaces of the collections that a store retur
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from msmarco_qdrant.core.collection_types import CollectionSpec
@@ -54,6 +55,7 @@ class Capabilities:
         async_search: It searches from an event loop without a thread: `Store.async_collection`.
         replicas: It may store each point several times: `Store.replicas`.
         snapshots: It copies collections in its own format: `Store.snapshots`.
+        shared_files: Other processes can search the files of a collection: `Store.share_files`.
         words_need_index: It compares whole words only by an index of kind text; without one it
             finds a word inside of others, and in the same case only.
     """
@@ -69,6 +71,7 @@ class Capabilities:
     async_search: bool = False
     replicas: bool = False
     snapshots: bool = False
+    shared_files: bool = False
     words_need_index: bool = False
 
 
@@ -215,6 +218,27 @@ class Store(ABC):
             UnsupportedError: Without the capability `snapshots`.
         """
         raise self._unsupported("copy a collection in its own format: use a portable backup")
+
+    def share_files(
+        self,
+        name: str,
+        on_change: Callable[[], None],  # noqa: ARG002  # an engine uses it
+    ) -> AbstractContextManager[Path]:
+        """Return a folder with files of a collection, which other processes may search.
+
+        It exists within the context, and `open_shared` opens it.
+
+        Args:
+            name: The name of the collection.
+            on_change: Called at most once, in another thread, before the collection is changed:
+                when it returns, no process may use the folder. The change waits for it.
+
+        Raises:
+            CollectionNotFoundError: For an unknown name.
+            StoreUnavailableError: If disk space or another resource is missing.
+            UnsupportedError: Without the capability `shared_files`.
+        """
+        raise self._unsupported(f"share files of '{name}': search in this process")
 
     def request_limits(self, name: str) -> RequestLimits:  # noqa: ARG002  # an engine may use it
         """Return the limits on requests to the collection behind a name; by default none.

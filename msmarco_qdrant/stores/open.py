@@ -18,6 +18,7 @@ from msmarco_qdrant.stores.connection import (
     is_url,
     parse_address,
 )
+from msmarco_qdrant.stores.protocols import Collection
 
 _IN_MEMORY = ":memory:"
 _CREATE = (
@@ -73,6 +74,19 @@ def open_store(
     from msmarco_qdrant.stores.edge.store import EdgeStore
 
     return EdgeStore.open(name, create=create)
+
+
+def open_shared(folder: Path) -> Collection:
+    """Open a folder of `Store.share_files` in another process, to search it.
+
+    Raises:
+        StoreUnavailableError: If disk space or another resource is missing.
+        StoreError: If the folder is missing or damaged.
+    """
+    from msmarco_qdrant.stores.edge.collection import EdgeCollection
+    from msmarco_qdrant.stores.edge.shared_files import link_shared
+
+    return EdgeCollection(link_shared(folder), -1)  # no lock: it builds no index
 
 
 def use_store(

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from os import PathLike
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -31,6 +30,7 @@ from msmarco_qdrant.train.mine_parts import (
     digest_queries,
     other_queries,
 )
+from msmarco_qdrant.train.mine_processes import MineProcesses
 from msmarco_qdrant.train.mine_report import MineReport, read_report, write_report
 from msmarco_qdrant.train.mine_systems import Clients, MiningSystem, limit_for, make_systems
 from msmarco_qdrant.train.negatives_file import NEGATIVES_FILE
@@ -46,7 +46,6 @@ QUERIES_PER_PART = 1024
 """A killed run loses the searches for fewer queries than this."""
 
 _QUERIES_PER_BATCH = 32
-_MAX_WORKERS = 4
 
 
 @suggest_keywords
@@ -60,6 +59,7 @@ def mine_negatives(  # noqa: PLR0913  # all but four have defaults
     depth: int = 100,
     first_rank: int = 1,
     tenant: str | None = None,
+    processes: int | None = None,
     on_progress: OnMined | None = None,
     progress: bool = False,
 ) -> MineReport:
@@ -80,6 +80,9 @@ def mine_negatives(  # noqa: PLR0913  # all but four have defaults
         depth: The last rank of a candidate, 1 to 10,000.
         first_rank: The first rank of a candidate, 1 to `depth`.
         tenant: Only this tenant's passages, which a collection with a tenant field requires.
+        processes: Processes that search a store in a directory; None for one per core, up to 4,
+            where they pay. Each has the graph in its own memory. With 1, and during writes to the
+            collection by this process, it searches alone.
         on_progress: Called with the number of queries done, and of all; 0 if that is unknown.
         progress: Show it on standard error: a bar in a terminal or a notebook, else lines.
 
@@ -97,12 +100,14 @@ def mine_negatives(  # noqa: PLR0913  # all but four have defaults
         "first_rank": first_rank,
         "systems": {system.name: system.settings() for system in systems},
     }
-    with OutFolder(out, "mine", settings) as folder, ExitStack() as stack:
+    searching = MineProcesses(systems, processes)
+    with OutFolder(out, "mine", settings) as folder, closing(searching), ExitStack() as stack:
         if progress:
             display = ProgressDisplay(unit="queries")
             on_progress = with_display(stack, display, display.show_of, on_progress)
         total = len(queries) if isinstance(queries, Sized) else 0
-        run = _MineRun(systems, positives, folder, range(first_rank - 1, depth), on_progress, total)
+        ranks = range(first_rank - 1, depth)
+        run = _MineRun(systems, searching, positives, folder, ranks, on_progress, total)
         return run.mine(queries)
 
 
@@ -119,6 +124,7 @@ class _MineRun:
     def __init__(
         self,
         systems: Sequence[MiningSystem],
+        searching: MineProcesses,
         positives: Positives,
         folder: OutFolder,
         ranks: range,
@@ -126,6 +132,7 @@ class _MineRun:
         total: int,
     ) -> None:
         self._systems = systems
+        self._searching = searching
         self._positives = positives
         self._folder = folder
         self._ranks = ranks
@@ -143,7 +150,7 @@ class _MineRun:
         before = read_report(self._folder)
         counts: list[PartCounts] = []
         digests: list[str] = []
-        executor = DaemonExecutor(_workers(), "msmarco-qdrant-mine")
+        executor = DaemonExecutor(self._searching.threads, "msmarco-qdrant-mine")
         try:
             for batch in in_batches(self._with_positives(queries), QUERIES_PER_PART):
                 digests.append(digest_queries(batch, self._positives))
@@ -209,12 +216,14 @@ class _MineRun:
 
     def _search(self, batch: Sequence[Query], executor: DaemonExecutor) -> list[MinedQuery]:
         """Return the candidates of each query. Batches of searches run at the same time."""
+        self._searching.start(len(batch) * len(self._systems))
         tasks: list[tuple[MiningSystem, list[Query], Future[list[list[str]]]]] = []
         for system in self._systems:
             for limit, group in self._by_limit(batch).items():
                 for some in in_batches(group, _QUERIES_PER_BATCH):
                     texts = [query.text for query in some]
-                    tasks.append((system, some, executor.submit(system.search, texts, limit)))
+                    future = executor.submit(self._searching.search, system, texts, limit)
+                    tasks.append((system, some, future))
         found: dict[str, dict[str, tuple[str, ...]]] = {query.qid: {} for query in batch}
         for system, some, future in tasks:
             for query, pids in zip(some, future.result(), strict=True):
@@ -273,7 +282,3 @@ class _MineRun:
         write_report(self._folder, report, inputs)
         self._parts.remove()
         return report
-
-
-def _workers() -> int:
-    return min(os.cpu_count() or 1, _MAX_WORKERS)

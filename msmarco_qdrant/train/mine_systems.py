@@ -15,7 +15,10 @@ from msmarco_qdrant.search.options import to_request
 from msmarco_qdrant.search.request import MAX_LIMIT
 
 if TYPE_CHECKING:
+    from msmarco_qdrant.core.metadata_types import CollectionMetadata
+    from msmarco_qdrant.search.options import SearchOptions
     from msmarco_qdrant.search.request import SearchRequest
+    from msmarco_qdrant.search.retrieval import QueryVectors
 
 Clients: TypeAlias = SearchClient | Mapping[str, SearchClient]
 
@@ -49,23 +52,40 @@ class MiningSystem:
             ModelMismatchError: If the collection was re-embedded since mining began.
             StoreError: If the engine fails.
         """
-        found = self.client.search_many(
-            queries,
-            limit=limit,
-            mode=self.mode,
-            fusion=self.fusion,
-            ef=self.ef,
-            tenant=self.tenant,
-            with_text=False,
-            with_meta=False,
-        )
-        if self.client.metadata.encoder.fingerprint != self.fingerprint:
+        session = self.client.session
+        found = session.run(session.find_pids(queries, self._options(limit)))
+        self._check_model(self.client.metadata)
+        return found
+
+    def prepare(
+        self, queries: Sequence[str], limit: int
+    ) -> tuple[list[QueryVectors], SearchRequest]:
+        """Return the vectors and the request of the same search, for another process.
+
+        Raises:
+            ModelMismatchError: If the collection was re-embedded since mining began.
+            StoreError: If the engine fails.
+        """
+        session = self.client.session
+        vectors = session.run(session.current.encode(queries, self.mode))
+        self._check_model(self.client.store.metadata(self.client.collection))
+        return vectors, to_request(self._options(limit))
+
+    def _options(self, limit: int) -> SearchOptions:
+        return {
+            "limit": limit,
+            "mode": self.mode,
+            "fusion": self.fusion,
+            "ef": self.ef,
+            "tenant": self.tenant,
+        }
+
+    def _check_model(self, metadata: CollectionMetadata) -> None:
+        if metadata.encoder.fingerprint != self.fingerprint:
             raise ModelMismatchError(
                 f"collection '{self.client.collection}' was re-embedded with "
-                f"{self.client.metadata.encoder.model} during mining: mine it again, into another "
-                "folder"
+                f"{metadata.encoder.model} during mining: mine it again, into another folder"
             )
-        return [[hit.pid for hit in hits] for hits in found]
 
     def settings(self) -> dict[str, Any]:
         """Return what decides about its candidates, as JSON values."""

@@ -17,10 +17,17 @@ async def _open_async(store: Store, name: str) -> None:
     await store.async_collection(name).close()
 
 
+def _share(store: Store, name: str) -> None:
+    with store.share_files(name, lambda: None) as folder:
+        assert folder.is_dir()
+    assert not folder.exists()
+
+
 CALLS: dict[str, tuple[Callable[[Store, str], object], str]] = {
     "admin": (lambda store, name: store.admin_collection(name), "create another collection"),
     "migration_locks": (lambda store, _: store.migration_locks, "create another collection"),
     "snapshots": (lambda store, _: store.snapshots, "use a portable backup"),
+    "shared_files": (_share, "search in this process"),
     "resolves_aliases": (lambda store, name: store.unresolved_collection(name), "use Aliased"),
     "async_search": (
         lambda store, name: asyncio.run(_open_async(store, name)),

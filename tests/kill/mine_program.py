@@ -23,7 +23,8 @@ import qdrant_edge  # noqa: F401
 
 from msmarco_qdrant.core.json_value import to_json_value
 from msmarco_qdrant.core.records import Passage, Query
-from msmarco_qdrant.core.search_types import Fusion
+from msmarco_qdrant.core.search_types import Fusion, SearchMode
+from msmarco_qdrant.encoding import Encoder
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.search.client import SearchClient
 from msmarco_qdrant.stores import open_store
@@ -78,13 +79,29 @@ def _ingest(store: Path) -> None:
     ingest_passages(passages, store, encoder=HashingEncoder(), optimize=False)
 
 
-def _mine(store: Path, out: Path, last: int | None = None) -> int:
+def mine_once(folder: str, encoder: Encoder, processes: int) -> None:
+    """Fill the store of a folder if it is empty, and mine into `out`."""
+    place = Path(folder)
+    if not (place / "store").exists():
+        _ingest(place / "store")
+    _mine(place / "store", place / "out", encoder=encoder, processes=processes)
+
+
+def _mine(
+    store: Path,
+    out: Path,
+    last: int | None = None,
+    *,
+    encoder: Encoder | None = None,
+    processes: int | None = None,
+) -> int:
     """Mine in parts of five queries; return the number of steps."""
     mine.QUERIES_PER_PART = 5
     with closing(open_store(store)) as opened:
-        client = SearchClient(opened, "msmarco", HashingEncoder())
+        client = SearchClient(opened, "msmarco", encoder or HashingEncoder())
         steps = Steps(out, last)
-        mine_negatives(client, _QUERIES, _POSITIVES, out, modes=("dense", "bm25"), depth=8)
+        modes: tuple[SearchMode, ...] = ("dense", "bm25")
+        mine_negatives(client, _QUERIES, _POSITIVES, out, modes=modes, depth=8, processes=processes)
     return steps.count
 
 

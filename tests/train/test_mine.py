@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -25,10 +25,11 @@ from msmarco_qdrant.errors import (
 )
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.migrate.tenants import set_tenant_field
+from msmarco_qdrant.runtime.subprocesses import SubprocessPool
 from msmarco_qdrant.search.client import SearchClient
 from msmarco_qdrant.stores import Store, open_store
 from msmarco_qdrant.testing import HashingEncoder
-from msmarco_qdrant.train import MinedQuery, mine, mine_negatives, read_negatives
+from msmarco_qdrant.train import MinedQuery, mine, mine_negatives, mine_processes, read_negatives
 from msmarco_qdrant.train.mine_systems import limit_for
 from tests.engines import ENGINES_MEMORY_FIRST, new_store
 
@@ -269,20 +270,98 @@ def test_the_search_defaults_of_the_collection_are_used(store: Store, tmp_path: 
     assert "convex" == settings["systems"]["hybrid"]["fusion"]["method"]
 
 
-class Swapped(SearchClient):
-    """A client whose collection is re-embedded by its first search."""
+class Swapping(HashingEncoder):
+    """An encoder whose client finds another model after the first search."""
 
-    def search_many(self, *arguments: Any, **options: Any) -> Any:
-        """Search, and find another model afterwards."""
-        found = super().search_many(*arguments, **options)
+    client: SearchClient
+
+    def encode_queries(self, queries: Sequence[str]) -> NDArray[np.float32]:
+        """Encode queries, and let the client have another session."""
         encoder = HashingEncoder(salt="other")
-        self.session = SearchClient(self.store, "other", encoder).session
-        return found
+        self.client.session = SearchClient(self.client.store, "other", encoder).session
+        return super().encode_queries(queries)
+
+
+@pytest.mark.parametrize("mode", ["dense", pytest.param("hybrid", marks=pytest.mark.slow)])
+def test_several_processes_mine_the_same_bytes(
+    mode: SearchMode, store: Store, client: SearchClient, tmp_path: Path
+) -> None:
+    """They search shared files, which are removed at the end; a store in memory has none."""
+    for processes in (1, 2):
+        out = tmp_path / str(processes)
+        mine_negatives(client, QUERIES, POSITIVES, out, modes=[mode], depth=5, processes=processes)
+    one, two = ((tmp_path / str(n) / "negatives.jsonl.gz").read_bytes() for n in (1, 2))
+    assert one == two
+    assert [] == [*Path(store.dsn).rglob("shared/*")]
+
+
+def test_a_store_in_memory_is_mined_by_one_process(tmp_path: Path) -> None:
+    """It has no files to share."""
+    with open_store(":memory:", create=True) as store:
+        ingest_passages(PASSAGES, store, encoder=HashingEncoder())
+        other = SearchClient(store, "msmarco", HashingEncoder())
+        with pytest.raises(UsageError, match="processes must be 1 for a store that is not a dir"):
+            mine_negatives(other, QUERIES, POSITIVES, tmp_path / "out", processes=2)
+
+
+class Writing(HashingEncoder):
+    """An encoder whose second call runs a function first."""
+
+    calls = 0
+    change: Callable[[], object]
+
+    def encode_queries(self, queries: Sequence[str]) -> NDArray[np.float32]:
+        """Encode queries."""
+        self.calls += 1
+        if self.calls == 2:
+            self.change()
+        return super().encode_queries(queries)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["write", "kill", "foreign"])
+def test_this_process_goes_on_alone(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """After a write to the collection, silently, or the end of a process, with a warning."""
+    monkeypatch.setattr(mine, "QUERIES_PER_PART", 8)
+    started: list[SubprocessPool[Any, Any]] = []
+    monkeypatch.setattr(
+        mine_processes,
+        "SubprocessPool",
+        lambda *given: started.append(SubprocessPool(*given)) or started[-1],
+    )
+    queries = many_queries(24)
+    positives = {query.qid: POSITIVES[f"q{int(query.qid) % 8}"] for query in queries}
+    with closing(open_store(tmp_path / "store", create=True)) as store:
+        ingest_passages(PASSAGES, store, encoder=HashingEncoder(), optimize=False)
+        encoder = Writing()
+        one = SearchClient(store, "msmarco", encoder)
+        collection = store.collection("msmarco")
+        seq = collection.info().last_seq
+        if kind == "foreign":
+            collection.replace_payloads([39], [{"text": "of another program"}])
+        changes = {
+            "write": lambda: collection.delete([38], up_to_seq=seq),
+            "kill": lambda: [worker._process.kill() for worker in started[0]._all],
+            "foreign": lambda: None,
+        }
+        encoder.change = changes[kind]
+        for processes in (2, 1):
+            out = tmp_path / str(processes)
+            mine_negatives(one, queries, positives, out, depth=30, processes=processes)
+        mined = [*read_negatives(tmp_path / "2")]
+        assert [*read_negatives(tmp_path / "1")][8:] == mined[8:]
+        foreign = one.session.foreign_points
+    assert 24 == len(mined)
+    warned = "this one mines alone" in caplog.text
+    assert (kind == "kill", kind == "foreign") == (warned, foreign > 0)
 
 
 def test_a_collection_that_is_re_embedded_is_refused(store: Store, tmp_path: Path) -> None:
     """Candidates of two models are never mixed."""
-    one = Swapped(store, "msmarco", HashingEncoder())
+    encoder = Swapping()
+    one = encoder.client = SearchClient(store, "msmarco", encoder)
     with pytest.raises(ModelMismatchError, match="re-embedded with costless-64other during mining"):
         mine_negatives(one, QUERIES, POSITIVES, tmp_path / "out")
 
@@ -294,6 +373,9 @@ def test_a_collection_that_is_re_embedded_is_refused(store: Store, tmp_path: Pat
         ({"depth": 10_001}, "depth must be 1 to 10,000, got 10001"),
         ({"depth": True}, "depth must be 1 to 10,000, got True"),
         ({"first_rank": 0}, "first_rank must be 1 to 10,000, got 0"),
+        ({"processes": 0}, "processes must be 1 to 64, got 0"),
+        ({"processes": 65}, "processes must be 1 to 64, got 65"),
+        ({"processes": 2.0}, r"processes must be 1 to 64, got 2\.0"),
         ({"depth": 5, "first_rank": 6}, r"first_rank must be 1 to depth \(5\), got 6"),
         ({"modes": []}, r"modes must be a list of dense, bm25, hybrid, got \[\]"),
         ({"modes": "dense"}, "modes must be a list of dense, bm25, hybrid, got 'dense'"),

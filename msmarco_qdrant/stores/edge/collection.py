@@ -41,6 +41,7 @@ from msmarco_qdrant.stores.edge.convert import (
 from msmarco_qdrant.stores.edge.filters import edge_filter
 from msmarco_qdrant.stores.edge.index_build import require_free_space
 from msmarco_qdrant.stores.edge.reads import search_points
+from msmarco_qdrant.stores.edge.shared_files import SharedFiles
 from msmarco_qdrant.stores.error_mapping import (
     lacks_facet_index,
     lacks_range_index,
@@ -70,6 +71,7 @@ class EdgeCollection:
         self._writing, self._lock = threading.RLock(), FairLock()  # always in this order
         self._forked = self._closing = self._closed = False
         self._end_build: Callable[[], None] = lambda: None
+        self._shared = SharedFiles(path)
         self._shard: qdrant_edge.EdgeShard | None = self._load()
 
     def info(
@@ -244,10 +246,21 @@ class EdgeCollection:
             self.flush()
             yield self.path
 
+    @contextmanager
+    def share_files(self, on_change: Callable[[], None]) -> Iterator[Path]:
+        """Yield a folder with the shard's files; see `Store.share_files`."""
+        with self.freeze():
+            folder = self._shared.add(on_change)
+        try:
+            yield folder
+        finally:
+            self._shared.remove(folder)
+
     def close(self) -> None:
         """Close the shard, and end an index build; only the store calls this."""
         self._closing = True
         self._end_build()
+        self._shared.end()
         with self._writing, self._lock, _edge_errors(self.path, "closing"):
             self._closed = True
             if self._shard is not None:
@@ -257,6 +270,7 @@ class EdgeCollection:
         """In a forked child: refuse every use from now on."""
         # A thread of the parent may hold the locks.
         self._writing, self._lock = threading.RLock(), FairLock()
+        self._shared = SharedFiles(self.path)
         self._forked = True
         if self._shard is not None:  # its destructor could write, or wait for threads
             keep_for_ever(self._shard)
@@ -291,9 +305,11 @@ class EdgeCollection:
         """Do the same for a write: it waits for an index build, and needs free disk space."""
         if self._forked:
             raise fork_error(str(self.path))
-        with self._writing, self.use_shard(action) as shard:
-            require_free_space(self.path, action)
-            yield shard
+        with self._writing:
+            self._shared.end()
+            with self.use_shard(action) as shard:
+                require_free_space(self.path, action)
+                yield shard
 
     def _spec(self, info: qdrant_edge.ShardInfo) -> CollectionSpec:
         indexes = {field: payload_index(index) for field, index in info.payload_schema.items()}

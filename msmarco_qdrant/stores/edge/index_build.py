@@ -5,6 +5,7 @@
     NAME/segments/            the live segments
     NAME/building/segments/   the new segments, built by a child process; see `optimize_child`
     NAME/replaced/            the former live segments, until the new ones are loaded
+    NAME/shared/              files for other processes; see `shared_files`
 
 If `replaced/` exists, it has the valid segments, without later writes: `segments/` is missing or
 was never loaded. So after an error, a panic or a crash between `swap_in` and `commit_swap`,
@@ -27,11 +28,13 @@ from typing import IO
 
 from msmarco_qdrant.errors import StoreCorruptError, StoreError, StoreUnavailableError
 from msmarco_qdrant.runtime.atomic_file import sync_directory
+from msmarco_qdrant.stores.edge.optimize_child import is_linked
 from msmarco_qdrant.stores.error_mapping import map_error
 
 _SEGMENTS, _BUILDING, _REPLACED = "segments", "building", "replaced"
 _TEMPORARY = "temp_segments"  # Edge's own; it does not remove those of a killed process
-LEFTOVERS = (_BUILDING, _TEMPORARY)
+SHARED = "shared"
+LEFTOVERS = (_BUILDING, _TEMPORARY, SHARED)
 """Directories of a shard that have no valid segments."""
 _ACTION = "building the index"
 _TAIL_BYTES = 64 * 2**10
@@ -185,6 +188,16 @@ def unindexed_bytes(segments: Path) -> int:
         OSError: If they cannot be read.
     """
     return sum(allocated_bytes(path) for path in segments.iterdir() if not any(path.rglob(_GRAPHS)))
+
+
+def unlinked_bytes(segments: Path) -> int:
+    """Return the bytes of files that a copy of segments does not link.
+
+    Raises:
+        OSError: If they cannot be read.
+    """
+    files = (path for path in segments.rglob("*") if not is_linked(path.name))
+    return sum(path.lstat().st_blocks * _BLOCK_BYTES for path in files)
 
 
 def allocated_bytes(place: Path) -> int:

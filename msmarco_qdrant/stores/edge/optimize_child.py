@@ -80,9 +80,14 @@ def sync_file(fd: int) -> None:
         os.fsync(fd)
 
 
+def is_linked(name: str) -> bool:
+    """True for a file that only a write of points changes."""
+    return any(fnmatch(name, pattern) for pattern in LINKED)
+
+
 def copy_or_link(source: str, target: str) -> None:
     """Link a file of a segment, or copy it if the engine changes it."""
-    if any(fnmatch(Path(source).name, pattern) for pattern in LINKED):
+    if is_linked(Path(source).name):
         try:
             os.link(source, target)
         except OSError as exc:

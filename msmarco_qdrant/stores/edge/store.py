@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
@@ -27,6 +27,7 @@ _CAPABILITIES = Capabilities(
     admin=True,
     migration_locks=True,
     snapshots=True,
+    shared_files=True,
 )
 
 
@@ -66,6 +67,10 @@ class EdgeStore(Store):
         """Copies of shards; see `Snapshots`."""
         with self._directory():
             return EdgeSnapshots(self._engine)
+
+    def share_files(self, name: str, on_change: Callable[[], None]) -> AbstractContextManager[Path]:
+        """Return a folder with files of a shard; see `Store`."""
+        return self.collection(name).share_files(on_change)
 
     def create_collection(
         self, name: str, spec: CollectionSpec, metadata: CollectionMetadata | None = None
