@@ -326,11 +326,12 @@ def test_this_process_goes_on_alone(
     """After a write to the collection, silently, or the end of a process, with a warning."""
     monkeypatch.setattr(mine, "QUERIES_PER_PART", 8)
     started: list[SubprocessPool[Any, Any]] = []
-    monkeypatch.setattr(
-        mine_processes,
-        "SubprocessPool",
-        lambda *given: started.append(SubprocessPool(*given)) or started[-1],
-    )
+
+    def start(*arguments: Any) -> SubprocessPool[Any, Any]:
+        started.append(SubprocessPool(*arguments))
+        return started[-1]
+
+    monkeypatch.setattr(mine_processes, "SubprocessPool", start)
     queries = many_queries(24)
     positives = {query.qid: POSITIVES[f"q{int(query.qid) % 8}"] for query in queries}
     with closing(open_store(tmp_path / "store", create=True)) as store:
@@ -341,9 +342,14 @@ def test_this_process_goes_on_alone(
         seq = collection.info().last_seq
         if kind == "foreign":
             collection.replace_payloads([39], [{"text": "of another program"}])
-        changes = {
+
+        def kill() -> None:
+            for worker in started[0]._all:
+                worker._process.kill()
+
+        changes: dict[str, Callable[[], object]] = {
             "write": lambda: collection.delete([38], up_to_seq=seq),
-            "kill": lambda: [worker._process.kill() for worker in started[0]._all],
+            "kill": kill,
             "foreign": lambda: None,
         }
         encoder.change = changes[kind]
