@@ -60,10 +60,11 @@ def code_blocks(text: str) -> list[str]:
 
 @pytest.mark.parametrize("path", PAGES, ids=[path.name for path in PAGES])
 def test_every_block_is_run_or_listed(path: Path) -> None:
-    """A page with other blocks than those listed is named in a test of this folder."""
+    """A page with other blocks is named in a test of this folder or of the integrations."""
     beginnings = tuple(NOT_RUN)
     run = [block for block in code_blocks(path.read_text()) if not block.startswith(beginnings)]
-    tests = [test.read_text() for test in (ROOT / "tests" / "docs").glob("*.py")]
+    folders = (ROOT / "tests" / "docs", ROOT / "tests" / "integrations")
+    tests = [test.read_text() for folder in folders for test in folder.glob("*.py")]
     assert not run or any(path.name in text for text in tests), run[0]
 
 

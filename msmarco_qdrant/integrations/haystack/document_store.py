@@ -31,7 +31,7 @@ from msmarco_qdrant.integrations.loop_clients import LoopClients
 from msmarco_qdrant.integrations.open_client import open_client
 from msmarco_qdrant.search.async_client import AsyncSearchClient
 from msmarco_qdrant.search.client import SearchClient
-from msmarco_qdrant.stores import Connection, Store, use_store
+from msmarco_qdrant.stores import Connection, Store, open_store, use_store
 
 with imports_of("haystack", "the Haystack integration", "haystack"):
     from haystack import default_from_dict, default_to_dict
@@ -87,6 +87,7 @@ class MsmarcoDocumentStore:
         self._clock = OrderClock()
         self._lock = threading.Lock()
         self._opened: tuple[SearchClient, LoopClients] | None = None
+        self._in_memory: Store | None = None
 
     # ---- the client ------------------------------------------------------------------------
 
@@ -106,12 +107,17 @@ class MsmarcoDocumentStore:
             if self._opened is not None:
                 self._opened[0].close()
                 self._opened = None
+            if self._in_memory is not None:
+                self._in_memory.close()
+                self._store, self._in_memory = ":memory:", None
 
     def _open(self) -> tuple[SearchClient, LoopClients]:
         with self._lock:
             if self._opened is None:
                 key = None if self._api_key is None else self._api_key.resolve_value()
                 connection = Connection(api_key=key)
+                if self._store == ":memory:":  # each opening of that is another store
+                    self._store = self._in_memory = open_store(":memory:", create=True)
                 client = open_client(
                     self._store,
                     collection=self._collection,

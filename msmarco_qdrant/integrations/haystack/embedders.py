@@ -73,7 +73,8 @@ class MsmarcoTextEmbedder(_Embedder):
     def __init__(
         self, model: str | PathLike[str], encoder_options: dict[str, Any] | None = None
     ) -> None:
-        super().__init__(model, encoder_options=encoder_options)
+        # `component` makes another class of this one, which `super()` does not know.
+        _Embedder.__init__(self, model, encoder_options=encoder_options)
 
     @component.output_types(embedding=list[float])
     def run(self, text: str) -> dict[str, list[float]]:
@@ -117,7 +118,8 @@ class MsmarcoDocumentEmbedder(_Embedder):
         meta_fields_to_embed: Sequence[str] = (),
         embedding_separator: str = "\n",
     ) -> None:
-        super().__init__(
+        _Embedder.__init__(
+            self,
             model,
             encoder_options=encoder_options,
             meta_fields_to_embed=[*meta_fields_to_embed],
