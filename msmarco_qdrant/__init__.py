@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from msmarco_qdrant.collection.create import drop_collection
     from msmarco_qdrant.collection.describe import describe_store
     from msmarco_qdrant.collection.facets import count_facets
+    from msmarco_qdrant.collection.foreign_passages import ForeignPassages
     from msmarco_qdrant.collection.link import link_collection
     from msmarco_qdrant.collection.metadata import save_search_defaults
     from msmarco_qdrant.collection.passages import (
@@ -93,6 +94,7 @@ _MODULES = {
     "collection.describe": "describe_store",
     "collection.check": "CheckReport check_collection",
     "collection.facets": "count_facets",
+    "collection.foreign_passages": "ForeignPassages",
     "collection.link": "link_collection",
     "collection.metadata": "save_search_defaults",
     "collection.passages": (
@@ -144,6 +146,7 @@ __all__ = [
     "Example",
     "Exists",
     "Facet",
+    "ForeignPassages",
     "Fusion",
     "GeoRadius",
     "Hit",

@@ -39,6 +39,12 @@ COMMANDS: Mapping[str, Entry] = {
         "Encode and store passages; create the collection if missing.",
         "passages.tsv",
     ),
+    "adopt": Entry(
+        "adopt",
+        "adopt",
+        "Encode the texts of another program's collection into one of this package.",
+        "docs --store http://localhost:6333 --collection articles --model all-MiniLM-L6-v2",
+    ),
     "encode": Entry(
         "encode",
         "encode",

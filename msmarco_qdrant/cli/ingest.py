@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +10,20 @@ import click
 
 from msmarco_qdrant.cli.completion import complete_files
 from msmarco_qdrant.cli.help import Command
+from msmarco_qdrant.cli.ingest_options import (
+    bulk_option,
+    index_option,
+    ingest_and_print,
+    prompt_options,
+    prune_options,
+    run_ingest,
+    to_prompts,
+    to_prune_policy,
+)
 from msmarco_qdrant.cli.options import (
     ENCODER,
     READING,
     command_with,
-    index_notice,
     json_option,
     load_command_settings,
     log_shapes,
@@ -32,23 +39,13 @@ from msmarco_qdrant.cli.options import (
 )
 from msmarco_qdrant.cli.output import (
     echo,
-    error_json,
     print_hits,
-    print_rejects,
-    print_result,
     rejects_path,
-    report_json,
 )
-from msmarco_qdrant.core.escape import escape_controls
-from msmarco_qdrant.errors import MsmarcoQdrantError, PruneRefusedError
 
 if TYPE_CHECKING:
-    from msmarco_qdrant.core.encoder_types import Prompts
-    from msmarco_qdrant.core.records import PrunePolicy
-    from msmarco_qdrant.core.reports import IngestReport
     from msmarco_qdrant.settings import Settings
     from msmarco_qdrant.sources.corpus import Corpus
-    from msmarco_qdrant.sources.rejects import RejectsFile
     from msmarco_qdrant.sources.vector_shards import VectorShards
 
 _FAILED = 1
@@ -77,18 +74,7 @@ _OF_MODEL = ("model", "query_prompt", "passage_prompt")
     "Encode with this model.  [default: the collection's model; for a new collection "
     "MSMARCO_QDRANT_MODEL or msmarco-distilbert-base-v3]"
 )
-@click.option(
-    "--query-prompt",
-    metavar="TEXT",
-    help="For a new collection: text in front of each query, such as 'query: ' for E5; searches "
-    "use it. With --passage-prompt.",
-)
-@click.option(
-    "--passage-prompt",
-    metavar="TEXT",
-    help="For a new collection: text in front of each passage, such as 'passage: ' for E5. With "
-    "--query-prompt.",
-)
+@prompt_options
 @source_options
 @click.option(
     "--allow-rejects",
@@ -96,30 +82,13 @@ _OF_MODEL = ("model", "query_prompt", "passage_prompt")
     help="Exit with 0 even if rows were rejected; with --prune, also remove the passages of "
     "rejected rows.",
 )
-@click.option(
-    "--index",
-    "indexes",
-    multiple=True,
-    metavar="FIELD=KIND",
-    help="For a new collection: index this meta field for fast filters. KIND is keyword, integer, "
-    "float, bool, datetime, text (words), geo or tenant. Repeat it for several fields.",
-)
+@index_option
 @shard_options
-@click.option(
-    "--bulk",
-    is_flag=True,
-    help="Let a server build the index at the end only, which is faster for many passages.",
-)
+@bulk_option
 @click.option(
     *("--limit", "-n"), type=click.IntRange(min=1), metavar="N", help="Stop after N passages."
 )
-@click.option(
-    "--prune",
-    is_flag=True,
-    help="At the end, remove the passages that are not in the sources. Refused for more than a "
-    "fifth of the collection, or after rejects.",
-)
-@click.option("--yes", is_flag=True, help="With --prune: remove any number of passages.")
+@prune_options
 @click.option(
     "--dry-run",
     is_flag=True,
@@ -162,39 +131,28 @@ def ingest(  # noqa: PLR0913  # one for each option
     _check_sources(sources, vectors)
     refuse_unused("--prune", used=prune, options=["yes"])
     payload_indexes = parse_indexes(indexes, "--index")
-    prompts = _prompts(query_prompt, passage_prompt)
+    prompts = to_prompts(query_prompt, passage_prompt)
     if dry_run:
         reading["max_line_bytes"] = settings.max_line_bytes
         return _preview(sources, limit, reading, allow_rejects=allow_rejects, as_json=as_json)
     log_shapes()
     source, inputs = _open_source(sources, vectors, reading, settings)
-    refused = None
     size = source.size if isinstance(source, Corpus) else None
-    path = rejects_path(rejects, inputs)
-    with RejectsFile(path, source_bytes=size) as rejected, _printed_on_error(rejected):
-        try:
-            report = _ingest(
-                settings,
-                source,
-                model=model,
-                prompts=prompts,
-                max_passages=limit,
-                prune=_prune_policy(yes=yes, allow_rejects=allow_rejects) if prune else None,
-                on_reject=rejected.write,
-                wait_index=wait_index,
-                payload_indexes=payload_indexes,
-                sharding=sharding,
-                bulk=bulk,
-            )
-        except PruneRefusedError as exc:  # everything before the prune is done
-            report, refused = exc.report, exc
-    error = {} if refused is None else error_json(refused)
-    lines = str(report).splitlines()
-    print_result(report_json(report) | error, *lines, as_json=as_json)
-    print_rejects(rejected)
-    if refused is not None:
-        raise refused
-    return _REJECTS if report.rejected and not allow_rejects else 0
+    return ingest_and_print(
+        settings,
+        source,
+        RejectsFile(rejects_path(rejects, inputs), source_bytes=size),
+        allow_rejects=allow_rejects,
+        as_json=as_json,
+        model=model,
+        prompts=prompts,
+        max_passages=limit,
+        prune=to_prune_policy(yes=yes, allow_rejects=allow_rejects) if prune else None,
+        wait_index=wait_index,
+        payload_indexes=payload_indexes,
+        sharding=sharding,
+        bulk=bulk,
+    )
 
 
 def _preview(
@@ -217,16 +175,6 @@ def _preview(
         return _FAILED
     is_rejected = any(preview.rejected for preview in previews)
     return _REJECTS if is_rejected and not allow_rejects else 0
-
-
-@contextmanager
-def _printed_on_error(rejected: RejectsFile) -> Iterator[None]:
-    """Print the rejects of an ingest that fails."""
-    try:
-        yield
-    except MsmarcoQdrantError:
-        print_rejects(rejected)
-        raise
 
 
 def _check_sources(sources: tuple[str, ...], vectors: Path | None) -> None:
@@ -257,58 +205,6 @@ def _open_source(
     return Corpus(sources, max_line_bytes=settings.max_line_bytes, **reading), sources
 
 
-def _prompts(query: str | None, passage: str | None) -> Prompts | None:
-    """Return the given prompts; both or neither, as one alone would drop the model's other one."""
-    from msmarco_qdrant.core.encoder_types import Prompts
-
-    if query is None and passage is None:
-        return None
-    if query is None or passage is None:
-        raise click.UsageError("pass both --query-prompt and --passage-prompt, '' for none")
-    return Prompts(query, passage)
-
-
-def _prune_policy(*, yes: bool, allow_rejects: bool) -> PrunePolicy:
-    from msmarco_qdrant.core.records import PrunePolicy
-
-    share = 1.0 if yes else PrunePolicy().max_share
-    return PrunePolicy(max_share=share, allow_rejects=allow_rejects)
-
-
-def _ingest(settings: Settings, source: Corpus | VectorShards, **options: Any) -> IngestReport:
-    """Ingest with the settings and options of `ingest_passages`, and show the progress."""
-    from msmarco_qdrant.collection.create import check_collection_name
-    from msmarco_qdrant.ingest.api import ingest_passages
-    from msmarco_qdrant.ingest.progress import IngestDisplay
-    from msmarco_qdrant.stores import redact_dsn
-
-    check_collection_name(settings.collection)
-    logging.getLogger("msmarco_qdrant.encoding").setLevel(logging.INFO)  # logs the backend
-    echo(f"ingesting into '{settings.collection}' in {redact_dsn(settings.store)}", err=True)
-    with closing(IngestDisplay(escape_controls(index_notice(settings)))) as display:
-        try:
-            return ingest_passages(
-                source,
-                settings.store,
-                collection=settings.collection,
-                default_model=settings.model,
-                encoder_options=settings.encoder_options,
-                storage=settings.storage,
-                connection=settings.connection,
-                window=settings.window,
-                on_progress=display,
-                **options,
-            )
-        except KeyboardInterrupt:
-            written = display.last.report.written if display.last else 0
-            echo(
-                "",
-                f"{written:,} passages were written; run the same command again to resume.",
-                err=True,
-            )
-            raise
-
-
 @click.command(cls=Command, examples=["--store demo --model all-MiniLM-L6-v2"])
 @store_option
 @transport_option
@@ -326,7 +222,7 @@ def quickstart(*, store: str | None, transport: str | None, model: str | None) -
 
     settings = load_command_settings(store=store, transport=transport, collection=COLLECTION)
     with sample_passages() as path:
-        report = _ingest(settings, Corpus(path), model=model)
+        report = run_ingest(settings, Corpus(path), model=model)
     echo(*str(report).splitlines())
     with open_search_client(settings) as client:
         for question in QUESTIONS:

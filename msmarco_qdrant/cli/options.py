@@ -137,7 +137,7 @@ ENCODER = tuple(_ENCODER_OPTIONS)
 """Names of the options that select how a model runs."""
 
 
-def _chain(*decorators: Callable[[_F], _F]) -> Callable[[_F], _F]:
+def chain_options(*decorators: Callable[[_F], _F]) -> Callable[[_F], _F]:
     """Combine decorators; the first is the first in the help."""
 
     def decorate(command: _F) -> _F:
@@ -151,7 +151,7 @@ def _chain(*decorators: Callable[[_F], _F]) -> Callable[[_F], _F]:
 
 def page_options(command: _F) -> _F:
     """Add `--offset` and `--cursor`."""
-    return _chain(*_PAGE_OPTIONS)(command)
+    return chain_options(*_PAGE_OPTIONS)(command)
 
 
 def settings_options(*names: str) -> Callable[[_F], Callable[..., Any]]:
@@ -164,7 +164,7 @@ def settings_options(*names: str) -> Callable[[_F], Callable[..., Any]]:
             return command(settings=load_command_settings(**values), **given)
 
         add: Callable[[Callable[..., Any]], Callable[..., Any]]
-        add = _chain(*(_SETTINGS[name] for name in names))
+        add = chain_options(*(_SETTINGS[name] for name in names))
         return add(run)
 
     return decorate
@@ -177,7 +177,7 @@ def model_option(help_text: str, name: str = "--model") -> Callable[[_F], _F]:
     )
 
 
-encoder_options = _chain(*_ENCODER_OPTIONS.values())
+encoder_options = chain_options(*_ENCODER_OPTIONS.values())
 _SOURCE_OPTIONS = (
     click.option(
         "--format",
@@ -253,7 +253,7 @@ def shard_options(command: _F) -> Callable[..., Any]:
         return command(sharding=chosen or None, **given)
 
     add: Callable[[Callable[..., Any]], Callable[..., Any]]
-    add = _chain(*_SHARD_OPTIONS)
+    add = chain_options(*_SHARD_OPTIONS)
     return add(run)
 
 
@@ -266,7 +266,7 @@ def source_options(command: _F) -> Callable[..., Any]:
         return command(reading=reading, **given)
 
     add: Callable[[Callable[..., Any]], Callable[..., Any]]
-    add = _chain(*_SOURCE_OPTIONS, rejects_option)
+    add = chain_options(*_SOURCE_OPTIONS, rejects_option)
     return add(run)
 
 
@@ -275,7 +275,7 @@ def log_shapes() -> None:
     logging.getLogger("msmarco_qdrant.sources").setLevel(logging.INFO)
 
 
-ranking_options = _chain(
+ranking_options = chain_options(
     click.option(
         "--fusion",
         type=click.Choice(get_args(FusionMethod)),

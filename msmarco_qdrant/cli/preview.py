@@ -23,7 +23,7 @@ def print_previews(previews: Sequence[SourcePreview], *, as_json: bool) -> None:
     for preview in previews:
         echo(f"{preview.source}: {preview.shape or 'refused'}")
         for passage in preview.first:
-            echo(f"  line {passage.line}: {_shown(passage)}")
+            echo(f"  line {passage.line}: {show_passage(passage)}")
         for reject in preview.rejects:
             echo(f"  line {reject.line} is rejected: {reject.reason}")
         if preview.error is not None:
@@ -32,11 +32,16 @@ def print_previews(previews: Sequence[SourcePreview], *, as_json: bool) -> None:
     echo("nothing was written (--dry-run)")
 
 
-def _shown(passage: Passage) -> str:
+def show_passage(passage: Passage) -> str:
     """Return a passage in one line."""
     text = passage.text if len(passage.text) <= _SHOWN else f"{passage.text[:_SHOWN]}..."
     meta = f"  {json.dumps(passage.meta, ensure_ascii=False)}" if passage.meta else ""
     return f"pid {passage.pid}  {text}{meta}"
+
+
+def passage_json(passage: Passage) -> dict[str, Any]:
+    """Return the pid, the text and the meta of a passage."""
+    return {"pid": passage.pid, "text": passage.text, "meta": passage.meta}
 
 
 def _as_json(preview: SourcePreview) -> dict[str, Any]:
@@ -47,10 +52,7 @@ def _as_json(preview: SourcePreview) -> dict[str, Any]:
         "shape": preview.shape,
         "passages": preview.passages,
         "rejected": preview.rejected,
-        "first": [
-            {"line": row.line, "pid": row.pid, "text": row.text, "meta": row.meta}
-            for row in preview.first
-        ],
+        "first": [{"line": row.line, **passage_json(row)} for row in preview.first],
         "rejects": [reject_to_json(reject) for reject in preview.rejects],
         "error": preview.error,
     }

@@ -147,7 +147,8 @@ class RejectsFile(AbstractContextManager["RejectsFile"]):
 def describe_reject(reject: Reject) -> str:
     """Return the place of a reject and its reason; of a row made in Python, its number and pid."""
     if reject.source:
-        return f"{reject.source}, line {reject.line}: {reject.reason}"
+        line = f", line {reject.line}" if reject.line else ""
+        return f"{reject.source}{line}: {reject.reason}"
     places = [f"row {reject.line}"] if reject.line else []
     if found := _PID.match(reject.raw.decode("utf-8", "replace")):
         pid = found["number"] or found["text"]

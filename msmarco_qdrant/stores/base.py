@@ -30,6 +30,7 @@ from msmarco_qdrant.stores.protocols import (
     AdminCollection,
     AsyncCollection,
     Collection,
+    PointReader,
     Replicas,
     Snapshots,
 )
@@ -239,6 +240,16 @@ class Store(ABC):
             UnsupportedError: Without the capability `shared_files`.
         """
         raise self._unsupported(f"share files of '{name}': search in this process")
+
+    def point_reader(self, name: str) -> PointReader:
+        """Return a reader of a collection that another program wrote.
+
+        Raises:
+            CollectionNotFoundError: For an unknown name.
+            UsageError: If the collection is one of this package.
+            UnsupportedError: If the engine holds collections of this package only.
+        """
+        raise self._unsupported(f"hold a collection '{name}' of another program")
 
     def request_limits(self, name: str) -> RequestLimits:  # noqa: ARG002  # an engine may use it
         """Return the limits on requests to the collection behind a name; by default none.

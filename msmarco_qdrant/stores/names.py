@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from msmarco_qdrant.core.advice import advised_command
 from msmarco_qdrant.errors import (
     CollectionNotFoundError,
     SchemaError,
     StoreAccessError,
     StoreCorruptError,
+    UsageError,
 )
 
 PHYSICAL = re.compile(r"(?P<name>.+)__(?P<number>\d{4})", re.ASCII)
@@ -51,6 +53,14 @@ def foreign_collection(name: str, aliases: Mapping[str, str], dsn: str) -> Store
     return StoreCorruptError(
         f"collection '{name}' in {dsn} is another program's: it has no metadata of "
         f"msmarco-qdrant{_choice(aliases)}"
+    )
+
+
+def own_collection(name: str, dsn: str) -> UsageError:
+    """Return the error for a collection of this package where another program's is expected."""
+    return UsageError(
+        f"collection '{name}' in {dsn} is already one of msmarco-qdrant, with its passages: "
+        f"{advised_command('info', collection=base_name(name), store=dsn)} shows it"
     )
 
 

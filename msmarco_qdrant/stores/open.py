@@ -110,6 +110,27 @@ def use_store(
     return nullcontext(store)
 
 
+def use_foreign_store(
+    store: Store | str | PathLike[str], connection: Connection = DEFAULT_CONNECTION
+) -> AbstractContextManager[Store]:
+    """Open a URL or a folder of qdrant-client's local mode, and close it at the end.
+
+    An open store stays open.
+
+    Raises:
+        StoreNotFoundError: If the folder does not exist.
+        StoreCorruptError: If it is not a folder of the local mode.
+        StoreInUseError: If another client has opened it.
+        StoreError: As `open_store`.
+        UsageError: If `store` is neither.
+    """
+    if not isinstance(store, str | PathLike) or is_url(name := _check_dsn(store)):
+        return use_store(store, connection)
+    from msmarco_qdrant.stores.server.store import ServerStore
+
+    return closing(ServerStore.local_folder(name))
+
+
 def check_creatable(dsn: str | PathLike[str], connection: Connection = DEFAULT_CONNECTION) -> None:
     """Check, without creating anything, that `open_store(dsn, create=True)` can work.
 

@@ -338,6 +338,24 @@ class Replicas(Protocol):
         """
 
 
+class PointReader(Protocol):
+    """The points of a collection that another program wrote.
+
+    Attributes:
+        name: The name it was opened by.
+        dsn: The path or URL of its store, without secrets.
+    """
+
+    name: str
+    dsn: str
+
+    def count(self) -> int:
+        """Return the exact number of points."""
+
+    def scan(self) -> Iterator[tuple[PointId, dict[str, Any]]]:
+        """Yield the id and the whole payload of every point, in the order of ids."""
+
+
 class Snapshots(Protocol):
     """Copies of physical collections in the engine's own format, with their indexes."""
 

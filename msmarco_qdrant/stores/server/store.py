@@ -37,7 +37,7 @@ from msmarco_qdrant.stores.names import (
     is_own_alias,
     just_created,
 )
-from msmarco_qdrant.stores.protocols import AsyncCollection, Snapshots
+from msmarco_qdrant.stores.protocols import AsyncCollection, PointReader, Snapshots
 from msmarco_qdrant.stores.server import convert
 from msmarco_qdrant.stores.server.admin import ServerAdminCollection, check_quantization
 from msmarco_qdrant.stores.server.async_collection import AsyncServerCollection
@@ -46,6 +46,7 @@ from msmarco_qdrant.stores.server.cluster import read_server_state
 from msmarco_qdrant.stores.server.collection import ServerCollection
 from msmarco_qdrant.stores.server.limits import StoredLimits
 from msmarco_qdrant.stores.server.locks import ServerLocks
+from msmarco_qdrant.stores.server.point_reader import ServerPointReader, open_local_folder
 from msmarco_qdrant.stores.server.replicas import ServerReplicas
 from msmarco_qdrant.stores.server.retry import RetryPolicy
 from msmarco_qdrant.stores.server.snapshots import ServerSnapshots
@@ -95,6 +96,11 @@ class ServerStore(Store):
         client, connection = QdrantClient(":memory:"), Connection(retry_s=0)
         server = ServerClient(client, ":memory:", RetryPolicy(0))
         return cls(server, IN_MEMORY, connection)
+
+    @classmethod
+    def local_folder(cls, path: str) -> ServerStore:
+        """Open a folder of qdrant-client's local mode; see `open_local_folder` for the errors."""
+        return cls(open_local_folder(path), IN_MEMORY, Connection(retry_s=0))
 
     @property
     def dsn(self) -> str:
@@ -183,6 +189,10 @@ class ServerStore(Store):
         self._resolve(name)
         limits, failures = self._limits[name], self._server.retries.failures
         return AsyncServerCollection(name, self.dsn, address, self._connection, limits, failures)
+
+    def point_reader(self, name: str) -> PointReader:
+        """Return a reader of another program's collection; see `Store`."""
+        return ServerPointReader(self._server, name)
 
     def request_limits(self, name: str) -> RequestLimits:
         """Return the limits of a collection's strict mode; see `Store`."""
