@@ -197,7 +197,7 @@ def _preview(source: ForeignPassages, *, allow_rejects: bool, as_json: bool) -> 
 
 
 def _fields(source: ForeignPassages) -> dict[str, Any]:
-    return {"shapes": {**source.shapes}, "duplicates": source.duplicates}
+    return {"shapes": source.shapes, "duplicates": source.duplicates}
 
 
 def _lines(source: ForeignPassages) -> Sequence[str]:
@@ -206,7 +206,7 @@ def _lines(source: ForeignPassages) -> Sequence[str]:
     lines = [f"points: {found or 'none'}"]
     if source.duplicates:
         lines.append(
-            f"{source.duplicates:,} points have the text and the metadata of another: one passage "
-            "each"
+            f"{source.duplicates:,} points repeat the text and the metadata of another, and are "
+            "not passages of their own; --pids content keeps pids the same after each import"
         )
     return lines

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from itertools import chain, islice
@@ -52,7 +52,6 @@ class ForeignPassages:
             change with each import, such as the random UUIDs of LangChain.
 
     Attributes:
-        shapes: Number of points of each shape, of the last iteration.
         duplicates: Points with the text and the metadata of an earlier one, of the last iteration.
 
     Raises:
@@ -73,13 +72,13 @@ class ForeignPassages:
         if pids not in get_args(Pids):
             raise UsageError(f"pids must be {' or '.join(get_args(Pids))}, got {pids!r}")
         if pid_field is not None and pids == "content":
-            raise UsageError(f"pass pid_field {pid_field!r} or pids 'content', not both")
+            raise UsageError(f"pass pid_field={pid_field!r} or pids='content', not both")
         self._points = points
         self._text_field = text_field
         self._pid_field = pid_field
         self._pids = pids
         self._opened: AbstractContextManager[Store] | None = None
-        self.shapes: Mapping[str, int] = {}
+        self._shapes: Counter[str] = Counter()
         self.duplicates = 0
 
     @classmethod
@@ -121,6 +120,11 @@ class ForeignPassages:
         passages._opened = opened
         return passages
 
+    @property
+    def shapes(self) -> dict[str, int]:
+        """Number of points of each shape, of the last iteration."""
+        return {**self._shapes}
+
     def __iter__(self) -> Iterator[Passage | Reject]:
         """Yield each passage, and a reject for each point that is none.
 
@@ -131,7 +135,7 @@ class ForeignPassages:
         """
         before = self._points.count()
         shapes: Counter[str] = Counter()
-        self.shapes, self.duplicates = shapes, 0
+        self._shapes, self.duplicates = shapes, 0
         seen = PidSet()
         points = self._points.scan()
         sample = [*islice(points, _SAMPLE)]

@@ -4,9 +4,9 @@ Each shape is the one that its package writes by default:
 
 * LangChain, `QdrantVectorStore` of langchain-qdrant 1.1: `page_content`, `metadata`.
 * LlamaIndex, `QdrantVectorStore` of llama-index-vector-stores-qdrant 0.10: the node as JSON in
-  `_node_content`, its metadata beside it.
+  `_node_content`, its metadata as further fields.
 * Haystack, `QdrantDocumentStore` of qdrant-haystack 13: `id`, `content`, `meta` of a `Document`.
-* "plain": the fields of whoever called qdrant-client; one of them is the text.
+* "plain": the fields that a caller of qdrant-client chose; one of them is the text.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ def _document(payload: Mapping[str, Any]) -> PayloadPassage:
 
 
 def _node(payload: Mapping[str, Any]) -> PayloadPassage:
-    """Read a node; of a field beside it that differs, its own value counts, as in LlamaIndex."""
+    """Read a node; its own metadata counts where another field differs, as in LlamaIndex."""
     node = json_object(payload[_NODE])
     resource = node.get("text_resource")
     texts = (node.get("text"), resource.get("text") if isinstance(resource, Mapping) else None)
@@ -154,7 +154,7 @@ def _node(payload: Mapping[str, Any]) -> PayloadPassage:
 
 
 def _joined(metadata: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, Any]:
-    """Join the metadata and the fields beside it.
+    """Join the metadata and the other fields.
 
     Raises:
         RowError: For a field that is in both with different values.

@@ -464,8 +464,13 @@ CASES: dict[str, Case] = {
         ),
         _back,
     ),
+    "a collection of this package to adopt": Case(
+        ("stores.names:own_collection",),
+        _error(lambda store: store.point_reader(NAME)),
+        engine="loopback",
+    ),
     "the notice of an index build": Case(
-        ("cli.options:index_notice", "cli.ingest:_ingest"),
+        ("cli.options:index_notice", "cli.ingest_options:run_ingest"),
         lambda world: world.run("ingest", world.source, "--model", world.models.old).err,
         _searchable,
         engine="loopback",

@@ -23,6 +23,7 @@ NOT_RUN = {
     "msmarco-qdrant evaluate --queries queries.dev.tsv": "the same, benchmarks/tune.py",
     "msmarco-qdrant evaluate --store build/demo": "the store of `make demo`",
     "msmarco-qdrant train --queries": "minutes of training, tests/cli/test_train.py",
+    "msmarco-qdrant adopt docs": "a server, tests/cli/test_adopt.py",
     "msmarco-qdrant check msmarco": "a damaged collection, tests/collection/test_check.py",
     "msmarco-qdrant judge --judge ms-marco": "the model hub, tests/train/test_judge.py",
     "msmarco-qdrant choose --negatives": "mined candidates, tests/cli/test_choose.py",

@@ -1,0 +1,100 @@
+"""`adopt`: from a folder of qdrant-client's local mode, and from a server."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from qdrant_client import QdrantClient, models
+
+from tests.cli.runner import Outcome, command
+
+PAGES = [{"page_content": f"page {n} is about owls", "metadata": {"n": n}} for n in range(5)]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> str:
+    """A folder with a collection: five pages, one of them twice, and a point without a text."""
+    place = str(tmp_path / "local")
+    client = QdrantClient(path=place)
+    vectors = models.VectorParams(size=2, distance=models.Distance.COSINE)
+    client.create_collection("docs", vectors_config=vectors)
+    payloads = [*PAGES, PAGES[0], {"n": 7}]
+    points = [
+        models.PointStruct(id=number, vector=[1.0, 0.0], payload=payload)
+        for number, payload in enumerate(payloads, 1)
+    ]
+    client.upsert("docs", points)
+    client.close()
+    return place
+
+
+def adopt(folder: str, *arguments: str, name: str = "docs") -> Outcome:
+    """Run `adopt` into the store `store`."""
+    return command("adopt", name, "--from", folder, "--store", "store", *arguments)
+
+
+def test_a_collection_is_adopted_once(folder: str, tiny: str) -> None:
+    """Text, then JSON: what was found and written; then nothing more is written."""
+    text = ("--text-field", "text", "--rejects", "rejects.jsonl", "--model", tiny)
+    first = adopt(folder, *text)
+
+    assert 3 == first.status, first.err
+    assert first.out.startswith("6 read: 5 written, 0 unchanged, 1 rejected; ")
+    assert "points: 6 of LangChain, 1 of no framework\n" in first.out
+    assert "1 points repeat the text and the metadata of another" in first.out
+    again = adopt(folder, *text, "--allow-rejects", "--json")
+    shown = json.loads(again.out)
+    assert (0, 0, 5, 1) == (again.status, shown["written"], shown["unchanged"], shown["rejected"])
+    assert ({"langchain": 6, "plain": 1}, 1) == (shown["shapes"], shown["duplicates"])
+    (reject,) = map(json.loads, Path("rejects.jsonl").read_text().splitlines())
+    assert "collection docs, point 7" == reject["file"]
+    found = json.loads(command("get", "2", "--store", "store", "--json").out)
+    assert "page 1 is about owls" == found["text"]
+
+
+def test_dry_run_writes_nothing(folder: str) -> None:
+    """It shows the shapes, the first passages and the rejects, and loads no model."""
+    shown = adopt(folder, "--text-field", "text", "--dry-run", "--model", "missing")
+
+    assert 3 == shown.status
+    assert 'pid 1  page 0 is about owls  {"n": 0}' in shown.out
+    assert "rejected: collection docs, point 7: no field 'text' for the text" in shown.out
+    assert shown.out.endswith("5 passages, 1 rejected\nnothing was written (--dry-run)\n")
+    as_json = json.loads(adopt(folder, "--text-field", "text", "--dry-run", "--json").out)
+    assert (5, 1, 3) == (as_json["passages"], as_json["rejected"], len(as_json["first"]))
+    assert not Path("store").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["--pids", "content", "--pid-field", "n"], 2, "pass --pid-field 'n' or --pids 'content'"),
+        (["--yes"], 2, "--yes needs --prune"),
+        (["--text-field", ""], 2, "--text-field must be the name of a field"),
+        (["--from", "nowhere"], 1, "no folder nowhere: pass the URL of a server or a folder"),
+        (["--from", "."], 1, "is not a folder that QdrantClient(path=...) wrote"),
+        (["--collection", "a/b"], 2, "a/b"),
+        (["--query-prompt", "q"], 2, "pass both --query-prompt and --passage-prompt"),
+    ],
+)
+def test_mistakes_are_refused(folder: str, arguments: list[str], status: int, message: str) -> None:
+    """In the words of the command line; no store is left."""
+    done = adopt(folder, *arguments)
+
+    assert status == done.status
+    assert message in done.err
+    assert 1 == len(done.err.strip().splitlines()[-1:])
+    assert not Path("store").exists()
+
+
+def test_a_collection_is_not_adopted_into_itself(folder: str) -> None:
+    """Nor is a missing one guessed."""
+    same = command("adopt", "docs", "--store", folder, "--collection", "docs")
+    assert 2 == same.status
+    assert "SOURCE and --collection are both 'docs': choose another name" in same.err
+    missing = adopt(folder, name="dosc")
+    assert 1 == missing.status
+    assert "no collection 'dosc' in " in missing.err
+    assert "it has docs" in missing.err
