@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from qdrant_client import QdrantClient, models
@@ -20,7 +21,7 @@ def folder(tmp_path: Path) -> str:
     client = QdrantClient(path=place)
     vectors = models.VectorParams(size=2, distance=models.Distance.COSINE)
     client.create_collection("docs", vectors_config=vectors)
-    payloads = [*PAGES, PAGES[0], {"n": 7}]
+    payloads: list[dict[str, Any]] = [*PAGES, PAGES[0], {"n": 7}]
     points = [
         models.PointStruct(id=number, vector=[1.0, 0.0], payload=payload)
         for number, payload in enumerate(payloads, 1)
