@@ -12,6 +12,7 @@ import click
 from msmarco_qdrant.cli.completion import complete_files
 from msmarco_qdrant.cli.help import Command
 from msmarco_qdrant.cli.ingest_options import (
+    bulk_option,
     index_option,
     ingest_and_print,
     prompt_options,
@@ -26,6 +27,7 @@ from msmarco_qdrant.cli.options import (
     refuse_unused,
     rejects_option,
     settings_options,
+    shard_options,
     wait_index_option,
 )
 from msmarco_qdrant.cli.output import print_result, rejects_path
@@ -95,6 +97,8 @@ _NAMES = {
     help="Exit with 0 even if points were rejected; with --prune, also remove their passages.",
 )
 @index_option
+@shard_options
+@bulk_option
 @prune_options
 @click.option(
     "--dry-run",
@@ -118,6 +122,8 @@ def adopt(  # noqa: PLR0913  # one for each option
     rejects: Path | None,
     allow_rejects: bool,
     indexes: tuple[str, ...],
+    sharding: dict[str, int] | None,
+    bulk: bool,
     prune: bool,
     yes: bool,
     dry_run: bool,
@@ -155,6 +161,8 @@ def adopt(  # noqa: PLR0913  # one for each option
             add=lambda: (_fields(source), _lines(source)),
             model=model,
             wait_index=wait_index,
+            sharding=sharding,
+            bulk=bulk,
             **options,
         )
 

@@ -112,13 +112,8 @@ def test_shapes_may_be_mixed_and_other_points_are_rejected(
     server: LoopbackServer, other: QdrantClient
 ) -> None:
     """A reject names its point and has its payload."""
-    plain = [
-        {"body": "a text", "pid": 7},
-        {"n": 1},
-        {"body": 5, "pid": "8"},
-        {"body": "", "pid": "9"},
-        {},
-    ]
+    bodies: list[dict[str, Any]] = [{"body": 5, "pid": "8"}, {"body": "", "pid": "9"}, {}]
+    plain: list[dict[str, Any]] = [{"body": "a text", "pid": 7}, {"n": 1}, *bodies]
     write(other, "docs", [*pages(1), *plain])
 
     with ForeignPassages.open("docs", server.url, pid_field="pid") as source:
