@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -9,13 +10,21 @@ import click
 
 from msmarco_qdrant.cli.completion import complete_rerankers
 from msmarco_qdrant.cli.help import Command
+from msmarco_qdrant.cli.judged_files import (
+    check_source,
+    click_options,
+    file_option,
+    out_option,
+    read_judged_or_pairs,
+    read_optional,
+)
 from msmarco_qdrant.cli.options import (
     ENCODER,
-    FILE,
     json_option,
     model_option,
     open_search_client,
     settings_options,
+    tenant_option,
 )
 from msmarco_qdrant.cli.output import echo_text, print_json
 from msmarco_qdrant.cli.signals import advise_resume, exit_on_sigterm
@@ -26,9 +35,34 @@ if TYPE_CHECKING:
     from msmarco_qdrant.core.records import Query
     from msmarco_qdrant.evaluation import Qrels
     from msmarco_qdrant.settings import Settings
+    from msmarco_qdrant.train import Positives
 
-_TEST = ("test_queries", "test_qrels")
 _SHARE = click.FloatRange(0, 0.5, min_open=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Files:
+    """The options that are files of queries and their judgments."""
+
+    queries: Path | None
+    qrels: Path | None
+    clicks: Path | None
+    min_count: int
+    test_queries: Path | None
+    test_qrels: Path | None
+
+    def read(self) -> tuple[list[Query], Qrels | Positives]:
+        """Read the queries with their judgments, pairs or clicks."""
+        from msmarco_qdrant.train import read_clicks
+
+        if self.clicks is not None:
+            return read_clicks(self.clicks, min_count=self.min_count)
+        return read_judged_or_pairs(Path(str(self.queries)), Path(str(self.qrels)))
+
+    def read_test(self) -> tuple[list[Query], Qrels] | tuple[None, None]:
+        """Read the test queries, if there are some."""
+        both = "pass --test-queries with --test-qrels, or neither"
+        return read_optional(self.test_queries, self.test_qrels, both)
 
 
 @click.command(
@@ -37,38 +71,22 @@ _SHARE = click.FloatRange(0, 0.5, min_open=True)
         "--queries queries.tsv --qrels qrels.txt --out improved",
         "--queries queries.tsv --qrels qrels.txt --out improved --apply",
         "--queries queries.tsv --qrels qrels.txt --out improved --judge ms-marco-electra-base",
+        "--clicks clicks.tsv --min-count 3 --out improved",
     ],
 )
 @settings_options("store", "transport", "collection", *ENCODER)
 @model_option("Load the collection's model from here.")
-@click.option(
-    "--queries",
-    type=FILE,
-    required=True,
-    metavar="FILE",
-    help="Queries: qid<TAB>text or JSON lines.",
-)
-@click.option(
+@file_option("--queries", "Queries: qid<TAB>text or JSON lines.")
+@file_option(
     "--qrels",
-    type=FILE,
-    required=True,
-    metavar="FILE",
-    help="Judgments in TREC's or BEIR's format; passages of grade 1 or more are positives.",
+    "Judgments in TREC's or BEIR's format, where grade 1 or more is a positive, or pairs "
+    "qid<TAB>pid.",
 )
-@click.option(
-    "--out",
-    type=click.Path(file_okay=False, path_type=Path),
-    required=True,
-    metavar="DIR",
-    help="Folder for all files: a new one, or that of the same command, to resume it.",
-)
-@click.option(
-    "--test-queries",
-    type=FILE,
-    metavar="FILE",
-    help="Test queries of your own; no other query is held out then.",
-)
-@click.option("--test-qrels", type=FILE, metavar="FILE", help="Judgments of --test-queries.")
+@click_options
+@out_option("all files")
+@tenant_option
+@file_option("--test-queries", "Test queries of your own; no other query is held out then.")
+@file_option("--test-qrels", "Judgments of --test-queries, or pairs.")
 @click.option(
     "--test-share",
     type=_SHARE,
@@ -160,8 +178,6 @@ def improve(
     *,
     settings: Settings,
     model: str | None,
-    queries: Path,
-    qrels: Path,
     judge: str | None,
     learning_rates: tuple[float, ...],
     as_json: bool,
@@ -176,8 +192,14 @@ def improve(
     from msmarco_qdrant.train import improve_collection, load_judge
     from msmarco_qdrant.train.improve_tables import improve_json, improve_text
 
-    asked, judged = _read(queries, qrels)
-    test_queries, test_qrels = _read_test(**{name: options.pop(name) for name in _TEST})
+    files = _Files(**{name: options.pop(name) for name in _Files.__slots__})
+    check_source(files.queries, files.qrels, files.clicks)
+    if options["apply"] and options["tenant"] is not None:
+        raise click.UsageError(
+            "pass either --apply or --tenant: --apply switches the model of all tenants"
+        )
+    queries, qrels = files.read()
+    test_queries, test_qrels = files.read_test()
     with (
         exit_on_sigterm(),
         advise_resume("Finished steps are kept"),
@@ -185,8 +207,8 @@ def improve(
     ):
         report = improve_collection(
             client,
-            asked,
-            judged,
+            queries,
+            qrels,
             model=model,
             judge=None if judge is None else load_judge(judge, settings.encoder_options),
             test_queries=test_queries,
@@ -200,20 +222,3 @@ def improve(
         print_json(improve_json(report))
     else:
         echo_text(improve_text(report))
-
-
-def _read(queries: Path, qrels: Path) -> tuple[list[Query], Qrels]:
-    from msmarco_qdrant.evaluation import read_qrels
-    from msmarco_qdrant.sources.corpus import read_queries
-
-    return list(read_queries(queries)), read_qrels(qrels)
-
-
-def _read_test(
-    test_queries: Path | None, test_qrels: Path | None
-) -> tuple[list[Query], Qrels] | tuple[None, None]:
-    if test_queries is None and test_qrels is None:
-        return None, None
-    if test_queries is None or test_qrels is None:
-        raise click.UsageError("pass --test-queries with --test-qrels, or neither")
-    return _read(test_queries, test_qrels)

@@ -10,9 +10,9 @@ import click
 
 from msmarco_qdrant.cli.completion import complete_files, complete_rerankers
 from msmarco_qdrant.cli.help import Command
+from msmarco_qdrant.cli.judged_files import file_option, out_option, read_judged
 from msmarco_qdrant.cli.options import (
     ENCODER,
-    FILE,
     LIMIT,
     json_option,
     model_option,
@@ -58,12 +58,10 @@ class _Given:
 
     def read(self) -> _Files:
         """Read the files, and check them before a model is loaded."""
-        from msmarco_qdrant.evaluation import read_qrels
         from msmarco_qdrant.sources.corpus import read_queries
         from msmarco_qdrant.train.judge_check import check_dev
 
-        dev_queries = [*read_queries(str(self.dev_queries))]
-        dev_qrels = read_qrels(str(self.dev_qrels))
+        dev_queries, dev_qrels = read_judged(self.dev_queries, self.dev_qrels)
         check_dev(dev_queries, dev_qrels)
         return _Files([*read_queries(str(self.queries))], dev_queries, dev_qrels)
 
@@ -86,13 +84,7 @@ _EXAMPLE = (
     shell_complete=complete_rerankers,
     help="The judge: a cross-encoder, or a bi-encoder stronger than the collection's.",
 )
-@click.option(
-    "--queries",
-    type=FILE,
-    metavar="FILE",
-    required=True,
-    help="The mined queries: qid<TAB>text or JSON lines.",
-)
+@file_option("--queries", "The mined queries: qid<TAB>text or JSON lines.", required=True)
 @click.option(
     "--negatives",
     type=click.Path(path_type=Path),
@@ -101,27 +93,11 @@ _EXAMPLE = (
     shell_complete=complete_files,
     help="Mined candidates: the folder of `mine`, or a file of its form.",
 )
-@click.option(
-    "--dev-queries",
-    type=FILE,
-    metavar="FILE",
-    required=True,
-    help="Queries that decide whether the judge is good enough.",
+@file_option(
+    "--dev-queries", "Queries that decide whether the judge is good enough.", required=True
 )
-@click.option(
-    "--dev-qrels",
-    type=FILE,
-    metavar="FILE",
-    required=True,
-    help="Their judgments, in TREC's or BEIR's format.",
-)
-@click.option(
-    "--out",
-    type=click.Path(file_okay=False, path_type=Path),
-    required=True,
-    metavar="DIR",
-    help="Folder for the scores: a new one, or that of the same command, to resume it.",
-)
+@file_option("--dev-qrels", "Their judgments, in TREC's or BEIR's format.", required=True)
+@out_option("the scores")
 @click.option(
     "--mode",
     type=click.Choice(get_args(SearchMode)),

@@ -12,9 +12,15 @@ import click
 
 from msmarco_qdrant.cli.completion import complete_collections
 from msmarco_qdrant.cli.help import Command
+from msmarco_qdrant.cli.judged_files import (
+    check_source,
+    click_options,
+    file_option,
+    min_grade_option,
+    out_option,
+)
 from msmarco_qdrant.cli.options import (
     ENCODER,
-    FILE,
     LIMIT,
     json_option,
     model_option,
@@ -57,12 +63,8 @@ class _Given:
 
     def check(self) -> None:
         """Refuse options that exclude each other or have no effect."""
-        has_files = self.queries is not None and self.qrels is not None
-        has_one = self.queries is not None or self.qrels is not None
-        if has_one == (self.clicks is not None) or (has_one and not has_files):
-            raise click.UsageError("pass --queries FILE and --qrels FILE, or --clicks FILE")
+        check_source(self.queries, self.qrels, self.clicks)
         refuse_unused("--qrels", used=self.qrels is not None, options=["min_grade"])
-        refuse_unused("--clicks", used=self.clicks is not None, options=["min_count"])
         if self.first_rank > self.depth:
             raise click.UsageError(
                 f"--first-rank must be 1 to --depth ({self.depth}), got {self.first_rank}"
@@ -77,47 +79,14 @@ class _Given:
     ],
 )
 @settings_options("store", "transport", "collection", *ENCODER)
-@click.option(
-    "--queries",
-    type=FILE,
-    metavar="FILE",
-    help="Training queries: qid<TAB>text or JSON lines.",
-)
-@click.option(
+@file_option("--queries", "Training queries: qid<TAB>text or JSON lines.")
+@file_option(
     "--qrels",
-    type=FILE,
-    metavar="FILE",
-    help="Their positives: judgments in TREC's or BEIR's format, or pairs qid<TAB>pid.",
+    "Their positives: judgments in TREC's or BEIR's format, or pairs qid<TAB>pid.",
 )
-@click.option(
-    "--min-grade",
-    type=click.IntRange(1, 100),
-    default=1,
-    show_default=True,
-    metavar="N",
-    help="With judgments: the least grade of a positive.",
-)
-@click.option(
-    "--clicks",
-    type=FILE,
-    metavar="FILE",
-    help="Instead of --queries and --qrels: a log of clicks, query<TAB>pid<TAB>count.",
-)
-@click.option(
-    "--min-count",
-    type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    metavar="N",
-    help="With --clicks: the fewest clicks of a positive.",
-)
-@click.option(
-    "--out",
-    type=click.Path(file_okay=False, path_type=Path),
-    required=True,
-    metavar="DIR",
-    help="Folder for the negatives: a new one, or that of the same command, to resume it.",
-)
+@min_grade_option("With judgments")
+@click_options
+@out_option("the negatives")
 @click.option(
     "--mode",
     "modes",

@@ -11,8 +11,13 @@ from click.core import ParameterSource
 
 from msmarco_qdrant.cli.completion import complete_files
 from msmarco_qdrant.cli.help import Command
+from msmarco_qdrant.cli.judged_files import (
+    file_option,
+    min_grade_option,
+    out_option,
+    read_judged,
+)
 from msmarco_qdrant.cli.options import (
-    FILE,
     json_option,
     model_option,
     open_search_client,
@@ -86,13 +91,7 @@ class _Given:
     ],
 )
 @settings_options("store", "transport", "collection", "device")
-@click.option(
-    "--queries",
-    type=FILE,
-    required=True,
-    metavar="FILE",
-    help="Training queries: qid<TAB>text or JSON lines.",
-)
+@file_option("--queries", "Training queries: qid<TAB>text or JSON lines.", required=True)
 @click.option(
     "--negatives",
     "mined",
@@ -101,27 +100,12 @@ class _Given:
     shell_complete=complete_files,
     help="Positives and negatives: the folder of `choose` or `mine`, or a file of its form.",
 )
-@click.option(
+@file_option(
     "--qrels",
-    type=FILE,
-    metavar="FILE",
-    help="Without negatives: judgments in TREC's or BEIR's format, or pairs qid<TAB>pid.",
+    "Without negatives: judgments in TREC's or BEIR's format, or pairs qid<TAB>pid.",
 )
-@click.option(
-    "--min-grade",
-    type=click.IntRange(1, 100),
-    default=1,
-    show_default=True,
-    metavar="N",
-    help="With --qrels: the least grade of a positive.",
-)
-@click.option(
-    "--out",
-    type=click.Path(file_okay=False, path_type=Path),
-    required=True,
-    metavar="DIR",
-    help="Folder for the model: a new one, or that of the same command, to resume it.",
-)
+@min_grade_option("With --qrels")
+@out_option("the model")
 @model_option("Train this model.  [default: that of the collection]")
 @click.option(
     "--cross-encoder",
@@ -146,17 +130,13 @@ class _Given:
     metavar="RATE",
     help="The highest learning rate; it falls linearly to 0.",
 )
-@click.option(
+@file_option(
     "--dev-queries",
-    type=FILE,
-    metavar="FILE",
-    help="Measure nDCG@10 on these queries during the training, and keep the best model.",
+    "Measure nDCG@10 on these queries during the training, and keep the best model.",
 )
-@click.option(
+@file_option(
     "--dev-qrels",
-    type=FILE,
-    metavar="FILE",
-    help="Their judgments. Do not report figures on these queries: they chose the model.",
+    "Their judgments. Do not report figures on these queries: they chose the model.",
 )
 @click.option(
     "--dev-depth",
@@ -223,12 +203,7 @@ def _examples(given: _Given) -> Any:
 
 
 def _dev(given: _Given) -> dict[str, Any]:
-    from msmarco_qdrant.evaluation import read_qrels
-    from msmarco_qdrant.sources.corpus import read_queries
-
-    if given.dev_queries is None:
+    if given.dev_queries is None or given.dev_qrels is None:
         return {}
-    return {
-        "dev_queries": list(read_queries(given.dev_queries)),
-        "dev_qrels": read_qrels(str(given.dev_qrels)),
-    }
+    queries, qrels = read_judged(given.dev_queries, given.dev_qrels)
+    return {"dev_queries": queries, "dev_qrels": qrels}

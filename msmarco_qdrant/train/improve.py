@@ -44,6 +44,8 @@ from msmarco_qdrant.train.improve_verdict import decide
 from msmarco_qdrant.train.inputs import require_train_extra
 from msmarco_qdrant.train.judge_scorer import to_scorer
 from msmarco_qdrant.train.out_folder import OutFolder, digest_of
+from msmarco_qdrant.train.positives import to_qrels
+from msmarco_qdrant.train.records import Positives
 from msmarco_qdrant.train.settings import TrainSettings
 from msmarco_qdrant.train.split import TEST_SHARE, VALIDATION_SHARE, Split, split_queries
 
@@ -61,9 +63,10 @@ LEARNING_RATES = (2e-5, 1e-4)  # 2e-5 is usual; NFCorpus gained most with 1e-4
 def improve_collection(  # noqa: PLR0913  # all but four have defaults
     client: SearchClient,
     queries: Collection[Query],
-    qrels: Qrels,
+    qrels: Qrels | Positives,
     out: str | PathLike[str],
     *,
+    tenant: str | None = None,
     model: str | PathLike[str] | None = None,
     judge: Reranker | Encoder | None = None,
     allow_weak_judge: bool = False,
@@ -74,7 +77,7 @@ def improve_collection(  # noqa: PLR0913  # all but four have defaults
     learning_rates: Sequence[float] | None = None,
     rounds: int = 1,
     test_queries: Collection[Query] | None = None,
-    test_qrels: Qrels | None = None,
+    test_qrels: Qrels | Positives | None = None,
     test_share: float = TEST_SHARE,
     validation_share: float = VALIDATION_SHARE,
     modes: Sequence[SearchMode] = ("dense", "hybrid"),
@@ -94,8 +97,11 @@ def improve_collection(  # noqa: PLR0913  # all but four have defaults
     Args:
         client: A client of the collection, with its encoder.
         queries: The queries.
-        qrels: Their judgments; passages of grade 1 or more are positives.
+        qrels: Their judgments, of which passages of grade 1 or more are positives; or the positives
+            of each query, as `read_positives` and `read_clicks` return them.
         out: The folder for all files: a new one, or that of the same call.
+        tenant: The tenant whose queries they are, if the collection has a tenant field: only its
+            passages are searched, trained on and measured.
         model: The location of the collection's model; by default its name in the collection.
         judge: A cross-encoder, or a stronger bi-encoder, that scores the candidates.
         allow_weak_judge: Use a judge that does not rank better than the collection's model.
@@ -109,12 +115,13 @@ def improve_collection(  # noqa: PLR0913  # all but four have defaults
             that of `training`, if it is given, else 2e-5 and 1e-4.
         rounds: Number of rounds; each mines with the model of the one before, and trains it on.
         test_queries: Test queries of your own. No query is held out then.
-        test_qrels: Their judgments.
+        test_qrels: Their judgments or positives.
         test_share: Otherwise the share of the queries to test.
         validation_share: The share of the queries to choose by.
         modes: The modes to compare. The first one must become better, the others not worse.
         measures: Names as in `ir_measures`; the first decides.
-        apply: Switch the collection to the new model if it is better, as `reembed_collection`.
+        apply: Switch the collection to the new model if it is better, as `reembed_collection`. Not
+            with a tenant: the others are not measured.
         encoder_options: How models run: an `EncoderOptions`, a dictionary of its fields, or a
             device such as "cuda:1".
         on_step: Called with each finished step.
@@ -125,7 +132,7 @@ def improve_collection(  # noqa: PLR0913  # all but four have defaults
 
     Raises:
         UsageError: For an invalid argument, too few queries, queries or judgments of another
-            collection, one with tenants, or a folder of another call.
+            collection, a tenant too much or too few, or a folder of another call.
         WeakJudgeError: If the judge does not rank better than the collection's model.
         MissingExtraError: Without the extra `train`.
         ModelError: If a model cannot be loaded or trained, or `model` is not the collection's.
@@ -143,6 +150,7 @@ def improve_collection(  # noqa: PLR0913  # all but four have defaults
         mine_modes=_to_modes("mine_modes", mine_modes),
         modes=_to_modes("modes", modes),
         measures=parse_measures(measures),
+        tenant=tenant,
         encoder_options=to_encoder_options(encoder_options),
         progress=progress,
     )
@@ -151,8 +159,10 @@ def improve_collection(  # noqa: PLR0913  # all but four have defaults
     _check_judge(options)
     if (test_queries is None) != (test_qrels is None):
         raise UsageError("pass test_queries with test_qrels, or neither")
-    _refuse_tenants(client)
+    client.session.current.scope(tenant)  # refuse a tenant too much or too few
+    _refuse_apply(tenant, apply=apply)
     _ = client.encoder  # raises without one
+    qrels, test_qrels = to_qrels(qrels), None if test_qrels is None else to_qrels(test_qrels)
     split = split_queries(
         queries,
         qrels,
@@ -161,7 +171,7 @@ def improve_collection(  # noqa: PLR0913  # all but four have defaults
         validation_share=validation_share,
     )
     data = _to_data(split, qrels, test_qrels or qrels, Path(out))
-    _check_passages(client, data)
+    _check_passages(client, data, tenant)
     settings = _describe(client, data, options)
     with ExitStack() as stack:
         folder = stack.enter_context(OutFolder(out, "improve", settings))
@@ -319,20 +329,19 @@ def _to_data(split: Split, qrels: Qrels, test_qrels: Qrels, out: Path) -> Improv
     )
 
 
-def _check_passages(client: SearchClient, data: ImproveData) -> None:
-    """Refuse judgments of another collection."""
-    passages = SearchedPassages(client, None)
+def _check_passages(client: SearchClient, data: ImproveData, tenant: str | None) -> None:
+    """Refuse judgments of another collection, or of another tenant."""
+    passages = SearchedPassages(client, tenant)
     for qrels in (data.train, data.validation, data.test):
         count_missing_relevant(passages, qrels)
 
 
-def _refuse_tenants(client: SearchClient) -> None:
-    """Refuse a collection whose searches each need a tenant: a model is of a whole collection."""
-    field = client.metadata.tenant_field
-    if field is not None:
+def _refuse_apply(tenant: str | None, *, apply: bool) -> None:
+    """Refuse to switch the model of all tenants by the queries of one."""
+    if apply and tenant is not None:
         raise UsageError(
-            f"collection '{client.collection}' has tenants by '{field}': train on a collection "
-            "without a tenant field, such as one with the passages of one tenant"
+            f"apply would switch the model of all tenants, and only {tenant!r} is measured: omit "
+            "apply, measure others with the new model, and switch by the command of the report"
         )
 
 
@@ -350,6 +359,7 @@ def _describe(client: SearchClient, data: ImproveData, options: ImproveOptions) 
     judge = options.judge
     return {
         "collection": client.collection,
+        **({} if options.tenant is None else {"tenant": options.tenant}),
         **parts,
         "judge": None if judge is None else to_scorer(judge).identity(),
         "strategy": options.strategy,

@@ -26,22 +26,26 @@ class StepCommands:
         collection: The live collection.
         store: The location of its store.
         files: The folder with queries and judgments.
+        tenant: The tenant whose passages of the live collection are used.
     """
 
-    def __init__(self, collection: str, store: str, files: Path) -> None:
+    def __init__(self, collection: str, store: str, files: Path, tenant: str | None = None) -> None:
         self._live = {"collection": collection, "store": store}
         self._files = files
+        self._tenant = [] if tenant is None else ["--tenant", tenant]
 
     def evaluate(
         self, trial: Path | None, modes: Sequence[SearchMode], measures: Sequence[str]
     ) -> str:
         """Measure the live collection or a trial on the test queries."""
         words = [*self._queries("test"), *_modes(modes), "--measures", " ".join(measures)]
+        words += self._tenant_of(trial)
         return command_line("evaluate", *words, **self._place(trial))
 
     def mine(self, trial: Path | None, modes: Sequence[SearchMode], depth: int, out: Path) -> str:
         """Mine the training queries."""
         words = [*self._queries("train"), *_modes(modes), "--depth", str(depth)]
+        words += self._tenant_of(trial)
         return command_line("mine", *words, "--out", str(out), **self._place(trial))
 
     def judge(  # the options of a command
@@ -63,6 +67,7 @@ class StepCommands:
         words += ["--negatives", str(mined), "--dev-queries", str(queries)]
         words += ["--dev-qrels", str(qrels), "--mode", mode, "--depth", str(depth)]
         words += ["--allow-weak-judge"] if allow_weak else []
+        words += self._tenant_of(trial)
         return command_line("judge", *words, "--out", str(out), **self._place(trial))
 
     def choose(self, mined: Path, scores: Path | None, strategy: str, seed: int, out: Path) -> str:
@@ -85,11 +90,14 @@ class StepCommands:
         data += [] if scores is None else ["--scores", str(scores)]
         dev_queries, dev_qrels = part_files(self._files, "validation")
         data += ["--dev-queries", str(dev_queries), "--dev-qrels", str(dev_qrels)]
-        words = ["--model", base, *data, *_changed(settings)]
+        words = ["--model", base, *data, *_changed(settings), *self._tenant]
         return command_line("train", *words, "--out", str(out), **self._live)
 
     def _place(self, trial: Path | None) -> dict[str, str]:
         return self._live if trial is None else {"collection": COLLECTION, "store": str(trial)}
+
+    def _tenant_of(self, trial: Path | None) -> list[str]:
+        return self._tenant if trial is None else []
 
     def _queries(self, part: str) -> list[str]:
         queries, qrels = part_files(self._files, part)

@@ -47,6 +47,7 @@ class ImproveOptions:
         judge: Scores candidates; None to choose without scores.
         strategy: Written form of the strategy that chooses negatives.
         measures: The first one decides.
+        tenant: The tenant whose passages of the collection are used; a trial has these alone.
         modes: Modes to compare; the first one decides.
         mine_modes: Modes to mine with.
     """
@@ -59,6 +60,7 @@ class ImproveOptions:
     mine_modes: tuple[SearchMode, ...]
     modes: tuple[SearchMode, ...]
     measures: tuple[str, ...]
+    tenant: str | None
     encoder_options: EncoderOptions
     progress: bool
 
@@ -102,7 +104,9 @@ class ImproveRun:
         self._data = data
         self._options = options
         self._log = log
-        self._commands = StepCommands(client.collection, client.store.dsn, data.files)
+        self._commands = StepCommands(
+            client.collection, client.store.dsn, data.files, options.tenant
+        )
         self._encoders: dict[int, Encoder] = {}
         self._models: dict[int, Path] = {}
 
@@ -173,6 +177,7 @@ class ImproveRun:
                     mined,
                     modes=options.mine_modes,
                     depth=options.depth,
+                    tenant=self._tenant(client),
                     progress=options.progress,
                 )
             return figures_of(report)
@@ -201,6 +206,7 @@ class ImproveRun:
                     allow_weak=options.allow_weak_judge,
                     mode=mode,
                     depth=options.depth,
+                    tenant=self._tenant(client),
                     progress=options.progress,
                 )
             return figures_of(report)
@@ -270,6 +276,7 @@ class ImproveRun:
                 scores=scores,
                 dev_queries=data.split.validation,
                 dev_qrels=data.validation,
+                tenant=options.tenant,
                 device=resolve_devices(options.encoder_options.device)[0],
                 progress=options.progress,
                 **asdict(settings),
@@ -290,6 +297,7 @@ class ImproveRun:
             self._client,
             encoder,
             self._log.path(number, "trial"),
+            tenant=self._options.tenant,
             progress=self._options.progress,
         )
         return {"passages": report.written + report.unchanged, "rejected": report.rejected}
@@ -308,7 +316,7 @@ class ImproveRun:
         for mode in self._options.modes:
             for part in ("validation", "test"):
                 queries, qrels = self._data.part(part)
-                run = search_run(client, queries, System(mode), depth)
+                run = search_run(client, queries, System(mode), depth, tenant=self._tenant(client))
                 save_run(self._run_file(number, part, mode), run.rankings.items())
                 if part == "validation":
                     values = measure_run([measures[0]], qrels, run)[measures[0]]
@@ -330,6 +338,10 @@ class ImproveRun:
         else:
             with self._open_trial(number - 1) as client:
                 yield client
+
+    def _tenant(self, client: SearchClient) -> str | None:
+        """Return the tenant to search; None for a trial, which has one tenant's passages alone."""
+        return self._options.tenant if client is self._client else None
 
     @contextmanager
     def _open_trial(self, number: int) -> Iterator[SearchClient]:

@@ -123,7 +123,7 @@ class MineProcesses:
     def threads(self) -> int:
         """Number of searches to run at the same time."""
         count = self._count()
-        return count if self._is_over else 2 * count  # some queries are encoded meanwhile
+        return count if self._is_over else 2 * count  # some encode while others search
 
     def start(self, searches: int) -> None:
         """Start the processes, if so many searches are worth it and they are not yet started."""
@@ -185,7 +185,7 @@ class MineProcesses:
         return shared
 
     def _give_up(self, exc: Exception) -> None:
-        """End the processes; those that were ended before a write say nothing."""
+        """End the processes, with a warning unless a write has ended them."""
         if not self._is_over:
             _log.warning("other processes cannot search (%s): this one mines alone", exc)
         self._end()

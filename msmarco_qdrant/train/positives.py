@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from os import PathLike
 
 from msmarco_qdrant.core.records import Query
 from msmarco_qdrant.errors import SourceError, UsageError
 from msmarco_qdrant.evaluation.qrels import read_qrels
+from msmarco_qdrant.evaluation.records import Qrels
 from msmarco_qdrant.evaluation.text_lines import read_text_lines, shorten
 from msmarco_qdrant.train.records import Positives
 
@@ -41,8 +42,7 @@ def read_positives(source: str | PathLike[str], *, min_grade: int = 1) -> Positi
             `min_grade` or more.
     """
     _check_count("min_grade", min_grade, _MAX_GRADE)
-    first = next(islice(read_text_lines(source), 1), None)
-    if first is not None and len(first[1].rstrip("\r\n").split("\t")) == 2:
+    if has_pairs(source):
         if min_grade > 1:
             raise UsageError(f"{source} has pairs, without grades: omit min_grade={min_grade}")
         return _read_pairs(source)
@@ -56,6 +56,36 @@ def read_positives(source: str | PathLike[str], *, min_grade: int = 1) -> Positi
             f"{source} has no grade of {min_grade} or more: pass a lower min_grade=..."
         )
     return positives
+
+
+def has_pairs(source: str | PathLike[str]) -> bool:
+    """True if the first line of a file has the two columns of pairs.
+
+    Raises:
+        SourceError: For an unreadable file.
+    """
+    first = next(islice(read_text_lines(source), 1), None)
+    return first is not None and len(first[1].rstrip("\r\n").split("\t")) == 2
+
+
+def to_qrels(given: Qrels | Positives) -> Qrels:
+    """Return judgments: as they are, or grade 1 for each positive.
+
+    Raises:
+        UsageError: For positives that are not a list of pids for each query.
+    """
+    if not isinstance(given, Mapping):
+        raise UsageError(f"qrels must be judgments or positives by qid, got {given!r}")
+    for qid, found in given.items():
+        if isinstance(found, str) or not isinstance(found, Mapping | Sequence):
+            raise UsageError(
+                f"qrels must have grades by pid, or a list of pids, for each query, got {found!r} "
+                f"for {qid!r}"
+            )
+    return {
+        qid: found if isinstance(found, Mapping) else dict.fromkeys(found, 1)
+        for qid, found in given.items()
+    }
 
 
 def read_clicks(

@@ -22,7 +22,12 @@ COLLECTION = "trial"
 
 
 def build_trial(
-    client: SearchClient, encoder: Encoder, folder: Path, *, progress: bool = False
+    client: SearchClient,
+    encoder: Encoder,
+    folder: Path,
+    *,
+    tenant: str | None = None,
+    progress: bool = False,
 ) -> IngestReport:
     """Fill a store with the texts of a collection and the vectors of another model.
 
@@ -33,6 +38,7 @@ def build_trial(
         client: A client of the collection.
         encoder: The other model.
         folder: The directory of the store.
+        tenant: Only this tenant's passages; the trial itself has no tenants.
         progress: Show it on standard error.
 
     Raises:
@@ -40,7 +46,7 @@ def build_trial(
         StoreError: If a store cannot be read or written.
     """
     return ingest_passages(
-        _texts(client),
+        _texts(client, tenant),
         folder,
         collection=COLLECTION,
         encoder=encoder,
@@ -57,10 +63,11 @@ def open_trial(encoder: Encoder, folder: Path) -> Iterator[SearchClient]:
         yield client
 
 
-def _texts(client: SearchClient) -> Iterator[Passage]:
+def _texts(client: SearchClient, tenant: str | None) -> Iterator[Passage]:
     source = client.store.collection(client.collection)
     foreign = ForeignPoints(client.collection, client.store.dsn)
-    for id_, payload in source.scan(HIT_FIELDS):
+    scope = client.session.current.scope(tenant)
+    for id_, payload in source.scan(HIT_FIELDS, meta_filter=scope):
         passage = foreign.passage(id_, payload)
         if passage is not None:
             yield Passage(passage.pid, passage.text)

@@ -78,6 +78,10 @@ def client() -> Iterator[SearchClient]:
         ({"test_share": 0.9}, r"test_share must be above 0 and at most 0\.5, got 0\.9"),
         ({"queries": QUERIES[:20]}, r"10 queries with a relevant passage or more in each part"),
         ({"queries": []}, r"one query or more, got none"),
+        ({"tenant": "me"}, r"has no tenant field|has no tenants"),
+        ({"qrels": {"q1": "12"}}, r"a list of pids, for each query, got '12' for 'q1'"),
+        ({"qrels": {"q1": 3}}, r"a list of pids, for each query, got 3 for 'q1'"),
+        ({"qrels": ["1"]}, r"qrels must be judgments or positives by qid, got \['1'\]"),
         ({"qrels": {}}, r"none of the 100 queries has judgments"),
         (
             {"qrels": {query.qid: {f"d{query.qid}": 1} for query in QUERIES}},
@@ -101,14 +105,21 @@ def test_invalid_arguments_are_refused_before_any_work(
     assert not (tmp_path / "out").exists()
 
 
-def test_collection_with_tenants_is_refused(tmp_path: Path) -> None:
-    """A model is of a whole collection, and its searches are of one tenant."""
+def test_a_tenant_is_needed_and_never_switches(tmp_path: Path) -> None:
+    """Where the collection has tenants; a model is of a whole collection."""
     with open_store(":memory:", create=True) as store:
         ingest_passages(PASSAGES, store, collection="things", encoder=HashingEncoder())
         set_tenant_field(store, "things", "of")
         client = SearchClient(store, "things", HashingEncoder())
-        with pytest.raises(UsageError, match=r"'things' has tenants by 'of': train on a"):
-            improve_collection(client, QUERIES, QRELS, tmp_path / "out")
+        cases: list[tuple[dict[str, Any], str]] = [
+            ({}, r"tenant"),
+            ({"tenant": "me", "apply": True}, r"apply would switch the model of all tenants, and"),
+            ({"tenant": "you"}, r"is in the collection 'things' of the tenant 'you'"),
+        ]
+        for options, message in cases:
+            with pytest.raises(UsageError, match=message):
+                improve_collection(client, QUERIES, QRELS, tmp_path / "out", **options)
+        assert not (tmp_path / "out").exists()
 
 
 def test_client_without_a_model_is_refused(client: SearchClient, tmp_path: Path) -> None:
@@ -172,3 +183,7 @@ def test_commands_have_the_options_of_their_step(tmp_path: Path) -> None:
     )
     assert "--mode hybrid --depth 50 --allow-weak-judge --out judged" in weak
     assert "--measures RR@10" in commands.evaluate(None, ["dense"], ["RR@10"])
+    tenants = StepCommands("things", "store", tmp_path, "me")
+    assert "--tenant me" in tenants.mine(None, ["dense"], 10, out)
+    assert "--tenant" not in tenants.mine(tmp_path, ["dense"], 10, out)  # a trial has no tenants
+    assert "--tenant me" in tenants.train("base", None, None, settings, out)

@@ -7,7 +7,9 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,9 +17,13 @@ from numpy.typing import NDArray
 
 from msmarco_qdrant.cli.app import cli
 from msmarco_qdrant.cli.output import Printed
+from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.errors import ModelMismatchError, UsageError, WeakJudgeError
+from msmarco_qdrant.ingest.api import ingest_passages
+from msmarco_qdrant.migrate.tenants import set_tenant_field
 from msmarco_qdrant.reembed.api import reembed_collection
 from msmarco_qdrant.search.client import SearchClient
+from msmarco_qdrant.stores import open_store
 from msmarco_qdrant.testing import WordOverlapReranker
 from msmarco_qdrant.train.improve import improve_collection
 from msmarco_qdrant.train.improve_tables import improve_json, improve_text
@@ -89,6 +95,42 @@ def test_better_model_is_switched_to_only_when_asked(folder: Path) -> None:
         with pytest.raises(UsageError, match=r"'things' has vectors of .*other now, and of"):
             improve(apply=True)
         assert client.store.metadata("things").encoder.model == str(other)
+
+
+def test_one_tenants_passages_train_and_measure(tmp_path: Path) -> None:
+    """In both rounds: candidates and the trial are its own; positives may be given as pids."""
+    model = save_tiny(tmp_path / "model", Recipe(similarity="cosine"))
+    rows = [replace(passage, meta={"of": "me"}) for passage in PASSAGES]
+    rows += [Passage(f"you {one.pid}", one.text, {"of": "you"}) for one in PASSAGES]
+    with open_store(tmp_path / "store", create=True) as store:
+        usual: dict[str, Any] = {"model": model, "encoder_options": FLOAT32}
+        ingest_passages(rows, store, collection="things", bm25={"avg_len": 2.0}, **usual)
+        set_tenant_field(store, "things", "of")
+        with SearchClient.open(store, collection="things", encoder_options=FLOAT32) as client:
+            report = improve_collection(
+                client,
+                QUERIES,
+                {qid: [*pids] for qid, pids in QRELS.items()},
+                tmp_path / "out",
+                tenant="me",
+                training={**TRAINING, "epochs": 1},
+                rounds=2,
+                depth=20,
+                encoder_options=FLOAT32,
+            )
+    for number in (1, 2):
+        found = read_negatives(tmp_path / "out" / f"round-{number}" / "mined")
+        mined = [pid for one in found for pids in one.negatives.values() for pid in pids]
+        assert [] == [pid for pid in mined if pid.startswith("you")]
+        with open_store(tmp_path / "out" / f"round-{number}" / "trial") as trial:
+            assert len(PASSAGES) == trial.collection("trial").count()
+    commands = [step.command for step in report.steps]
+    for command in commands:
+        check_command(command)
+    assert ["--tenant me" in command for command in commands if " mine " in command] == [
+        True,
+        False,
+    ]
 
 
 def test_worse_model_is_never_switched_to(tmp_path: Path) -> None:
