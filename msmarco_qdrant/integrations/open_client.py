@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict
 from os import PathLike
 
+from msmarco_qdrant.core.collection_types import PayloadIndex
 from msmarco_qdrant.encoding import Encoder, Reranker, load_encoder
 from msmarco_qdrant.encoding.catalog import DEFAULT_MODEL
 from msmarco_qdrant.encoding.options import EncoderChoices, to_encoder_options
@@ -24,7 +26,7 @@ _FRAMEWORKS = ("haystack:", "langchain:", "llamaindex:")
 """Beginnings of the names of models that are a framework's embedders."""
 
 
-def open_client(
+def open_client(  # noqa: PLR0913  # all but two have defaults
     store: Store | str | PathLike[str],
     *,
     collection: str,
@@ -33,6 +35,7 @@ def open_client(
     encoder_options: EncoderChoices | None = None,
     reranker: str | PathLike[str] | Reranker | None = None,
     create: bool = False,
+    payload_indexes: Mapping[str, PayloadIndex] | None = None,
     connection: Connection = DEFAULT_CONNECTION,
 ) -> SearchClient:
     """Open a client on a collection.
@@ -47,6 +50,7 @@ def open_client(
         encoder_options: Device, precision and so on; see `SearchClient.open`.
         reranker: A cross-encoder, or the location of one.
         create: Create the collection if it does not exist.
+        payload_indexes: The `meta` fields that a new collection indexes.
         connection: API key, port and timeouts, if `store` is a URL.
 
     Raises:
@@ -61,7 +65,13 @@ def open_client(
             options = asdict(to_encoder_options(encoder_options))
             encoder, model = load_encoder(model or DEFAULT_MODEL, **options), None
         ingest_passages(
-            [], store, collection=collection, encoder=encoder, connection=connection, optimize=False
+            [],
+            store,
+            collection=collection,
+            encoder=encoder,
+            payload_indexes=payload_indexes,
+            connection=connection,
+            optimize=False,
         )
     with ExitStack() as stack:
         try:

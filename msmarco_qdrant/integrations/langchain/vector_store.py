@@ -14,15 +14,14 @@ from msmarco_qdrant.encoding.checks import applies_sigmoid
 from msmarco_qdrant.encoding.options import EncoderChoices
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.filters import SearchFilter
-from msmarco_qdrant.integrations.extras import imports_of
-from msmarco_qdrant.integrations.langchain.documents import (
+from msmarco_qdrant.integrations.arguments import (
     check_k,
     options_of_similar,
     require_all,
-    to_document,
     to_options,
-    to_passages,
 )
+from msmarco_qdrant.integrations.extras import imports_of
+from msmarco_qdrant.integrations.langchain.documents import to_document, to_passages
 from msmarco_qdrant.integrations.langchain.embeddings import MsmarcoEmbeddings, to_encoder
 from msmarco_qdrant.integrations.loop_clients import LoopClients
 from msmarco_qdrant.integrations.mmr import select_by_mmr
@@ -176,7 +175,7 @@ class MsmarcoVectorStore(VectorStore):
             UsageError: If a document cannot be added, such as one without text.
         """
         passages = to_passages(documents, ids)
-        require_all(self.client.upsert(passages))
+        require_all(self.client.upsert(passages), "document")
         return [passage.pid for passage in passages]
 
     async def aadd_documents(
@@ -189,7 +188,7 @@ class MsmarcoVectorStore(VectorStore):
         """Add documents; see `add_documents`."""
         passages = to_passages(documents, ids)
         client = await self._loops.client()
-        require_all(await client.upsert(passages))
+        require_all(await client.upsert(passages), "document")
         return [passage.pid for passage in passages]
 
     def delete(
