@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from typing import Any
 
 from msmarco_qdrant.core.hits import Hits
 from msmarco_qdrant.core.search_types import Hit
 from msmarco_qdrant.encoding import Reranker
-from msmarco_qdrant.encoding.checks import applies_sigmoid
 from msmarco_qdrant.encoding.options import EncoderChoices
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.filters import SearchFilter
@@ -23,6 +22,7 @@ from msmarco_qdrant.integrations.arguments import (
 from msmarco_qdrant.integrations.extras import imports_of
 from msmarco_qdrant.integrations.langchain.documents import to_document, to_passages
 from msmarco_qdrant.integrations.langchain.embeddings import MsmarcoEmbeddings, to_encoder
+from msmarco_qdrant.integrations.langchain.relevance import relevance_scale
 from msmarco_qdrant.integrations.loop_clients import LoopClients
 from msmarco_qdrant.integrations.mmr import select_by_mmr
 from msmarco_qdrant.integrations.open_client import open_client
@@ -323,14 +323,14 @@ class MsmarcoVectorStore(VectorStore):
     def _similarity_search_with_relevance_scores(
         self, query: str, k: int = 4, **kwargs: Any
     ) -> list[tuple[Document, float]]:
-        scale = self._relevance_scale(to_options(kwargs))
+        scale = relevance_scale(self.client, {**self._options, **to_options(kwargs)})
         found = self.similarity_search_with_score(query, k, **kwargs)
         return [(document, scale(score)) for document, score in found]
 
     async def _asimilarity_search_with_relevance_scores(
         self, query: str, k: int = 4, **kwargs: Any
     ) -> list[tuple[Document, float]]:
-        scale = self._relevance_scale(to_options(kwargs))
+        scale = relevance_scale(self.client, {**self._options, **to_options(kwargs)})
         found = await self.asimilarity_search_with_score(query, k, **kwargs)
         return [(document, scale(score)) for document, score in found]
 
@@ -356,9 +356,6 @@ class MsmarcoVectorStore(VectorStore):
 
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
-
-    def __repr__(self) -> str:
-        return f"MsmarcoVectorStore({self.client!r})"
 
     # ---- shared by the blocking and the asynchronous methods -------------------------------
 
@@ -386,26 +383,6 @@ class MsmarcoVectorStore(VectorStore):
         known = options_of_similar(self._options, options)
         client = await self._loops.client()
         return await client.similar(vector=vector, limit=k, **known)
-
-    def _relevance_scale(self, called: Mapping[str, Any]) -> Callable[[float], float]:
-        """Return the function from a score to a relevance of 0 to 1.
-
-        Raises:
-            UsageError: If the scores have no bounds.
-        """
-        options = {**self._options, **called}
-        if options.get("rerank_depth") is not None:
-            if options.get("rerank_sigmoid") or applies_sigmoid(self.client.reranker):
-                return float
-            raise UsageError("relevance scores of reranked documents need rerank_sigmoid=True")
-        similarity = self.client.metadata.encoder.similarity
-        if options.get("mode", "dense") == "dense" and similarity == "cosine":
-            return lambda cosine: (cosine + 1) / 2
-        raise UsageError(
-            "relevance scores of 0 to 1 exist for cosines (mode='dense') and for rerank_depth with "
-            f"rerank_sigmoid=True, got mode={options.get('mode', 'dense')!r} and {similarity} "
-            "similarity: use similarity_search_with_score(..., score_threshold=...)"
-        )
 
 
 def _scored(hits: Iterable[Hit]) -> list[tuple[Document, float]]:

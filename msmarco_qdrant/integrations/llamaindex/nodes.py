@@ -27,7 +27,7 @@ _CONTENT_FIELD = "_node_content"
 def to_passages(nodes: Iterable[Any]) -> tuple[list[Passage], dict[str, Sequence[float]]]:
     """Return nodes as passages, and the embeddings of those that have one, by id.
 
-    The text is what LlamaIndex embeds: metadata and text, as the node's templates say.
+    The text is what LlamaIndex embeds: metadata and text, by the node's templates.
 
     Raises:
         UsageError: For a node that cannot be a passage.
