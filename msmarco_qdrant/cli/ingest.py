@@ -37,11 +37,8 @@ from msmarco_qdrant.cli.options import (
     transport_option,
     wait_index_option,
 )
-from msmarco_qdrant.cli.output import (
-    echo,
-    print_hits,
-    rejects_path,
-)
+from msmarco_qdrant.cli.output import echo, print_hits, rejects_path
+from msmarco_qdrant.cli.ray_options import ray_options, refuse_with_ray
 
 if TYPE_CHECKING:
     from msmarco_qdrant.settings import Settings
@@ -59,6 +56,7 @@ _OF_MODEL = ("model", "query_prompt", "passage_prompt")
         "passages.tsv",
         "films.jsonl --collection films --model all-MiniLM-L6-v2",
         "--vectors vectors",
+        "collection.tsv --store http://localhost --ray auto",
     ],
 )
 @click.argument("sources", nargs=-1, metavar="[SOURCE]...", shell_complete=complete_files)
@@ -95,6 +93,7 @@ _OF_MODEL = ("model", "query_prompt", "passage_prompt")
     help="Only read and parse the sources: show how they are read, their first rows, counts and "
     "rejects. Nothing is written and no model is loaded.",
 )
+@ray_options("Encode and write")
 @wait_index_option
 @json_option
 def ingest(  # noqa: PLR0913  # one for each option
@@ -115,6 +114,7 @@ def ingest(  # noqa: PLR0913  # one for each option
     prune: bool,
     yes: bool,
     dry_run: bool,
+    ray: dict[str, Any] | None,
     wait_index: bool,
     as_json: bool,
 ) -> int:
@@ -130,6 +130,7 @@ def ingest(  # noqa: PLR0913  # one for each option
 
     _check_sources(sources, vectors)
     refuse_unused("--prune", used=prune, options=["yes"])
+    refuse_with_ray(ray, {"--limit": limit is not None, "--prune": prune, "--dry-run": dry_run})
     payload_indexes = parse_indexes(indexes, "--index")
     prompts = to_prompts(query_prompt, passage_prompt)
     if dry_run:
@@ -146,8 +147,14 @@ def ingest(  # noqa: PLR0913  # one for each option
         as_json=as_json,
         model=model,
         prompts=prompts,
-        max_passages=limit,
-        prune=to_prune_policy(yes=yes, allow_rejects=allow_rejects) if prune else None,
+        **(
+            {"ray": ray}
+            if ray
+            else {
+                "max_passages": limit,
+                "prune": to_prune_policy(yes=yes, allow_rejects=allow_rejects) if prune else None,
+            }
+        ),
         wait_index=wait_index,
         payload_indexes=payload_indexes,
         sharding=sharding,

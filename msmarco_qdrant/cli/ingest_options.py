@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -129,11 +130,20 @@ def _printed_on_error(rejected: RejectsFile) -> Iterator[None]:
 
 
 def run_ingest(
-    settings: Settings, source: Iterable[Passage | Reject] | VectorShards, **options: Any
+    settings: Settings,
+    source: Iterable[Passage | Reject] | VectorShards,
+    ray: Mapping[str, Any] | None = None,
+    **options: Any,
 ) -> IngestReport:
-    """Ingest with the settings and options of `ingest_passages`, and show the progress."""
+    """Ingest with the settings and options of `ingest_passages`, and show the progress.
+
+    Args:
+        settings: The settings.
+        source: The passages.
+        ray: The cluster to ingest on, None for this process.
+        **options: Further arguments of the function.
+    """
     from msmarco_qdrant.collection.create import check_collection_name
-    from msmarco_qdrant.ingest.api import ingest_passages
     from msmarco_qdrant.ingest.progress import IngestDisplay
     from msmarco_qdrant.stores import redact_dsn
 
@@ -142,7 +152,7 @@ def run_ingest(
     echo(f"ingesting into '{settings.collection}' in {redact_dsn(settings.store)}", err=True)
     with closing(IngestDisplay(escape_controls(index_notice(settings)))) as display:
         try:
-            return ingest_passages(
+            return _ingester(ray)(
                 source,
                 settings.store,
                 collection=settings.collection,
@@ -162,3 +172,14 @@ def run_ingest(
                 err=True,
             )
             raise
+
+
+def _ingester(ray: Mapping[str, Any] | None) -> Callable[..., IngestReport]:
+    """Return the function that ingests: in this process, or on a cluster."""
+    if ray is not None:
+        from msmarco_qdrant.distributed import ingest_dataset
+
+        return partial(ingest_dataset, **ray)
+    from msmarco_qdrant.ingest.api import ingest_passages
+
+    return ingest_passages

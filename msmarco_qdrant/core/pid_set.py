@@ -57,6 +57,15 @@ class PidSet:
         return place
 
 
+class UniquePids(PidSet):
+    """The pids of rows that cannot repeat one: it counts them, and stores none."""
+
+    def add(self, pid: str) -> bool:  # noqa: ARG002  # no pid is a member
+        """Count a pid; it is always new."""
+        self._count += 1
+        return True
+
+
 def pid_key(pid: str) -> bytes:
     """Hash a pid to `KEY_BYTES` bytes."""
     return hashlib.blake2b(pid.encode(), digest_size=KEY_BYTES).digest()

@@ -287,4 +287,4 @@ def _drop_unwritten(run: IngestRun, guard: AliasGuard) -> bool:
 def _require_passages(run: IngestRun, rejected: RejectCount) -> None:
     """Refuse a source of a new collection whose passages all were rejected by the model."""
     if not run.written:
-        raise no_passages(rejected)
+        raise no_passages(rejected.count, rejected.first)

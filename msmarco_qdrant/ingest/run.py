@@ -6,11 +6,12 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from msmarco_qdrant.collection.bulk import end_bulk
 from msmarco_qdrant.collection.replicas import mark_unreachable_replicas
-from msmarco_qdrant.core.collection_types import PointBatch
+from msmarco_qdrant.core.collection_types import Bm25Settings, PointBatch
 from msmarco_qdrant.core.pid_set import PidSet
 from msmarco_qdrant.core.records import Passage, PrunePolicy
 from msmarco_qdrant.core.reports import IngestProgress, IngestReport, StageTiming
@@ -22,6 +23,7 @@ from msmarco_qdrant.ingest.stages import IngestStages, IngestTarget, WindowDiff,
 from msmarco_qdrant.ingest.windows import RowStream, split_into_windows
 from msmarco_qdrant.runtime.pipeline import Pipeline
 from msmarco_qdrant.sources.rejects import NO_VECTOR_REASON, RejectCount, reject_passage
+from msmarco_qdrant.stores import Collection
 from msmarco_qdrant.stores.payload import SeqClock, payload_of, point_id
 
 _log = logging.getLogger(__name__)
@@ -29,6 +31,78 @@ _log = logging.getLogger(__name__)
 _MIN_PASSAGES_FOR_MEAN = 100
 # A server gets several requests at once, also if the encoder returns few passages at a time.
 _PASSAGES_PER_WRITE = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionStart:
+    """State of a collection before an ingest.
+
+    Attributes:
+        points: Number of its points.
+        last_seq: The highest `seq` in it.
+        replicated: True if it has replicas, which may differ.
+        may_hold_passages: True if an earlier attempt may have written some of the run's passages.
+    """
+
+    points: int
+    last_seq: int
+    replicated: bool
+    may_hold_passages: bool = False
+
+    @classmethod
+    def of(cls, guard: AliasGuard, collection: Collection) -> CollectionStart:
+        """Read the state of a guarded collection."""
+        mark_unreachable_replicas(guard.store, guard.physical)
+        info = collection.info()
+        replicated = guard.store.request_limits(guard.physical).replicas > 1
+        return cls(info.points, guard.last_seq(info.last_seq), replicated)
+
+    @property
+    def is_empty(self) -> bool:
+        """True if no passage of the ingest can be in the collection."""
+        return self.points == 0 and not self.may_hold_passages
+
+    def as_resumed(self) -> CollectionStart:
+        """Return the state for a part of the ingest that was begun before."""
+        return replace(self, may_hold_passages=True)
+
+
+def count_missing(collection: Collection, before: int, added: int, stored: int) -> int:
+    """Return the passages that an ingest wrote and the engine no longer has, and warn of them.
+
+    Each write was confirmed, so another client has deleted them. If the engine has only an
+    estimate, nothing is compared.
+
+    Args:
+        collection: The collection.
+        before: Its points before the ingest.
+        added: Points that the ingest added.
+        stored: Passages that it wrote or found unchanged.
+    """
+    info = collection.info()
+    expected = max(before + added, stored)
+    if not info.is_exact or info.points >= expected:
+        return 0
+    _log.warning(
+        "the collection must hold %s passages (%s before this run, %s added by it), found "
+        "%s: another client deleted passages during the ingest. Run the same ingest again "
+        "to restore those of its source",
+        *(f"{expected:,}", f"{before:,}", f"{added:,}", f"{info.points:,}"),
+    )
+    return expected - info.points
+
+
+def check_length(tokens: int, passages: int, settings: Bm25Settings) -> None:
+    """Warn if a collection's `avg_len` is far from the mean length of its passages."""
+    if passages < _MIN_PASSAGES_FOR_MEAN:
+        return
+    mean, assumed = tokens / passages, settings.avg_len
+    if not assumed / 2 <= mean <= assumed * 2:
+        _log.warning(
+            "the passages have %.1f BM25 tokens on average, the collection assumes %.1f: "
+            "BM25 will weigh length wrongly; fix it with the migration SetBm25(avg_len=%.1f)",
+            *(mean, assumed, mean),
+        )
 
 
 class IngestRun:
@@ -41,6 +115,17 @@ class IngestRun:
         on_progress: Called after each batch.
         clock: Returns seconds.
         on_durable: Called for each window once it is durable.
+        start: State of the collection before the ingest that this run is a part of; by default as
+            it is now.
+        seen: The pids that were read before.
+
+    Attributes:
+        guard: The same.
+        written: Passages that are durable.
+        added: Those among them whose pid the collection lacked.
+        vectors: Passages written with vectors.
+        tokens: BM25 tokens of these.
+        pruned: Passages that were removed.
     """
 
     def __init__(
@@ -51,16 +136,15 @@ class IngestRun:
         on_progress: Callable[[IngestProgress], None] | None,
         clock: Callable[[], float] = time.perf_counter,
         on_durable: Callable[[WindowDiff], None] = lambda _diff: None,
+        start: CollectionStart | None = None,
+        seen: PidSet | None = None,
     ) -> None:
-        self._guard = guard
+        self.guard = guard
         self._target = target
         self._collection = target.collection
-        mark_unreachable_replicas(guard.store, guard.physical)
-        info = target.collection.info()
-        self._seq_before = guard.last_seq(info.last_seq)
-        self._points_before = info.points
-        self._seq = SeqClock(self._seq_before)
-        replicated = guard.store.request_limits(guard.physical).replicas > 1
+        self._start = start or CollectionStart.of(guard, target.collection)
+        self._seq = SeqClock(self._start.last_seq)
+        replicated = self._start.replicated
         field = guard.metadata.tenant_field
         compare = (
             RewriteAll(
@@ -72,14 +156,14 @@ class IngestRun:
             if guard.is_being_filled
             else SkipUnchanged(
                 target.collection,
-                was_empty=info.points == 0,
+                was_empty=self._start.is_empty,
                 replicated=replicated,
                 tenant_field=field,
             )
         )
         is_remote = guard.store.capabilities.multi_process
         self._stages = IngestStages(target, compare, is_remote=is_remote)
-        self._seen = PidSet()
+        self._seen = PidSet() if seen is None else seen
         self._rejected = rejected
         self._on_progress = on_progress
         self._clock = clock
@@ -88,8 +172,8 @@ class IngestRun:
         self._pipeline = Pipeline("write", clock)
         self._last_stages: dict[str, float] = {}
         self._rows = RowStream([])
-        self._unchanged = self._vectors = self._tokens = self._cut = 0
-        self._unflushed = self._added = 0
+        self._unchanged = self.vectors = self.tokens = self._cut = 0
+        self._unflushed = self.added = 0
         self._to_write: list[WriteBatch] = []
         self._missing = 0
         self.written = self.pruned = 0
@@ -106,24 +190,9 @@ class IngestRun:
                     self._collect(item)
 
     def check_count(self) -> None:
-        """Warn if the engine holds fewer passages than before the run plus those added.
-
-        Each write was confirmed, so another client has deleted the others. If the engine has only
-        an estimate, nothing is compared.
-        """
-        info = self._collection.info()
-        found = info.points
-        if not info.is_exact:
-            return
-        expected = max(self._points_before + self._added, self.written + self._unchanged)
-        if found < expected:
-            self._missing = expected - found
-            _log.warning(
-                "the collection must hold %s passages (%s before this run, %s added by it), found "
-                "%s: another client deleted passages during the ingest. Run the same ingest again "
-                "to restore those of its source",
-                *(f"{expected:,}", f"{self._points_before:,}", f"{self._added:,}", f"{found:,}"),
-            )
+        """Warn if the engine holds fewer passages than before the run plus those added."""
+        stored = self.written + self._unchanged
+        self._missing = count_missing(self._collection, self._start.points, self.added, stored)
 
     def prune(self, policy: PrunePolicy) -> None:
         """Remove the passages that the source does not contain, if the policy allows it.
@@ -132,25 +201,25 @@ class IngestRun:
             PruneRefusedError: If the policy does not allow it; nothing was removed.
             CollectionReplacedError: If the alias points to another collection.
         """
-        self._guard.check()
+        self.guard.check()
         self._report_progress("prune", self._rows.size or 0)
         with self._timed("prune"):
-            pruner = Pruner(self._guard, self._seen, self._seq_before)
+            pruner = Pruner(self.guard, self._seen, self._start.last_seq)
             refusal = pruner.refusal(policy, self._rejected)
             if not refusal:
                 self.pruned = pruner.remove(policy)
-                self._guard.check()
+                self.guard.check()
         if refusal:
             raise PruneRefusedError(refusal, self.report())
 
     def index(self, *, stall_s: float) -> None:
         """End a bulk mode and build the index; see `Collection.optimize`."""
         if self._collection.info().points == 0:
-            end_bulk(self._guard.store, self._guard.physical)
+            end_bulk(self.guard.store, self.guard.physical)
             return
         self._report_progress("index", self._rows.size or 0)
         with self._timed("index"):
-            end_bulk(self._guard.store, self._guard.physical)
+            end_bulk(self.guard.store, self.guard.physical)
             self._collection.optimize(stall_s=stall_s)
 
     def report(self) -> IngestReport:
@@ -162,9 +231,9 @@ class IngestRun:
             written=self.written,
             unchanged=self._unchanged,
             rejected=self._rejected.count,
-            encoded=self._vectors if self._target.encoder is not None else 0,
+            encoded=self.vectors if self._target.encoder is not None else 0,
             seconds=wall,
-            mean_tokens=self._tokens / self._vectors if self._vectors else None,
+            mean_tokens=self.tokens / self.vectors if self.vectors else None,
             pruned=self.pruned,
             missing=self._missing,
             cut=self._cut,
@@ -177,22 +246,14 @@ class IngestRun:
 
     def check_bm25(self) -> None:
         """Warn if the collection's `avg_len` is far from the mean length of the passages."""
-        if self._vectors < _MIN_PASSAGES_FOR_MEAN:
-            return
-        mean, assumed = self._tokens / self._vectors, self._target.bm25.settings.avg_len
-        if not assumed / 2 <= mean <= assumed * 2:
-            _log.warning(
-                "the passages have %.1f BM25 tokens on average, the collection assumes %.1f: "
-                "BM25 will weigh length wrongly; fix it with the migration SetBm25(avg_len=%.1f)",
-                *(mean, assumed, mean),
-            )
+        check_length(self.tokens, self.vectors, self._target.bm25.settings)
 
     def _collect(self, batch: WriteBatch) -> None:
         """Collect batches until there are enough for several requests at once."""
         self._to_write.append(batch)
         self._unflushed += len(batch.passages)
-        self._vectors += len(batch.passages)
-        self._tokens += batch.tokens
+        self.vectors += len(batch.passages)
+        self.tokens += batch.tokens
         self._cut += batch.cut
         if sum(len(waiting.passages) for waiting in self._to_write) >= _PASSAGES_PER_WRITE:
             self._write()
@@ -236,9 +297,9 @@ class IngestRun:
                 [self._payload(passage) for passage in diff.new_meta],
             )
         self._collection.flush()
-        self._guard.check()
+        self.guard.check()
         self.written += self._unflushed + len(diff.new_meta)
-        self._added += self._unflushed - diff.rewritten
+        self.added += self._unflushed - diff.rewritten
         self._unflushed = 0
         self._unchanged += diff.unchanged
         self._on_durable(diff)

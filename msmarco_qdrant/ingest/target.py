@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from os import PathLike
+from typing import Protocol
 
 from msmarco_qdrant.collection.create import check_index, create_if_missing, require_shards
 from msmarco_qdrant.core.advice import advised_command
@@ -67,6 +68,18 @@ class Destination:
                     f"this ingest needs a Qdrant server for {feature}, got {self.store}: pass the "
                     "URL of a server, or omit them"
                 )
+
+
+class Encoders(Protocol):
+    """Loads the encoder of an ingest; None for one whose passages come with vectors."""
+
+    def for_new(self) -> tuple[EncoderInfo, Encoder | None]:
+        """Load the encoder of a new collection."""
+
+    def for_existing(
+        self, collection: str, stored: EncoderInfo
+    ) -> tuple[EncoderInfo, Encoder | None]:
+        """Load the encoder of a collection, or raise `ModelMismatchError`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +160,7 @@ def _require_model_of_shards(shards: VectorShards, collection: str, stored: Enco
 def open_target(
     stack: ExitStack,
     destination: Destination,
-    encoders: EncoderChoice,
+    encoders: Encoders,
     bm25: Bm25Settings | None,
     rows: RowStream,
     rejected: RejectCount,
@@ -156,47 +169,65 @@ def open_target(
 
     The last value is True if it was created. None if it does not exist and no file has a row.
     """
-    is_new = False
-    name, indexes = destination.collection, destination.indexes
     try:
-        store = destination.open(stack, create=False)
-        guard = resolve_alias(store, name)
+        return *open_existing(stack, destination, encoders, bm25), False
     except (StoreNotFoundError, CollectionNotFoundError):
         destination.check_creatable()
         for reject in rows.take_rejects():
             rejected.add(reject)
         if rows.is_empty and rejected.count:
-            raise no_passages(rejected) from None
+            raise no_passages(rejected.count, rejected.first) from None
         if rows.is_empty and rows.is_stored:
             return None
-        sparse = Bm25Encoder(bm25 or Bm25Settings())
-        info, encoder = encoders.for_new()
-        store = destination.open(stack, create=True)
-        is_new = create_if_missing(
-            store, name, info, sparse.settings, destination.storage, indexes, destination.sharding
-        )
-        # Another client may have created it first, for another model or without these indexes.
-        guard = resolve_alias(store, name)
-        require_same_model(name, guard.metadata.encoder, info)
-        _require_same_indexes(store, name, indexes)
-        _require_same_shards(store, name, destination.sharding)
-    else:
-        _require_same_bm25(name, guard.metadata.bm25, bm25)
-        _require_same_indexes(store, name, indexes)
-        _require_same_shards(store, name, destination.sharding)
-        sparse = Bm25Encoder(guard.metadata.bm25)
-        info, encoder = encoders.for_existing(name, guard.metadata.encoder)
-        if encoder is not None:
-            carry_over(guard, encoder)
+    return create_target(stack, destination, encoders, bm25)
+
+
+def open_existing(
+    stack: ExitStack, destination: Destination, encoders: Encoders, bm25: Bm25Settings | None
+) -> tuple[IngestTarget, AliasGuard]:
+    """Open a collection that exists.
+
+    Raises:
+        StoreNotFoundError: If there is no store.
+        CollectionNotFoundError: If the store has no such collection.
+    """
+    name, indexes = destination.collection, destination.indexes
+    store = destination.open(stack, create=False)
+    guard = resolve_alias(store, name)
+    _require_same_bm25(name, guard.metadata.bm25, bm25)
+    _require_same_indexes(store, name, indexes)
+    _require_same_shards(store, name, destination.sharding)
+    sparse = Bm25Encoder(guard.metadata.bm25)
+    info, encoder = encoders.for_existing(name, guard.metadata.encoder)
+    if encoder is not None:
+        carry_over(guard, encoder)
+    return IngestTarget(guard.collection, info, sparse, encoder), guard
+
+
+def create_target(
+    stack: ExitStack, destination: Destination, encoders: Encoders, bm25: Bm25Settings | None
+) -> tuple[IngestTarget, AliasGuard, bool]:
+    """Create a collection; the last value is False if another client created it first."""
+    name, indexes = destination.collection, destination.indexes
+    sparse = Bm25Encoder(bm25 or Bm25Settings())
+    info, encoder = encoders.for_new()
+    store = destination.open(stack, create=True)
+    is_new = create_if_missing(
+        store, name, info, sparse.settings, destination.storage, indexes, destination.sharding
+    )
+    # Another client may have created it first, for another model or without these indexes.
+    guard = resolve_alias(store, name)
+    require_same_model(name, guard.metadata.encoder, info)
+    _require_same_indexes(store, name, indexes)
+    _require_same_shards(store, name, destination.sharding)
     return IngestTarget(guard.collection, info, sparse, encoder), guard, is_new
 
 
-def no_passages(rejected: RejectCount) -> SourceError:
-    """Return the error of a source whose rows were all rejected."""
-    rows = "its only row was" if rejected.count == 1 else f"all {rejected.count:,} rows were"
+def no_passages(count: int, first: str) -> SourceError:
+    """Return the error of a source whose rows were all rejected; `first` is the first of them."""
+    rows = "its only row was" if count == 1 else f"all {count:,} rows were"
     return SourceError(
-        f"the source has no passage: {rows} rejected, the first: {rejected.first}; no collection "
-        "was created"
+        f"the source has no passage: {rows} rejected, the first: {first}; no collection was created"
     )
 
 

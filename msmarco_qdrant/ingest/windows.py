@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from msmarco_qdrant.core.pid_set import PidSet
 from msmarco_qdrant.core.records import EncodedPassage, Passage, Reject
 from msmarco_qdrant.sources.corpus import Corpus
+from msmarco_qdrant.sources.extents import ExtentRows
 from msmarco_qdrant.sources.rejects import check_row, duplicate_pid_reason, reject_passage
 from msmarco_qdrant.sources.vector_shards import VectorShards
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 _MAX_WINDOW_WEIGHT = 10_000_000
 
 Row: TypeAlias = Passage | EncodedPassage | Reject
-Rows: TypeAlias = Iterable[Passage | Reject] | VectorShards
+Rows: TypeAlias = Iterable[Passage | Reject] | VectorShards | ExtentRows
 
 
 @dataclass(slots=True)
@@ -59,7 +60,8 @@ class RowStream:
 
     def __init__(self, rows: Rows) -> None:
         self.is_empty = False
-        self._source = rows if isinstance(rows, Corpus | VectorShards) else None
+        stored = Corpus, VectorShards, ExtentRows
+        self._source = rows if isinstance(rows, stored) else None
         self.is_stored = self._source is not None
         self.size = None if self._source is None else self._source.size
         self._rows: Iterator[Row] = iter(rows if self._source is not None else _checked(rows))

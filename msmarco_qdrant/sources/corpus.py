@@ -103,6 +103,21 @@ class RowChunk:
 Chunk: TypeAlias = LineChunk | RowChunk
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Settings to read rows of files; see `Corpus`.
+
+    Attributes:
+        format: Format of the files.
+        max_line_bytes: A longer line becomes a reject.
+        fields: The fields of id, text and title.
+    """
+
+    format: Format
+    max_line_bytes: int
+    fields: Fields
+
+
 class Corpus:
     """Passages of one or more files; can be iterated again, except for standard input.
 
@@ -123,6 +138,7 @@ class Corpus:
         position: Bytes of the files read so far, before decompression.
         descriptions: The shape of each source in one line; of standard input and pipes once they
             are read.
+        reading: How its rows are read.
 
     Raises:
         SourceError: On construction, if a file is missing or cannot be read, or it is unknown
@@ -149,9 +165,8 @@ class Corpus:
         self._sources = [str(source) for source in sources]
         if not self._sources:
             raise UsageError("sources must not be empty: pass a file, or '-' for standard input")
-        self._format = format
-        self._fields = passage_fields(pid_field, text_field, title_field, skip_field)
-        self._max_line_bytes = max_line_bytes
+        fields = passage_fields(pid_field, text_field, title_field, skip_field)
+        self.reading = Reading(format, max_line_bytes, fields)
         self.position = 0
         if self._sources.count(STDIN) > 1:
             raise UsageError("sources must contain standard input ('-') at most once")
@@ -208,14 +223,14 @@ class Corpus:
             self.position = done
 
     def _shape(self, source: str, raw: io.BufferedReader) -> Shape:
-        shape = detect_shape(source, raw, self._format, self._fields)
+        shape = detect_shape(source, raw, self.reading.format, self.reading.fields)
         if source not in self._described:
             self._described[source] = shape.description
             _log.info("%s: %s", named_source(source), shape.description)
         return shape
 
     def _chunks(self, shape: Shape) -> Iterator[Chunk]:
-        limit = self._max_line_bytes
+        limit = self.reading.max_line_bytes
         chunks: Iterator[Chunk]
         if shape.lines is None:
             chunks = _chunk_rows(shape.rows(limit))
@@ -226,7 +241,22 @@ class Corpus:
         return _unless_all_fail(shape, chunks, lambda chunk: chunk.parse())
 
     def _rows(self, shape: Shape) -> Iterator[Passage | Reject]:
-        return _unless_all_fail(shape, shape.rows(self._max_line_bytes), lambda row: [row])
+        return _unless_all_fail(shape, shape.rows(self.reading.max_line_bytes), lambda row: [row])
+
+
+def check_first_rows(source: str, reading: Reading) -> None:
+    """Read the start of a file.
+
+    Raises:
+        SourceError: As the iteration of a `Corpus`, for a file without a passage.
+    """
+    with open_source(source) as raw:
+        try:
+            shape = detect_shape(source, raw, reading.format, reading.fields)
+            rows = shape.rows(reading.max_line_bytes)
+            next(_unless_all_fail(shape, rows, lambda row: [row]), None)
+        except OSError as exc:
+            raise SourceError(f"reading {source} failed: {exc}") from exc
 
 
 def _unless_all_fail(

@@ -89,18 +89,19 @@ class _LineSplitter:
         return Line(self._number, data[:RAW_BYTES_KEPT] if problem else data, length, problem)
 
 
-def read_lines(stream: io.BufferedIOBase, max_bytes: int) -> Iterator[Line]:
+def read_lines(stream: io.BufferedIOBase, max_bytes: int, lines_before: int = 0) -> Iterator[Line]:
     """Yield the lines of `stream`.
 
     Args:
         stream: Any buffered binary stream, decompressed.
         max_bytes: A longer line has a problem and its first 4 KiB.
+        lines_before: Lines of the same file before the stream's first byte.
 
     Yields:
         Every line. A truncated compressed stream yields its complete lines, then a last line with
         a `problem`. A damaged one may also lose the last read before the damage (64 KiB at most).
     """
-    splitter, reader = _LineSplitter(max_bytes), _StreamReader(stream)
+    splitter, reader = _LineSplitter(max_bytes, lines_before), _StreamReader(stream)
     while chunk := reader.read1(_CHUNK):
         yield from splitter.feed(chunk)
     yield from splitter.end(reader.problem)

@@ -76,6 +76,40 @@ def arrow_rows(source: str, content: Content, fields: Fields) -> Iterator[Passag
                 yield row_of_fields(source, number, row, fields)
 
 
+def parquet_groups(source: str, content: Content) -> list[tuple[int, int]]:
+    """Return the rows and the bytes of each row group of a Parquet file.
+
+    Raises:
+        SourceError: If it cannot be read.
+        MissingExtraError: Without pyarrow.
+    """
+    with _mapped_errors(source, content):
+        metadata = _open(source, content).metadata
+        groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+        return [(group.num_rows, group.total_byte_size) for group in groups]
+
+
+def group_rows(
+    source: str, content: Content, fields: Fields, groups: range, rows_before: int
+) -> Iterator[Passage | Reject]:
+    """Yield a passage or a reject for each row of some row groups of a Parquet file.
+
+    Args:
+        source: Name of the file.
+        content: Its content.
+        fields: The fields of id and text.
+        groups: Numbers of the row groups.
+        rows_before: Rows of the file before the first of them.
+    """
+    number = rows_before
+    with _mapped_errors(source, content):
+        file = _open(source, content)
+        for batch in _parquet_batches(file, fields, row_groups=[*groups]):
+            for row in python_rows(batch):
+                number += 1
+                yield row_of_fields(source, number, row, fields)
+
+
 def _open(source: str, content: Content) -> Any:
     """Open a source with pyarrow."""
     kind = content.kind.partition(" ")[0].title()
@@ -110,9 +144,7 @@ def _mapped_errors(source: str, content: Content) -> Iterator[None]:
 
 def _batches(file: Any, content: Content, fields: Fields) -> Iterator[Any]:
     if content.kind == "parquet":
-        names = [name for name in file.schema_arrow.names if name not in fields.skip]
-        chosen = names if fields.skip else None
-        yield from file.iter_batches(batch_size=_BATCH_ROWS, columns=chosen)
+        yield from _parquet_batches(file, fields)
         return
     if content.kind == "arrow file":
         batches = (file.get_batch(number) for number in range(file.num_record_batches))
@@ -121,6 +153,13 @@ def _batches(file: Any, content: Content, fields: Fields) -> Iterator[Any]:
     for batch in batches:
         for start in range(0, batch.num_rows, _BATCH_ROWS):
             yield batch.slice(start, _BATCH_ROWS)
+
+
+def _parquet_batches(file: Any, fields: Fields, **chosen: Any) -> Iterator[Any]:
+    names = [name for name in file.schema_arrow.names if name not in fields.skip]
+    columns = names if fields.skip else None
+    batches: Iterator[Any] = file.iter_batches(batch_size=_BATCH_ROWS, columns=columns, **chosen)
+    return batches
 
 
 def python_rows(batch: Any) -> list[dict[str, Any] | Exception]:

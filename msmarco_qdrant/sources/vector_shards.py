@@ -79,13 +79,31 @@ class VectorShards:
         """
         self.position = 0
         for path in self.paths:
-            line = 0
-            for rows in read_rows(path):
-                vectors, usable = _usable(rows.vectors, self.encoder.similarity)
-                for index in range(len(vectors)):
-                    line += 1
-                    self.position += 1
-                    yield _row(path, line, rows, index, vectors[index] if usable[index] else None)
+            for row in shard_rows(path, self.encoder.similarity):
+                self.position += 1
+                yield row
+
+
+def shard_rows(
+    path: Path, similarity: Similarity, source: str | None = None
+) -> Iterator[EncodedPassage | Reject]:
+    """Yield every row of one file, as a passage with its vector or as a reject.
+
+    Args:
+        path: Path of the file.
+        similarity: What its vectors are scaled for.
+        source: The name of the file in passages and rejects; by default its path.
+
+    Raises:
+        SourceError: If the file cannot be read, or a checksum is wrong.
+    """
+    line = 0
+    for rows in read_rows(path):
+        vectors, usable = _usable(rows.vectors, similarity)
+        for index in range(len(vectors)):
+            line += 1
+            vector = vectors[index] if usable[index] else None
+            yield _row(source or str(path), line, rows, index, vector)
 
 
 def _require_manifest(folder: Path) -> Manifest:
@@ -162,18 +180,18 @@ def _usable(
 
 
 def _row(
-    path: Path, line: int, rows: ShardRows, index: int, vector: NDArray[np.float32] | None
+    source: str, line: int, rows: ShardRows, index: int, vector: NDArray[np.float32] | None
 ) -> EncodedPassage | Reject:
     fields = {name: column[index] for name, column in rows.columns.items()}
     try:
         meta = json_object(fields["meta"])
-        passage = check_passage(Passage(fields["pid"], fields["text"], meta, str(path), line))
+        passage = check_passage(Passage(fields["pid"], fields["text"], meta, source, line))
         _check_digest("text", fields, text_digest(passage.text))
         _check_digest("meta", fields, meta_digest(passage.meta))
     except RowError as exc:
-        return _reject(path, line, fields, str(exc))
+        return _reject(source, line, fields, str(exc))
     if vector is None:
-        return _reject(path, line, fields, "its vector is zero or not finite")
+        return _reject(source, line, fields, "its vector is zero or not finite")
     return EncodedPassage(passage, vector)
 
 
@@ -185,7 +203,7 @@ def _check_digest(what: str, fields: dict[str, str], found: str) -> None:
         )
 
 
-def _reject(path: Path, line: int, fields: dict[str, str], reason: str) -> Reject:
+def _reject(source: str, line: int, fields: dict[str, str], reason: str) -> Reject:
     row = {name: fields[name] for name in ("pid", "text", "meta")}
     raw = json.dumps(row, ensure_ascii=False).encode("utf-8", "replace")
-    return Reject(str(path), line, reason, raw[:RAW_BYTES_KEPT], len(raw))
+    return Reject(source, line, reason, raw[:RAW_BYTES_KEPT], len(raw))

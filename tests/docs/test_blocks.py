@@ -64,7 +64,7 @@ def test_every_block_is_run_or_listed(path: Path) -> None:
     """A page with other blocks is named in a test of this folder or of the integrations."""
     beginnings = tuple(NOT_RUN)
     run = [block for block in code_blocks(path.read_text()) if not block.startswith(beginnings)]
-    folders = (ROOT / "tests" / "docs", ROOT / "tests" / "integrations")
+    folders = [ROOT / "tests" / name for name in ("docs", "integrations", "distributed")]
     tests = [test.read_text() for folder in folders for test in folder.glob("*.py")]
     assert not run or any(path.name in text for text in tests), run[0]
 

@@ -1,0 +1,81 @@
+"""The source of a distributed ingest: files that every machine can read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from typing import Any
+
+from msmarco_qdrant.core.meta_values import with_article
+from msmarco_qdrant.errors import UsageError
+from msmarco_qdrant.sources.corpus import (
+    MAX_LINE_BYTES,
+    Corpus,
+    Reading,
+    as_rows,
+    require_default_reading,
+)
+from msmarco_qdrant.sources.extents import SourceFile, list_files, list_shards
+from msmarco_qdrant.sources.fields import PASSAGE
+from msmarco_qdrant.sources.vector_shards import VectorShards
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFiles:
+    """The files of a source.
+
+    Attributes:
+        files: The files in their order, and where each may be cut.
+        reading: How their rows are read.
+        shards: The folder, if they are files of vectors.
+        descriptions: The shape of each in one line.
+    """
+
+    files: Sequence[SourceFile]
+    reading: Reading
+    shards: VectorShards | None
+    descriptions: tuple[str, ...]
+
+    @property
+    def bytes(self) -> int:
+        """Size of all files."""
+        return sum(file.whole.bytes for file in self.files)
+
+
+def open_files(source: Any, reading: Mapping[str, Any]) -> SourceFiles:
+    """Return the files of a source.
+
+    Args:
+        source: One or several paths, a `Corpus`, or `VectorShards`.
+        reading: Arguments of the `Corpus` for paths.
+
+    Raises:
+        SourceError: If one cannot be read, or its first rows are not passages.
+        UsageError: If the source is not made of files.
+    """
+    if isinstance(source, VectorShards):
+        require_default_reading(source, reading)
+        plain = Reading("auto", MAX_LINE_BYTES, PASSAGE)
+        return SourceFiles(list_shards(source), plain, source, ())
+    if isinstance(source, str | PathLike | Corpus) or _are_paths(source):
+        rows = as_rows(source, **reading)
+        if isinstance(rows, Corpus):
+            if rows.size is None:
+                raise UsageError(
+                    "source must be files, got standard input or a pipe, which other machines "
+                    "cannot read"
+                )
+            return SourceFiles(list_files(rows), rows.reading, None, rows.descriptions)
+    raise UsageError(
+        "source must be files that every machine can read, got "
+        f"{with_article(type(source).__name__)}: pass it to ingest_passages"
+    )
+
+
+def _are_paths(source: object) -> bool:
+    return (
+        isinstance(source, list | tuple)
+        and bool(source)
+        and all(isinstance(one, str | PathLike) for one in source)
+    )

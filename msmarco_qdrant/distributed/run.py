@@ -1,0 +1,302 @@
+"""One distributed ingest: its splits, what is known of each, and the counts so far."""
+
+from __future__ import annotations
+
+import pickle
+import random
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from msmarco_qdrant.collection.bulk import end_bulk
+from msmarco_qdrant.collection.create import drop_if_empty
+from msmarco_qdrant.core.records import Reject
+from msmarco_qdrant.core.reports import IngestProgress, IngestReport, StageTiming
+from msmarco_qdrant.distributed.cluster import WorkerPool, count_and_find_repeats
+from msmarco_qdrant.distributed.dedup import partition_count
+from msmarco_qdrant.distributed.files import SourceFiles
+from msmarco_qdrant.distributed.splits import (
+    Split,
+    SplitCount,
+    bounded_partitions,
+    lines_before,
+)
+from msmarco_qdrant.distributed.tasks import TaskBoard, TaskPolicy
+from msmarco_qdrant.distributed.worker import OpenedCollection, SplitOutcome, SplitWork
+from msmarco_qdrant.errors import IngestStoppedError, MsmarcoQdrantError, StoreError
+from msmarco_qdrant.ingest.alias_guard import AliasGuard
+from msmarco_qdrant.ingest.run import CollectionStart, check_length, count_missing
+from msmarco_qdrant.ingest.stages import IngestTarget
+from msmarco_qdrant.sources.rejects import RejectCount
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_STAGES = ("read", "skip", "tokenize", "forward", "sparse", "write")
+
+
+class SplitFiles:
+    """Files of the driver for each split: repeated rows, and rejects until their turn.
+
+    Args:
+        folder: An empty directory.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def add_repeats(self, number: int, rows: NDArray[np.uint64]) -> None:
+        """Add rows of a split whose pid came before them."""
+        with self._repeats(number).open("ab") as file:
+            file.write(rows.astype("<u8").tobytes())
+
+    def repeats(self, number: int) -> NDArray[np.uint64]:
+        """Return these rows in ascending order."""
+        path = self._repeats(number)
+        return np.unique(np.fromfile(path, "<u8")) if path.exists() else np.empty(0, np.uint64)
+
+    def add_rejects(self, number: int, attempt: int, rejects: list[Reject]) -> None:
+        """Add some rejects of an attempt."""
+        with self._rejects(number, attempt).open("ab") as file:
+            pickle.dump(rejects, file)
+
+    def take_rejects(self, number: int, attempt: int) -> Iterator[Reject]:
+        """Yield all rejects of an attempt, then delete those of every attempt."""
+        path = self._rejects(number, attempt)
+        if path.exists():
+            with path.open("rb") as file:
+                while file.peek(1):
+                    yield from pickle.load(file)  # noqa: S301  # written above
+        for attempts in self._folder.glob(f"rejects-{number}-*"):
+            attempts.unlink()
+
+    def _repeats(self, number: int) -> Path:
+        return self._folder / f"repeats-{number}"
+
+    def _rejects(self, number: int, attempt: int) -> Path:
+        return self._folder / f"rejects-{number}-{attempt}"
+
+
+@dataclass(slots=True)
+class _Totals:
+    """Sums over finished splits."""
+
+    written: int = 0
+    unchanged: int = 0
+    encoded: int = 0
+    cut: int = 0
+    added: int = 0
+    vectors: int = 0
+    tokens: int = 0
+
+
+class DistributedRun:
+    """Counts and steps of one distributed ingest.
+
+    Args:
+        splits: The splits of the source.
+        files: Keeps what is known of each.
+        rejected: Counts the rejects, split after split in the source's order.
+        on_progress: Called each second and after each split.
+        descriptions: The shape of each source in one line.
+    """
+
+    def __init__(
+        self,
+        splits: Sequence[Split],
+        files: SplitFiles,
+        rejected: RejectCount,
+        on_progress: Callable[[IngestProgress], None] | None,
+        descriptions: tuple[str, ...],
+    ) -> None:
+        self._splits = splits
+        self._files = files
+        self._rejected = rejected
+        self._on_progress = on_progress
+        self._descriptions = descriptions
+        self._counts: Sequence[SplitCount] = ()
+        self._lines: Sequence[Sequence[int]] = ()
+        self._totals = _Totals()
+        self._stages: defaultdict[str, float] = defaultdict(float)
+        self._finished: dict[int, int] = {}  # attempts, until the rejects' turn
+        self._next_rejects = 0
+        self._missing = 0
+        self._start = CollectionStart(0, 0, replicated=False)
+        self._started = time.perf_counter()
+
+    @property
+    def written(self) -> int:
+        """Passages that are durable, of finished splits."""
+        return self._totals.written
+
+    @property
+    def passages(self) -> int:
+        """Passages of the source, repeated ones included; call `count` first."""
+        return sum(count.passages for count in self._counts)
+
+    @property
+    def rows(self) -> int:
+        """Rows of the source; call `count` first."""
+        return sum(count.rows for count in self._counts)
+
+    @property
+    def first_reject(self) -> str:
+        """File and reason of the first reject, "" without one; call `count` first."""
+        return next((count.first_reject for count in self._counts if count.first_reject), "")
+
+    # ---- pass 1 and 2 --------------------------------------------------------------------------
+
+    def count(self, source: SourceFiles) -> None:
+        """Read all keys: count the rows, and find those whose pid came before them.
+
+        Raises:
+            SourceError: If a file cannot be read.
+            WorkerError: If too many nodes are lost.
+        """
+        wanted = partition_count(source.bytes)
+        self._counts = count_and_find_repeats(
+            self._splits,
+            source.reading,
+            bounded_partitions(wanted, len(self._splits)),
+            self._files.add_repeats,
+        )
+        self._lines = lines_before(self._splits, self._counts)
+
+    # ---- the splits ----------------------------------------------------------------------------
+
+    def ingest(self, pool: WorkerPool, target: IngestTarget, guard: AliasGuard) -> None:
+        """Ingest every split.
+
+        Raises:
+            MsmarcoQdrantError: If a split failed and may not be tried again.
+        """
+        self._start = CollectionStart.of(guard, target.collection)
+        board = TaskBoard(
+            [split.number for split in self._splits],
+            TaskPolicy(),
+            random.random,
+            time.monotonic(),
+        )
+        collection = OpenedCollection(
+            guard.physical, guard.metadata, target.info, self._start, has_vectors=pool.has_vectors
+        )
+        pool.run(collection, board, self)
+
+    def work(self, number: int, attempt: int) -> SplitWork:
+        """Return the work of a split's attempt."""
+        return SplitWork(
+            split=self._splits[number],
+            lines_before=self._lines[number],
+            rows=self._counts[number].rows,
+            repeats=self._files.repeats(number),
+            attempt=attempt,
+        )
+
+    def add_rejects(self, number: int, attempt: int, rejects: list[Reject]) -> None:
+        """Keep some rejects of an attempt, which may still fail."""
+        self._files.add_rejects(number, attempt, rejects)
+
+    def finish(self, number: int, attempt: int, outcome: SplitOutcome) -> None:
+        """Count a split, and pass on the rejects of all splits up to the first unfinished one."""
+        totals, report = self._totals, outcome.report
+        totals.written += report.written
+        totals.unchanged += report.unchanged
+        totals.encoded += report.encoded
+        totals.cut += report.cut
+        totals.added += outcome.added
+        totals.vectors += outcome.vectors
+        totals.tokens += outcome.tokens
+        for stage in report.stages:
+            self._stages[stage.name] += stage.seconds
+        self._finished[number] = attempt
+        while (attempt_of := self._finished.pop(self._next_rejects, None)) is not None:
+            for reject in self._files.take_rejects(self._next_rejects, attempt_of):
+                self._rejected.add(reject)
+            self._next_rejects += 1
+        self.poll(0)
+
+    def poll(self, rows: int) -> None:
+        """Report the progress, with so many durable rows of unfinished splits."""
+        self._report_progress("passages", rows)
+
+    # ---- the end -------------------------------------------------------------------------------
+
+    def check(self, target: IngestTarget) -> None:
+        """Warn if passages are missing, or if BM25 assumes another length."""
+        totals = self._totals
+        stored = totals.written + totals.unchanged
+        self._missing = count_missing(target.collection, self._start.points, totals.added, stored)
+        check_length(totals.tokens, totals.vectors, target.bm25.settings)
+
+    def index(self, guard: AliasGuard, *, stall_s: float) -> None:
+        """End a bulk mode and wait for the index; see `Collection.optimize`."""
+        end_bulk(guard.store, guard.physical)
+        if self._totals.written + self._totals.unchanged == 0:
+            return
+        self._report_progress("index", 0)
+        started = time.perf_counter()
+        guard.collection.optimize(stall_s=stall_s)
+        self._stages["index"] += time.perf_counter() - started
+
+    def report(self) -> IngestReport:
+        """Return the counts of all finished splits."""
+        wall, totals = time.perf_counter() - self._started, self._totals
+        return IngestReport(
+            read=totals.written + totals.unchanged + self._rejected.count,
+            written=totals.written,
+            unchanged=totals.unchanged,
+            rejected=self._rejected.count,
+            encoded=totals.encoded,
+            seconds=wall,
+            mean_tokens=totals.tokens / totals.vectors if totals.vectors else None,
+            cut=totals.cut,
+            stages=tuple(
+                StageTiming(name, seconds, min(seconds / wall, 1.0) if wall > 0 else 0.0)
+                for name, seconds in sorted(self._stages.items(), key=_stage_order)
+            ),
+            sources=self._descriptions,
+            missing=self._missing,
+        )
+
+    def _report_progress(self, stage: Literal["passages", "index"], unfinished: int) -> None:
+        if self._on_progress is None:
+            return
+        report = self.report()
+        done = report.read + unfinished
+        fraction = min(done / self.rows, 1.0) if self.rows else None
+        self._on_progress(IngestProgress(stage, done, fraction, report))
+
+
+def _stage_order(item: tuple[str, float]) -> int:
+    return _STAGES.index(item[0]) if item[0] in _STAGES else len(_STAGES)
+
+
+@contextmanager
+def ended_by_errors(run: DistributedRun, guard: AliasGuard, *, is_new: bool) -> Iterator[None]:
+    """Report how far a failing run got; a new collection without passages is dropped."""
+    try:
+        yield
+    except MsmarcoQdrantError as exc:
+        reason = guard.root_cause(exc)
+        done = f"{run.written:,} passages were written; the same ingest resumes there"
+        if is_new and _drop_unwritten(run, guard):
+            done = "nothing was written"
+        raise IngestStoppedError(f"{reason} ({done})", run.report()) from reason
+    except Exception:  # of the caller's encoder or callback
+        if is_new:
+            _drop_unwritten(run, guard)
+        raise
+
+
+def _drop_unwritten(run: DistributedRun, guard: AliasGuard) -> bool:
+    """Drop a new collection if it holds no passage; True if it was dropped."""
+    if not run.written:
+        with suppress(StoreError):  # the reason is the error to report
+            return drop_if_empty(guard.store, guard.name, guard.physical)
+    return False

@@ -1,0 +1,212 @@
+"""An ingest on Ray ends as one by one process, also when it loses workers; with Ray."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from msmarco_qdrant.cli.app import cli
+from msmarco_qdrant.core.records import Reject
+from msmarco_qdrant.core.reports import IngestProgress
+from msmarco_qdrant.distributed import ingest_dataset
+from msmarco_qdrant.encode.api import encode_corpus
+from msmarco_qdrant.errors import IngestStoppedError, SourceError, UsageError
+from msmarco_qdrant.ingest.api import ingest_passages
+from msmarco_qdrant.sources.vector_shards import VectorShards
+from msmarco_qdrant.stores import Connection, open_store
+from msmarco_qdrant.testing import HashingEncoder
+from tests.conftest import ROOT
+from tests.loopback import LoopbackServer
+
+ray = pytest.importorskip("ray", reason="needs the extra ray: make integrations")
+
+ONE_CPU: dict[str, Any] = {"workers": 2, "cpus_per_worker": 0.5, "split_bytes": 4000}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[None]:
+    """A Ray cluster in this machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        ray.init(num_cpus=1, include_dashboard=False, object_store_memory=80 * 2**20)
+        yield
+        ray.shutdown()
+
+
+def write_lines(path: Path, count: int = 600) -> Path:
+    """Passages, some repeated, and some lines that are none."""
+    others = {3: "no tab", 5: "7\tagain", 7: "x{}\t...", 11: ""}
+    lines = [others.get(n % 13, "{}\tpassage number {}").format(n, n) for n in range(count)]
+    path.write_text("\n".join(lines))
+    return path
+
+
+def points(url: str) -> dict[Any, Any]:
+    """The payloads of all points, without what differs between two runs."""
+    fields = ("pid", "text", "meta", "text_digest", "meta_digest")
+    return dict(open_store(url).collection("msmarco").scan(fields))
+
+
+def test_it_ends_as_an_ingest_by_one_process(server: LoopbackServer, tmp_path: Path) -> None:
+    """Points, rejects with their lines, and counts; a second run finds everything unchanged."""
+    source = write_lines(tmp_path / "passages.tsv")
+    expected: list[Reject] = []
+    with LoopbackServer() as other:
+        report = ingest_passages(
+            source, other.url, encoder=HashingEncoder(), on_reject=expected.append
+        )
+        stored = points(other.url)
+    for counts in ((report.written, 0), (0, report.written)):
+        rejects: list[Reject] = []
+        seen: list[IngestProgress] = []
+        found = ingest_dataset(
+            source,
+            server.url,
+            make_encoder=HashingEncoder,
+            on_reject=rejects.append,
+            on_progress=seen.append,
+            **ONE_CPU,
+        )
+
+        assert counts == (found.written, found.unchanged)
+        assert (report.read, report.rejected) == (found.read, found.rejected)
+        assert sorted(map(repr, expected)) == sorted(map(repr, rejects))
+        assert stored == points(server.url)
+        assert 1.0 == seen[-1].fraction or "index" == seen[-1].stage
+
+
+def test_vectors_are_ingested_without_a_model(server: LoopbackServer, tmp_path: Path) -> None:
+    """The folder is one that `encode` wrote; its passages are those of an ingest."""
+    source = write_lines(tmp_path / "passages.tsv", 200)
+    encode_corpus(source, tmp_path / "vectors", encoder=HashingEncoder(), workers=0)
+
+    report = ingest_dataset(VectorShards(tmp_path / "vectors"), server.url, **ONE_CPU)
+
+    assert (report.written, report.encoded) == (len(points(server.url)), 0)
+
+
+class FailingEncoder(HashingEncoder):
+    """An encoder of the caller that cannot encode."""
+
+    def encode_passages(self, passages: Any) -> Any:  # noqa: ARG002
+        """Raise."""
+        raise ValueError("the user's own error")
+
+
+@pytest.mark.parametrize(
+    ("lines", "options", "error", "message"),
+    [
+        ("\tone\n\ttwo\n", {}, SourceError, "none of its 2 rows is a passage"),
+        ("\tone\n", {}, SourceError, "the source has no passage: its only row was rejected"),
+        ("1\tone\n", {"cpus_per_worker": 9}, UsageError, "no node of the cluster has 9"),
+        ("1\tone\n", {"make_encoder": FailingEncoder}, ValueError, "the user's own error"),
+    ],
+)
+def test_a_failure_creates_no_collection(
+    server: LoopbackServer,
+    tmp_path: Path,
+    lines: str,
+    options: dict[str, Any],
+    error: type[Exception],
+    message: str,
+) -> None:
+    """The error is that of an ingest by one process."""
+    path = tmp_path / "a.tsv"
+    path.write_text(lines)
+    with pytest.raises(error, match=message):
+        ingest_dataset(path, server.url, **{**ONE_CPU, "make_encoder": HashingEncoder, **options})
+
+    assert [] == [*open_store(server.url).physical_names()]
+
+
+def test_an_empty_source_creates_nothing(server: LoopbackServer, tmp_path: Path) -> None:
+    """As in an ingest by one process, it is not an error."""
+    path = tmp_path / "a.tsv"
+    path.write_text("")
+    report = ingest_dataset(path, server.url, make_encoder=HashingEncoder, **ONE_CPU)
+
+    assert (0, []) == (report.read, [*open_store(server.url).physical_names()])
+
+
+def test_a_lost_server_ends_it_and_the_same_call_resumes(
+    server: LoopbackServer, tmp_path: Path
+) -> None:
+    """The error says how to go on, and the second call writes the rest."""
+    source = write_lines(tmp_path / "passages.tsv")
+    connection = Connection(retry_s=0.2, timeout_s=2)
+
+    def stop(progress: IngestProgress) -> None:
+        if progress.report.written and not stopped:
+            stopped.append(True)
+            server.stop()
+
+    stopped: list[bool] = []
+    with pytest.raises(IngestStoppedError, match="the same ingest resumes there"):
+        ingest_dataset(
+            source,
+            server.url,
+            make_encoder=HashingEncoder,
+            connection=connection,
+            on_progress=stop,
+            **ONE_CPU,
+        )
+    server.start()
+    report = ingest_dataset(source, server.url, make_encoder=HashingEncoder, **ONE_CPU)
+
+    assert len(points(server.url)) == report.written + report.unchanged
+
+
+@pytest.mark.parametrize(
+    ("source", "url", "options", "message"),
+    [
+        ("a.tsv", "./folder", {}, "needs the URL of a server"),
+        ("a.tsv", ":memory:", {}, "needs the URL of a server"),
+        ("a.tsv", "http://localhost", {"address": "ray://localhost:1"}, "ray job submit"),
+        ("a.tsv", "http://localhost", {"address": "a.tsv"}, "auto, local or HOST:PORT"),
+        ("a.tsv", "http://localhost", {"workers": 0}, "workers must be 1 or more, got 0"),
+        ("-", "http://localhost", {}, "standard input or a pipe"),
+        ([("1", "one")], "http://localhost", {}, "pass it to ingest_passages"),
+        ("a.tsv", "http://localhost", {"model": "m"}, "either model or make_encoder"),
+    ],
+)
+def test_invalid_arguments_are_refused(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    source: Any,
+    url: str,
+    options: dict[str, Any],
+    message: str,
+) -> None:
+    """Each in one line, before anything is read or started."""
+    monkeypatch.chdir(tmp_path)
+    write_lines(Path("a.tsv"))
+    with pytest.raises(UsageError, match=message):
+        ingest_dataset(source, url, make_encoder=HashingEncoder, **options)
+
+
+def test_the_page_ray_md_is_right(server: LoopbackServer, tmp_path: Path) -> None:
+    """Its program and its command run, with this server and cluster in place of theirs."""
+    page = (ROOT / "docs" / "ray.md").read_text()
+    source = write_lines(tmp_path / "collection.tsv", 30)
+    program = re.search(r"```python\n(.*?)```", page, re.DOTALL)
+    command = re.search(r"\$ msmarco-qdrant (.*)", page)
+    assert program is not None
+    assert command is not None
+    places = {"collection.tsv": str(source), "http://qdrant:6333": server.url}
+    code = program[1].replace("address=", "make_encoder=HashingEncoder, workers=1, address=")
+    words = shlex.split(command[1])
+    for old, new in places.items():
+        code = code.replace(old, new)
+        words = [new if word == old else word for word in words]
+    named: dict[str, Any] = {"HashingEncoder": HashingEncoder}
+    exec(code, named)  # noqa: S102  # a program of our own docs
+
+    assert len(points(server.url)) == named["report"].written
+    result = CliRunner().invoke(cli, [*words, "--ray-workers", "1", "--ray-cpus", "2"])
+    assert "no node of the cluster has 2 processors" in str(result.exception)
