@@ -209,4 +209,4 @@ def test_the_page_ray_md_is_right(server: LoopbackServer, tmp_path: Path) -> Non
 
     assert len(points(server.url)) == named["report"].written
     result = CliRunner().invoke(cli, [*words, "--ray-workers", "1", "--ray-cpus", "2"])
-    assert "no node of the cluster has 2 processors" in str(result.exception)
+    assert "no node of the cluster has 2 processors" in result.output
