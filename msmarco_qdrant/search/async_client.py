@@ -75,14 +75,21 @@ class AsyncSearchClient:
         client: The client with the encoder and the store.
         collection: The collection of that client; it is closed with this one.
         owns_client: False to leave `client` open when this one is closed, for several event loops.
+
+    Attributes:
+        store: The store.
+        collection: The collection's name.
+        session: The session, which executes the steps of a search.
     """
 
     def __init__(
         self, client: SearchClient, collection: AsyncCollection, *, owns_client: bool = True
     ) -> None:
+        self.store = client.store
+        self.collection = client.collection
+        self.session = client.session
         self._client = client
         self._owns_client = owns_client
-        self._session = client.session
         self._loop = asyncio.get_running_loop()
         self._collection = collection
         self._driver = AsyncDriver(client.session, collection)
@@ -169,7 +176,7 @@ class AsyncSearchClient:
     @property
     def foreign_points(self) -> int:
         """Number of points left out of answers, because they are not passages."""
-        return self._session.foreign_points
+        return self.session.foreign_points
 
     @suggest_keywords
     async def search(  # noqa: PLR0913  # all but one have defaults
@@ -329,7 +336,7 @@ class AsyncSearchClient:
             "merge": merge,
         }
         with self._track():
-            return await self._driver.run(self._session.search(queries, options))
+            return await self._driver.run(self.session.search(queries, options))
 
     @suggest_keywords
     async def similar(  # noqa: PLR0913  # all have defaults
@@ -410,7 +417,7 @@ class AsyncSearchClient:
             "with_text": with_text,
         }
         with self._track():
-            return await self._driver.run(self._session.similar(examples, options))
+            return await self._driver.run(self.session.similar(examples, options))
 
     @suggest_keywords
     async def rank(
@@ -473,7 +480,7 @@ class AsyncSearchClient:
                 "rerank_sigmoid": rerank_sigmoid,
                 "tenant": tenant,
             }
-            steps = self._session.rank(queries, pids, options)
+            steps = self.session.rank(queries, pids, options)
             found = await self._driver.run(steps)
         return [Hits(hits) for hits in found]
 
@@ -634,7 +641,7 @@ class AsyncSearchClient:
             order_by=order_by,
             after=after,
         )
-        self._session.current.scope(tenant)
+        self.session.current.scope(tenant)
         ScrollRequest(meta_filter, order_by, after)  # refuses invalid arguments at once
         return self._pages(scroll)
 
@@ -670,7 +677,7 @@ class AsyncSearchClient:
         await asyncio.shield(self._closing)
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__}: {self._session.describe()}>"
+        return f"<{type(self).__name__}: {self.session.describe()}>"
 
     async def __aenter__(self) -> AsyncSearchClient:
         return self

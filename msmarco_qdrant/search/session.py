@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar, get_args
 
 from msmarco_qdrant.core.encoder_types import EncoderInfo
 from msmarco_qdrant.core.hits import Hits
@@ -180,6 +180,16 @@ class SearchSession:
     def foreign_points(self) -> int:
         """Number of points left out of answers, because they are not passages."""
         return self.foreign.count
+
+    @property
+    def modes(self) -> Sequence[SearchMode]:
+        """The search modes: without an encoder, only "bm25"."""
+        return ("bm25",) if self._current.bm25_only else get_args(SearchMode)
+
+    @property
+    def can_rerank(self) -> bool:
+        """True if the session has a cross-encoder."""
+        return self._reranker is not None
 
     @property
     def reranker(self) -> Reranker:

@@ -63,6 +63,12 @@ class SidecarSettings(Settings):
         description="collections of the store, of the same model, that a search may name in "
         "`collections`, besides the sidecar's own: with commas between several",
     )
+    mcp: bool = Field(
+        default=False, description="serve assistants at `/mcp`, with tools that read (extra `mcp`)"
+    )
+    mcp_write: bool = Field(
+        default=False, description="with MCP: offer the tools that add and delete passages, too"
+    )
     index: str | None = Field(
         default=None,
         description="payload indexes of the collection: `FIELD=KIND`, with commas between "
@@ -163,9 +169,11 @@ class SidecarSettings(Settings):
         Raises:
             UsageError: For a port that others can reach without both tokens, an invalid origin,
                 collection name or index, a store in memory, or an inbox within the spool or around
-                it.
+                it; or for tools that write without a server for assistants.
             StoreError: If the store's directory cannot be used.
         """
+        if self.mcp_write and not self.mcp:
+            raise UsageError("mcp_write needs mcp, got mcp_write without it: set both")
         check_creatable(self.store, self.connection)
         check_binding(self.host, self.tokens)
         check_origins(self.origins, self.tokens)

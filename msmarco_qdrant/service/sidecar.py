@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 import socket
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, ExitStack, closing, contextmanager
-from typing import TypeVar, get_args
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack, ExitStack, closing
+from typing import TypeAlias, get_args
 
 from msmarco_qdrant import __version__
 from msmarco_qdrant.core.reports import StageTiming
@@ -22,9 +20,11 @@ from msmarco_qdrant.core.search_types import SearchMode
 from msmarco_qdrant.errors import StoreError
 from msmarco_qdrant.ingest.indexing import IndexingSettings
 from msmarco_qdrant.runtime.daemon_executor import call_in_daemon_thread
+from msmarco_qdrant.runtime.stop_signals import on_signals, until
 from msmarco_qdrant.search.async_client import AsyncSearchClient
 from msmarco_qdrant.service.http.app import create_app
-from msmarco_qdrant.service.http.dependencies import AppDependencies
+from msmarco_qdrant.service.http.dependencies import AppDependencies, MountedApp
+from msmarco_qdrant.service.http.queries import Queries
 from msmarco_qdrant.service.http.server import HttpServer, listen, url_of
 from msmarco_qdrant.service.http.tokens import is_loopback
 from msmarco_qdrant.service.ingester import SpoolIngester
@@ -38,8 +38,9 @@ from msmarco_qdrant.service.spool.sweeper import Sweeper
 from msmarco_qdrant.service.startup import ModelSource, NamedModels, Opened, SharedModels, Startup
 from msmarco_qdrant.service.worker.worker import Worker, WorkerSettings
 
-_T = TypeVar("_T")
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+Mount: TypeAlias = Callable[[AppDependencies, Queries], MountedApp]
+"""Makes an app of another protocol, given the parts of the HTTP app and its searches."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -51,6 +52,7 @@ class Sidecar:
         models: Loads the models; by default by their names.
         indexing: Frequency of index builds, where the engine does not build indexes itself.
         on_listening: Called with its URL once it accepts batches.
+        mounts: Make apps of other protocols, which are served at paths of their own.
 
     Attributes:
         left_behind: True if, after `run`, a thread is still busy in a model or an engine. The
@@ -68,6 +70,7 @@ class Sidecar:
         *,
         indexing: IndexingSettings | None = None,
         on_listening: Callable[[str], None] = lambda _url: None,
+        mounts: Sequence[Mount] = (),
     ) -> None:
         settings.check()
         self._settings = settings
@@ -76,6 +79,7 @@ class Sidecar:
         self._startup = Startup(settings, self._models, settings.payload_indexes)
         self._indexing = indexing or IndexingSettings()
         self._on_listening = on_listening
+        self._mounts = mounts
         self._running: Running | None = None
         self.left_behind = False
 
@@ -118,15 +122,21 @@ class Sidecar:
             lambda: spool.use,
         )
         grace_s = self._settings.grace_s
-        app = create_app(self._dependencies(ingester, metrics))
+        dependencies = self._dependencies(ingester, metrics)
+        queries = Queries(dependencies)
+        mounted = [mount(dependencies, queries) for mount in self._mounts]
+        app = create_app(dependencies, queries, mounted)
         server = HttpServer(app, grace_s=grace_s, limits=self._limits)
         stopping = asyncio.Event()
-        with _on_signals(stopping.set):
+        async with AsyncExitStack() as stack:
+            for one in mounted:
+                await stack.enter_async_context(one.running())
+            stack.enter_context(on_signals(lambda _number: stopping.set()))
             serving = asyncio.create_task(server.serve([listening]))
             starting = asyncio.create_task(self._start(spool, metrics, stopping))
             self._announce(url_of(listening))
             try:
-                await _until(stopping, serving, starting)
+                await until(stopping, serving, starting)
             finally:
                 ingester.close()
                 _log.info(
@@ -189,7 +199,7 @@ class Sidecar:
         elif self._running is not None:
             self.left_behind = not await asyncio.to_thread(self._running.worker.stop, grace_s)
         elif not starting.cancelled():
-            starting.exception()  # `_until` raised it, unless the sidecar was stopped first
+            starting.exception()  # `until` raised it, unless the sidecar was stopped first
 
     # ---- parts -----------------------------------------------------------------------------
 
@@ -271,40 +281,3 @@ async def _warm_up(client: AsyncSearchClient) -> None:
     tenant = None if client.metadata.tenant_field is None else "warm up"
     for mode in get_args(SearchMode):
         await client.search("warm up", mode=mode, limit=1, tenant=tenant)
-
-
-async def _until(stopping: asyncio.Event, *tasks: asyncio.Task[None]) -> None:
-    """Return once `stopping` is set; raise an error of a task."""
-    stop = asyncio.create_task(stopping.wait())
-    waiting: set[asyncio.Task[bool] | asyncio.Task[None]] = {stop, *tasks}
-    try:
-        while not stop.done():
-            done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
-    finally:
-        stop.cancel()
-
-
-@contextmanager
-def _on_signals(stop: Callable[[], None]) -> Iterator[None]:
-    """Call `stop` at the first signal; the second one ends the process as usual."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    loop = asyncio.get_running_loop()
-
-    def remove_handlers() -> None:
-        for number in _SIGNALS:
-            loop.remove_signal_handler(number)
-
-    def stop_once() -> None:
-        remove_handlers()
-        stop()
-
-    for number in _SIGNALS:
-        loop.add_signal_handler(number, stop_once)
-    try:
-        yield
-    finally:
-        remove_handlers()

@@ -167,7 +167,7 @@ def test_a_client_that_is_open_sees_new_defaults_after_a_minute(store: Store, na
             await asyncio_client.search(_QUERY, mode="hybrid")
             save_search_defaults(store, _SAVED, collection=name)
             later = time.monotonic() + 61.0
-            asyncio_client._session.clock = lambda: later
+            asyncio_client.session.clock = lambda: later
             found = await asyncio_client.search(_QUERY, mode="hybrid")
             assert _scores(expected) == _scores(found)
 

@@ -308,7 +308,7 @@ def test_words_load_no_model_after_a_minute(two: Two, call: Call) -> None:
 
     async def main() -> None:
         async with await two.async_client(load_encoder=loader) as client:
-            client._session.clock = lambda: next(later)
+            client.session.clock = lambda: next(later)
             for now in (0, 1, 0, 1):
                 two.swap(now)
                 assert expected[now] == await call(client)

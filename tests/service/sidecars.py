@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ import httpx
 from msmarco_qdrant.core.encoder_types import EncoderInfo
 from msmarco_qdrant.encoding import Encoder, Reranker
 from msmarco_qdrant.service.settings import SidecarSettings
-from msmarco_qdrant.service.sidecar import Sidecar
+from msmarco_qdrant.service.sidecar import Mount, Sidecar
 from msmarco_qdrant.service.startup import ModelSource
 from msmarco_qdrant.testing import HashingEncoder, WordOverlapReranker
 
@@ -68,11 +68,13 @@ def settings_in(folder: Path, store: str | None = None, **more: Any) -> SidecarS
 
 @contextmanager
 def sidecar_client(
-    settings: SidecarSettings, models: ModelSource | None = None
+    settings: SidecarSettings, models: ModelSource | None = None, mounts: Sequence[Mount] = ()
 ) -> Iterator[httpx.Client]:
     """A sidecar that runs meanwhile, and a client that asks it."""
     url: Future[str] = Future()
-    sidecar = Sidecar(settings, models or CountedModels(), on_listening=url.set_result)
+    sidecar = Sidecar(
+        settings, models or CountedModels(), on_listening=url.set_result, mounts=mounts
+    )
     stop: list[Any] = []
 
     async def main() -> None:

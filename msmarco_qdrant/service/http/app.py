@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Route
 
 from msmarco_qdrant import __version__
-from msmarco_qdrant.service.http.dependencies import AppDependencies
+from msmarco_qdrant.service.http.dependencies import AppDependencies, MountedApp
 from msmarco_qdrant.service.http.middleware import RequestMiddleware
 from msmarco_qdrant.service.http.openapi import DescribedApp, problem_responses
 from msmarco_qdrant.service.http.problems import INTERNAL, TOO_SLOW, handle_problems
@@ -26,8 +27,18 @@ _CORS: Final[Mapping[str, Any]] = {
 }
 
 
-def create_app(dependencies: AppDependencies) -> FastAPI:
-    """Make the app; it opens and closes nothing."""
+def create_app(
+    dependencies: AppDependencies,
+    queries: Queries | None = None,
+    mounted: Sequence[MountedApp] = (),
+) -> FastAPI:
+    """Make the app; it opens and closes nothing.
+
+    Args:
+        dependencies: Its parts.
+        queries: Runs the searches of all routes and apps.
+        mounted: Apps of other protocols, which the caller runs.
+    """
     app = DescribedApp(
         title="msmarco-qdrant",
         version=__version__,
@@ -43,9 +54,10 @@ def create_app(dependencies: AppDependencies) -> FastAPI:
     if dependencies.origins:
         app.add_middleware(CORSMiddleware, allow_origins=dependencies.origins, **_CORS)
     handle_problems(app)
-    queries = Queries(dependencies)
+    queries = queries or Queries(dependencies)
     app.include_router(ingest_router(dependencies))
     app.include_router(search_router(dependencies, queries))
     app.include_router(passage_router(dependencies, queries))
     app.include_router(status_router(dependencies))
+    app.router.routes.extend(Route(one.path, endpoint=one) for one in mounted)
     return app

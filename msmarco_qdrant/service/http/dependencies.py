@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
 
 from msmarco_qdrant.service.http.limits import Limits
 from msmarco_qdrant.service.http.tokens import Tokens
 from msmarco_qdrant.service.interfaces import About, Ingester, Readiness, Searcher
 from msmarco_qdrant.service.metrics import Metrics
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,3 +41,20 @@ class AppDependencies:
     origins: Sequence[str] = ()
     collections: Sequence[str] = ()
     about: Callable[[], About | None] = lambda: None
+
+
+class MountedApp(Protocol):
+    """An app of another protocol, inside of the sidecar's, at a path of its own.
+
+    It checks tokens itself.
+    """
+
+    @property
+    def path(self) -> str:
+        """The path."""
+
+    def running(self) -> AbstractAsyncContextManager[None]:
+        """Return the context in which it answers requests."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""

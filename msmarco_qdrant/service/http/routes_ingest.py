@@ -13,7 +13,6 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from pydantic_core import to_json
 
-from msmarco_qdrant.errors import SpoolError
 from msmarco_qdrant.service.http import problems
 from msmarco_qdrant.service.http.auth import require
 from msmarco_qdrant.service.http.body import (
@@ -36,13 +35,8 @@ from msmarco_qdrant.service.http.schemas import (
     PassageIn,
 )
 from msmarco_qdrant.service.http.validation import check_utf8, parse_passages, parse_pid
-from msmarco_qdrant.service.interfaces import (
-    BatchState,
-    Delete,
-    Operation,
-    ShuttingDownError,
-    counts_of,
-)
+from msmarco_qdrant.service.http.waiting import finished_within
+from msmarco_qdrant.service.interfaces import BatchState, Delete, Operation, counts_of
 
 _MAX_BATCHES: Final = 100  # in a list: each is a file to read
 _BATCH_ID: Final = re.compile(r"[0-9A-Za-z-]{1,64}")
@@ -124,7 +118,8 @@ class IngestRoutes:
 
     async def _answer(self, batch: str, accepted: int, *, wait: bool) -> Response:
         location = {"Location": f"/batches/{batch}"}
-        state = await self._wait_for(batch) if wait else None
+        wait_s = self._limits.wait_s
+        state = await finished_within(self._ingester, batch, wait_s) if wait else None
         if state is None:
             body = to_json({"batch": batch, "accepted": accepted})
             return Response(body, 202, location, media_type=JSON)
@@ -132,19 +127,6 @@ class IngestRoutes:
             detail = f"The batch was accepted and is kept, but cannot be applied: {state.reason}"
             raise ProblemError(problems.BATCH_FAILED, detail, location, {"batch": batch})
         return _batch_response(state, location)
-
-    async def _wait_for(self, batch: str) -> BatchState | None:
-        """Return the final state of a batch, None if it is not known in time; it is on disk."""
-        try:
-            async with asyncio.timeout(self._limits.wait_s):
-                return await self._ingester.finished(batch)
-        except (TimeoutError, ShuttingDownError, SpoolError):
-            return None
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():  # this request, not the batch
-                raise
-            return None
 
 
 def ingest_router(dependencies: AppDependencies) -> APIRouter:

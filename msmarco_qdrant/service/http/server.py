@@ -16,14 +16,16 @@ from asyncio import TimerHandle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import uvicorn
-from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.service.http.limits import Limits
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
 
 _log = logging.getLogger(__name__)
 
@@ -159,7 +161,7 @@ class HttpServer(uvicorn.Server):
         limits: Bounds of connections.
     """
 
-    def __init__(self, app: FastAPI, *, grace_s: float, limits: Limits | None = None) -> None:
+    def __init__(self, app: ASGIApp, *, grace_s: float, limits: Limits | None = None) -> None:
         super().__init__(
             uvicorn.Config(
                 app,

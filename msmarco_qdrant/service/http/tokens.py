@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hmac
 import ipaddress
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Final, Literal, TypeAlias
 
 from msmarco_qdrant.errors import UsageError
@@ -14,6 +16,7 @@ Scope: TypeAlias = Literal["read", "write"]
 
 SCOPES: Final[tuple[Scope, ...]] = ("read", "write")
 
+_HOST: Final = re.compile(r"(?:\[([^\[\]]*)\]|([^:\[\]]*))(?::[0-9]*)?")
 _ORIGIN: Final = re.compile(r"https?://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
 _VISIBLE_ASCII: Final = re.compile(r"[!-~]{16,}")
 
@@ -65,6 +68,22 @@ class Tokens:
         """Return the token of a scope, None if it is open."""
         return self.read if scope == "read" else self.write
 
+    def scopes_of(self, given: str) -> Set[Scope]:
+        """Return the scopes that have this token."""
+        return {
+            scope
+            for scope in SCOPES
+            if (token := self.of(scope)) and hmac.compare_digest(_digest(given), _digest(token))
+        }
+
+    def tenant_of(self, given: str) -> str | None:
+        """Return the tenant that has this token, None if none has."""
+        digest = _digest(given)
+        pairs = self.tenants.items()
+        return next(
+            (name for name, one in pairs if hmac.compare_digest(digest, _digest(one))), None
+        )
+
 
 def check_binding(host: str, tokens: Tokens) -> None:
     """Refuse to listen where other machines reach the port, unless both tokens are set.
@@ -111,3 +130,14 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
+
+
+def names_loopback(host: str) -> bool:
+    """Return True if the header `Host` of a request names this machine's loopback."""
+    found = _HOST.fullmatch(host)
+    return found is not None and is_loopback(found[1] or found[2] or "")
+
+
+def _digest(token: str) -> bytes:
+    """Return equally many bytes for every token: a comparison's time shows no length."""
+    return sha256(token.encode("utf-8", "surrogatepass")).digest()
