@@ -105,6 +105,12 @@ COMMANDS: Mapping[str, Entry] = {
     "spool": Entry(
         "spool", "spool", "Show, requeue or remove the batches of a sidecar that failed."
     ),
+    "mcp": Entry(
+        "mcp",
+        "mcp",
+        "Serve search to assistants by the Model Context Protocol (MCP).",
+        "--collection msmarco",
+    ),
     "improve": Entry(
         "improve",
         "improve",

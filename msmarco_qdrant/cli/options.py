@@ -327,11 +327,16 @@ def load_command_settings(**given: str | None) -> Settings:
 
     values = {name: value for name, value in given.items() if value is not None}
     settings = load_settings(values, command_env_file())
+    refuse_memory(settings)
+    return settings
+
+
+def refuse_memory(settings: Settings) -> None:
+    """Refuse a store that ends with the command."""
     if settings.store == ":memory:":
         raise UsageError(
             "a store in memory ends with the command: pass a directory or the URL of a server"
         )
-    return settings
 
 
 def command_env_file() -> Path | None:

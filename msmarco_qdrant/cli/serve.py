@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
-from functools import cached_property
+from collections.abc import Sequence
+from functools import cached_property, partial
+from typing import TYPE_CHECKING
 
 import click
 
@@ -19,6 +21,10 @@ from msmarco_qdrant.cli.options import (
     transport_option,
 )
 from msmarco_qdrant.errors import MissingExtraError, MsmarcoQdrantError, UsageError
+
+if TYPE_CHECKING:
+    from msmarco_qdrant.service.settings import SidecarSettings
+    from msmarco_qdrant.service.sidecar import Mount
 
 _FAILED, _USAGE = 1, 2
 _OPTIONS = {
@@ -76,7 +82,18 @@ class ServeCommand(Command):
     "msmarco-distilbert-base-v3]"
 )
 @encoder_options
-def serve(*, index: tuple[str, ...], **given: str | None) -> int:
+@click.option(
+    "--mcp",
+    is_flag=True,
+    help="Serve assistants at /mcp, with tools that read.  [default: MSMARCO_QDRANT_MCP]",
+)
+@click.option(
+    "--mcp-write",
+    is_flag=True,
+    help="With --mcp: offer the tools that add and delete passages, too.  [default: "
+    "MSMARCO_QDRANT_MCP_WRITE]",
+)
+def serve(*, index: tuple[str, ...], mcp: bool, mcp_write: bool, **given: str | None) -> int:
     """Serve search and ingest over HTTP until SIGTERM or Control-C.
 
     A batch answered with 202 is on disk and survives a crash. Open `/` for the search page and
@@ -93,9 +110,10 @@ def serve(*, index: tuple[str, ...], **given: str | None) -> int:
     from msmarco_qdrant.settings import load_as
 
     given["index"] = ",".join(index) or None
+    flags = {name: "true" for name, is_set in (("mcp", mcp), ("mcp_write", mcp_write)) if is_set}
     values = {name: text for name, text in given.items() if text is not None}
-    settings = load_as(SidecarSettings, values, command_env_file())
-    sidecar = Sidecar(settings)
+    settings = load_as(SidecarSettings, values | flags, command_env_file())
+    sidecar = Sidecar(settings, mounts=_mounts(settings))
     configure_logs(settings.log_level, settings.secrets)
     try:
         asyncio.run(sidecar.run())
@@ -106,3 +124,12 @@ def serve(*, index: tuple[str, ...], **given: str | None) -> int:
         logging.shutdown()
         os._exit(0)
     return 0
+
+
+def _mounts(settings: SidecarSettings) -> Sequence[Mount]:
+    """Return the app for assistants, if it is wanted."""
+    if not settings.mcp:
+        return ()
+    from msmarco_qdrant.integrations.mcp.sidecar import mount_mcp
+
+    return [partial(mount_mcp, write=settings.mcp_write)]
