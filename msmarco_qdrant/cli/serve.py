@@ -85,15 +85,17 @@ class ServeCommand(Command):
 @click.option(
     "--mcp",
     is_flag=True,
+    default=None,
     help="Serve assistants at /mcp, with tools that read.  [default: MSMARCO_QDRANT_MCP]",
 )
 @click.option(
     "--mcp-write",
     is_flag=True,
+    default=None,
     help="With --mcp: offer the tools that add and delete passages, too.  [default: "
     "MSMARCO_QDRANT_MCP_WRITE]",
 )
-def serve(*, index: tuple[str, ...], mcp: bool, mcp_write: bool, **given: str | None) -> int:
+def serve(*, index: tuple[str, ...], **given: str | bool | None) -> int:
     """Serve search and ingest over HTTP until SIGTERM or Control-C.
 
     A batch answered with 202 is on disk and survives a crash. Open `/` for the search page and
@@ -110,9 +112,8 @@ def serve(*, index: tuple[str, ...], mcp: bool, mcp_write: bool, **given: str | 
     from msmarco_qdrant.settings import load_as
 
     given["index"] = ",".join(index) or None
-    flags = {name: "true" for name, is_set in (("mcp", mcp), ("mcp_write", mcp_write)) if is_set}
-    values = {name: text for name, text in given.items() if text is not None}
-    settings = load_as(SidecarSettings, values | flags, command_env_file())
+    values = {name: str(value) for name, value in given.items() if value is not None}
+    settings = load_as(SidecarSettings, values, command_env_file())
     sidecar = Sidecar(settings, mounts=_mounts(settings))
     configure_logs(settings.log_level, settings.secrets)
     try:

@@ -173,7 +173,7 @@ class SidecarSettings(Settings):
             StoreError: If the store's directory cannot be used.
         """
         if self.mcp_write and not self.mcp:
-            raise UsageError("mcp_write needs mcp, got mcp_write without it: set both")
+            raise UsageError("mcp_write must be set together with mcp, got mcp_write alone")
         check_creatable(self.store, self.connection)
         check_binding(self.host, self.tokens)
         check_origins(self.origins, self.tokens)

@@ -18,7 +18,9 @@ from mcp import Client, StdioServerParameters
 from msmarco_qdrant import EncoderOptions, get_passages, ingest_passages, set_tenant_field
 from msmarco_qdrant.cli.app import main
 from msmarco_qdrant.cli.quickstart import sample_passages
+from msmarco_qdrant.cli.serve import _mounts
 from msmarco_qdrant.integrations.mcp.server import READS, WRITES
+from msmarco_qdrant.service.settings import SidecarSettings
 from msmarco_qdrant.testing import HashingEncoder
 from tests.integrations.mcp_parts import (
     NAME,
@@ -189,3 +191,16 @@ def test_a_model_that_cannot_be_loaded_ends_it(
     ]
     assert 1 == main(["mcp", *given])
     assert str(tmp_path) in capsys.readouterr().err
+
+
+def test_a_sidecar_s_tools_that_write_need_its_server_for_assistants(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A setting without effect is refused."""
+    assert 2 == main(["serve", "--mcp-write", "--store", str(tmp_path / "store")])
+    assert "--mcp-write must be set together with mcp" in capsys.readouterr().err
+
+
+def test_the_sidecar_serves_assistants_only_on_demand() -> None:
+    """By one app, or by none."""
+    assert [0, 1] == [len(_mounts(SidecarSettings(mcp=wanted))) for wanted in (False, True)]

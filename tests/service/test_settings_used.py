@@ -29,7 +29,7 @@ _READ: set[str] = set()
 _FIELDS = frozenset(SidecarSettings.model_fields)
 
 NOT_BY_A_PROGRAM = {"data"}  # of tests and benchmarks
-BY_THE_COMMAND_SERVE = {"log_level"}  # tests/cli/test_serve.py
+BY_THE_COMMAND_SERVE = {"log_level", "mcp"}  # tests/cli/test_serve.py, tests/integrations
 
 STORE = {"store", "collection", *(field.name for field in fields(Connection))}
 MODEL = {"backend", "device", "precision"}
