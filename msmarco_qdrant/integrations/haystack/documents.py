@@ -1,8 +1,8 @@
 """Documents of Haystack as passages, and the reverse, without a loss.
 
-What a document has and a passage has not lies in one field of `meta`: its place in the order of
-writes, its embedding as it was given (the stored vector is float32, and of unit length for cosine),
-its blob, its sparse embedding, its score, and a content that is no text.
+One field of `meta` holds what a passage has no place for: the place in the order of writes, the
+embedding as it was given (the stored vector is float32, and of unit length for cosine), blob,
+sparse embedding, score, and a content without text.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def to_document(
 
     Args:
         found: The passage or hit; of another program's, its pid, text and `meta`.
-        score: Its score in a search; None for the one that the document had.
+        score: Its score in a search; None for that of the written document.
         with_embedding: False to leave its embedding out.
     """
     meta = dict(found.meta)

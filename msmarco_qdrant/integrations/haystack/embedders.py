@@ -73,7 +73,7 @@ class MsmarcoTextEmbedder(_Embedder):
     def __init__(
         self, model: str | PathLike[str], encoder_options: dict[str, Any] | None = None
     ) -> None:
-        # `component` makes another class of this one, which `super()` does not know.
+        # Not `super()`: `component` replaces this class by another one.
         _Embedder.__init__(self, model, encoder_options=encoder_options)
 
     @component.output_types(embedding=list[float])

@@ -73,7 +73,7 @@ class GivenModel:
         return iter(())
 
     def encode_queries(self, queries: Sequence[str]) -> NDArray[np.float32]:
-        """Raise, as there is no model.
+        """Raise, as the collection has no model.
 
         Raises:
             EncodingError: Always.

@@ -24,7 +24,7 @@ _OWN = frozenset({"limit", "meta_filter", "with_vectors", "with_meta", "with_tex
 
 
 class _Retriever:
-    """What both retrievers share: their settings, and the way from a call to its options."""
+    """Base of both retrievers: their settings, and the options of a call."""
 
     _options: frozenset[str]
 
