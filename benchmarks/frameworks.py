@@ -143,6 +143,23 @@ def haystack_theirs(url: str, embedder: Embedder) -> Write:
     return write
 
 
+def llama_embedding(embedder: Embedder) -> Any:
+    """An embedding model of LlamaIndex."""
+    base: Any = import_module("llama_index.core.embeddings").BaseEmbedding
+
+    class Counted(base):  # type: ignore[misc]
+        def _get_text_embedding(self, text: str) -> list[float]:
+            return embedder.embed([text])[0]
+
+        def _get_query_embedding(self, query: str) -> list[float]:
+            return embedder.embed([query])[0]
+
+        async def _aget_query_embedding(self, query: str) -> list[float]:
+            return embedder.embed([query])[0]
+
+    return Counted(model_name="hash")
+
+
 def llama_nodes(passages: Passages, embedder: Embedder) -> list[Any]:
     """Nodes of LlamaIndex with their embeddings, as its vector stores are given."""
     node: Any = import_module("llama_index.core.schema").TextNode
@@ -156,9 +173,8 @@ def llama_nodes(passages: Passages, embedder: Embedder) -> list[Any]:
 def llama_ours(url: str, embedder: Embedder) -> Write:
     """`MsmarcoVectorStore.add` of this package's adapter to LlamaIndex."""
     ours: Any = import_module("msmarco_qdrant.integrations.llamaindex")
-    base: Any = import_module("llama_index.core.embeddings").MockEmbedding
     store = ours.MsmarcoVectorStore.open(
-        url, collection=COLLECTION, embed_model=base(embed_dim=DIMENSION), create=True
+        url, collection=COLLECTION, embed_model=llama_embedding(embedder), create=True
     )
     return lambda passages: store.add(llama_nodes(passages, embedder))
 
