@@ -49,7 +49,7 @@ class _Given:
     dev_queries: Path
     dev_qrels: Path
     out: Path
-    mode: SearchMode
+    mode: SearchMode | None
     depth: int
     allow_weak_judge: bool
     tenant: str | None
@@ -101,9 +101,8 @@ _EXAMPLE = (
 @click.option(
     "--mode",
     type=click.Choice(get_args(SearchMode)),
-    default="dense",
-    show_default=True,
-    help="Mode of the search that the judge must improve on: that of `mine`.",
+    help="Mode of the search that the judge must improve on.  [default: that of the folder of "
+    "`mine`; of several modes hybrid]",
 )
 @click.option(
     "--depth",
@@ -128,13 +127,15 @@ def judge(*, settings: Settings, **options: Any) -> None:
     search. Run the same command again to resume.
     """
     from msmarco_qdrant.train import judge_negatives, load_judge
+    from msmarco_qdrant.train.mined_mode import mined_mode
 
     given = _Given(**options)
     files = given.read()
+    mode = given.mode or mined_mode(given.negatives)
     with (
         exit_on_sigterm(),
         advise_resume("Scores are kept"),
-        open_search_client(settings, given.model, bm25=given.mode == "bm25") as client,
+        open_search_client(settings, given.model, bm25=mode == "bm25") as client,
     ):
         report = judge_negatives(
             load_judge(given.judge, settings.encoder_options),
@@ -145,7 +146,7 @@ def judge(*, settings: Settings, **options: Any) -> None:
             dev_queries=files.dev_queries,
             dev_qrels=files.dev_qrels,
             allow_weak=given.allow_weak_judge,
-            mode=given.mode,
+            mode=mode,
             depth=given.depth,
             tenant=given.tenant,
             progress=True,

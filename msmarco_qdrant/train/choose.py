@@ -21,6 +21,7 @@ from msmarco_qdrant.train.choose_candidates import (
     ChoiceReport,
 )
 from msmarco_qdrant.train.choose_strategy import RANKED, SCORED, Strategy, to_strategy
+from msmarco_qdrant.train.digests import digest_negatives
 from msmarco_qdrant.train.negatives_file import NEGATIVES_FILE, read_negatives, write_negatives
 from msmarco_qdrant.train.out_folder import OutFolder, digest_files, digest_of, read_json
 from msmarco_qdrant.train.records import MinedQuery
@@ -197,7 +198,7 @@ class _Task:
             "number": self._number,
             "seed": self._seed,
             "promote_above": self._promote_above,
-            "negatives": _negatives_digest(self._negatives),
+            "negatives": digest_negatives(self._negatives),
             "scores": _scores_digest(self._scores),
         }
 
@@ -249,14 +250,6 @@ class _Task:
 # ---- arguments -------------------------------------------------------------------------------
 
 
-def _negatives_digest(source: Source | list[MinedQuery]) -> str:
-    """Return a digest of the queries, or of the file's bytes."""
-    if not _is_path(source):
-        return digest_of(_query_parts(cast("list[MinedQuery]", source)))
-    inside = Path(source) / NEGATIVES_FILE
-    return digest_files(inside if inside.is_file() else source)
-
-
 def _scores_digest(scores: Scores | None) -> str | None:
     """Return a digest of the scores, or of the bytes of their files."""
     if scores is None:
@@ -264,12 +257,6 @@ def _scores_digest(scores: Scores | None) -> str | None:
     if not _is_path(scores):
         return digest_of(_score_parts(scores))
     return digest_of(map(digest_files, score_paths(scores)))
-
-
-def _query_parts(mined: Iterable[MinedQuery]) -> Iterator[str]:
-    """Yield everything in the queries, as texts."""
-    for one in mined:
-        yield repr((one.qid, one.positives, sorted(one.negatives.items())))
 
 
 def _score_parts(scores: object) -> Iterator[str]:

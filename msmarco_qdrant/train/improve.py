@@ -29,6 +29,7 @@ from msmarco_qdrant.runtime.atomic_file import atomic_write_text
 from msmarco_qdrant.runtime.progress import ProgressDisplay
 from msmarco_qdrant.search.request import check_count
 from msmarco_qdrant.train.choose_strategy import to_strategy
+from msmarco_qdrant.train.digests import digest_grades, digest_queries
 from msmarco_qdrant.train.improve_commands import part_files
 from msmarco_qdrant.train.improve_log import StepLog
 from msmarco_qdrant.train.improve_records import ImproveReport, ImproveRound, ImproveStep
@@ -43,7 +44,7 @@ from msmarco_qdrant.train.improve_run import (
 from msmarco_qdrant.train.improve_verdict import decide
 from msmarco_qdrant.train.inputs import require_train_extra
 from msmarco_qdrant.train.judge_scorer import to_scorer
-from msmarco_qdrant.train.out_folder import OutFolder, digest_of
+from msmarco_qdrant.train.out_folder import OutFolder
 from msmarco_qdrant.train.positives import to_qrels
 from msmarco_qdrant.train.records import Positives
 from msmarco_qdrant.train.settings import TrainSettings
@@ -350,12 +351,8 @@ def _describe(client: SearchClient, data: ImproveData, options: ImproveOptions) 
     parts = {}
     for name in ("train", "validation", "test"):
         queries, qrels = data.part(name)
-        texts = sorted(f"{one.qid}\t{one.text}" for one in queries)
-        grades = sorted(
-            f"{qid} {pid} {grade}" for qid, of in qrels.items() for pid, grade in of.items()
-        )
-        parts[f"{name} queries"] = digest_of(texts)
-        parts[f"{name} qrels"] = digest_of(grades)
+        parts[f"{name} queries"] = digest_queries(queries)
+        parts[f"{name} qrels"] = digest_grades(qrels)
     judge = options.judge
     return {
         "collection": client.collection,

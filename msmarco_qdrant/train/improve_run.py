@@ -23,6 +23,7 @@ from msmarco_qdrant.evaluation.text_lines import read_text_lines, split_columns
 from msmarco_qdrant.train.improve_commands import StepCommands
 from msmarco_qdrant.train.improve_log import StepLog
 from msmarco_qdrant.train.improve_records import ImproveRound
+from msmarco_qdrant.train.mined_mode import judged_mode
 from msmarco_qdrant.train.settings import TrainSettings
 from msmarco_qdrant.train.split import Split
 from msmarco_qdrant.train.trial import build_trial, open_trial
@@ -393,14 +394,6 @@ def _read_run(path: Path, name: str) -> Run:
 def positives_of(qrels: Qrels) -> dict[str, list[str]]:
     """Return the relevant pids of each query, grade 1 or more."""
     return {qid: [pid for pid, grade in of.items() if grade > 0] for qid, of in qrels.items()}
-
-
-def judged_mode(modes: Sequence[SearchMode]) -> SearchMode:
-    """Return the mode that a judge of mined candidates must rank better than.
-
-    That is the mode that found them; of several modes their fusion, the strongest.
-    """
-    return modes[0] if len(modes) == 1 else "hybrid"
 
 
 def figures_of(report: Any) -> Mapping[str, Any]:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, TypeAlias
 from msmarco_qdrant import __version__
 from msmarco_qdrant.core.records import Query
 from msmarco_qdrant.errors import MissingExtraError, UsageError
+from msmarco_qdrant.train.digests import digest_grades, digest_queries
 from msmarco_qdrant.train.examples import CollectedQueries, collect_queries, to_mined
 from msmarco_qdrant.train.negatives_file import read_negatives
-from msmarco_qdrant.train.out_folder import digest_of
 from msmarco_qdrant.train.records import MinedQuery, Positives
 
 if TYPE_CHECKING:
@@ -51,17 +51,11 @@ def describe_data(
     dev_qrels: Qrels,
 ) -> dict[str, str]:
     """Return names and digests of the data of a training, for its folder."""
-    dev = [f"{one.qid}\t{one.text}" for one in dev_queries]
-    grades = [
-        f"{qid} {pid} {grade}"
-        for qid, of_query in sorted(dev_qrels.items())
-        for pid, grade in sorted(of_query.items())
-    ]
     return {
         "collection": client.collection,
         "queries and passages": collected.digest,
-        "dev queries": digest_of(dev),
-        "dev qrels": digest_of(grades),
+        "dev queries": digest_queries(dev_queries),
+        "dev qrels": digest_grades(dev_qrels),
     }
 
 

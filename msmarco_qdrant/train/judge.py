@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from msmarco_qdrant.core.arguments import suggest_keywords
@@ -16,7 +15,7 @@ from msmarco_qdrant.errors import WeakJudgeError
 from msmarco_qdrant.evaluation.records import Qrels
 from msmarco_qdrant.runtime.progress import counted_progress
 from msmarco_qdrant.search.request import check_count
-from msmarco_qdrant.sources.files import file_size
+from msmarco_qdrant.train.digests import digest_grades, digest_negatives, digest_queries
 from msmarco_qdrant.train.judge_check import JudgeCheck, check_dev, check_judge
 from msmarco_qdrant.train.judge_parts import (
     Part,
@@ -26,8 +25,9 @@ from msmarco_qdrant.train.judge_parts import (
     split_parts,
 )
 from msmarco_qdrant.train.judge_scorer import Judge, Scorer, to_scorer
-from msmarco_qdrant.train.negatives_file import NEGATIVES_FILE, read_negatives
-from msmarco_qdrant.train.out_folder import OutFolder, digest_files, digest_of
+from msmarco_qdrant.train.mined_mode import mined_mode
+from msmarco_qdrant.train.negatives_file import read_negatives
+from msmarco_qdrant.train.out_folder import OutFolder
 from msmarco_qdrant.train.records import MinedQuery
 from msmarco_qdrant.train.score_files import SCORES_FILE, check_extra, write_scores
 from msmarco_qdrant.train.texts import PassageTexts
@@ -87,7 +87,7 @@ def judge_negatives(  # noqa: PLR0913  # eight have defaults
     dev_queries: Sequence[Query],
     dev_qrels: Qrels,
     allow_weak: bool = False,
-    mode: SearchMode = "dense",
+    mode: SearchMode | None = None,
     depth: int = 100,
     tenant: str | None = None,
     progress: bool = False,
@@ -110,7 +110,8 @@ def judge_negatives(  # noqa: PLR0913  # eight have defaults
         dev_queries: Queries that decide whether the judge is good enough.
         dev_qrels: Their judgments.
         allow_weak: True to use a judge that is not better than the search.
-        mode: Mode of the search that the judge must improve on: the one that mined.
+        mode: Mode of the search that the judge must improve on. By default that of the folder of
+            `mine_negatives`; of several modes "hybrid", without such a folder "dense".
         depth: Candidates per dev query, 1 to 10,000.
         tenant: Only this tenant's passages, which a collection with a tenant field requires.
         progress: Show it on standard error: a bar in a terminal or a notebook, else lines.
@@ -128,19 +129,21 @@ def judge_negatives(  # noqa: PLR0913  # eight have defaults
     check_count("depth", depth)
     check_dev(dev_queries, dev_qrels)
     scorer = to_scorer(judge)
-    texts = {query.qid: query.text for query in queries}
+    queries, mode = [*queries], mode or mined_mode(negatives)
     if not isinstance(negatives, str | PathLike):
         negatives = [*negatives]
     settings = {
         **scorer.identity(),
         "collection": client.collection,
-        "negatives": _digest(negatives),
-        "queries": digest_of(word for query in texts.items() for word in query),
-        "dev": _digest_dev(dev_queries, dev_qrels),
+        "negatives": digest_negatives(negatives),
+        "queries": digest_queries(queries),
+        "dev queries": digest_queries(dev_queries),
+        "dev qrels": digest_grades(dev_qrels),
         "mode": mode,
         "depth": depth,
         "tenant": tenant,
     }
+    texts = {query.qid: query.text for query in queries}
     run = _JudgeRun(scorer, client, texts, negatives, tenant)
     with OutFolder(out, "judge", settings) as folder:
         check = _stored_check(folder)
@@ -199,7 +202,7 @@ class _JudgeRun:
                 show(self._done, total)
 
             judge_parts(self._parts(), files, self._scorer, self._queries, self._texts, count)
-        counted = _Counted(files.read())
+        counted = _Counted(files.read(self._parts()))
         queries = write_scores(folder.path / SCORES_FILE, counted)
         return JudgeReport(
             self._scorer.model,
@@ -232,22 +235,6 @@ def _read(negatives: Negatives) -> Iterable[MinedQuery]:
     if isinstance(negatives, str | PathLike):
         return read_negatives(negatives)
     return negatives
-
-
-def _digest(negatives: Negatives) -> str:
-    if not isinstance(negatives, str | PathLike):
-        return digest_of(repr(query) for query in negatives)
-    path = Path(negatives)
-    if path.is_dir():
-        path = path / NEGATIVES_FILE
-    file_size(str(path))  # refuses a missing file with a clear message
-    return digest_files(path)
-
-
-def _digest_dev(queries: Sequence[Query], qrels: Qrels) -> str:
-    texts = (word for query in queries for word in (query.qid, query.text))
-    grades = (repr((qid, sorted(of_query.items()))) for qid, of_query in qrels.items())
-    return digest_of([*texts, *grades])
 
 
 def _stored_check(folder: OutFolder) -> JudgeCheck | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.runtime.pipeline import Pipeline
 from msmarco_qdrant.train.judge_scorer import Pairs, Scorer
+from msmarco_qdrant.train.out_folder import digest_of
 from msmarco_qdrant.train.records import MinedQuery
 from msmarco_qdrant.train.score_files import read_scores, write_scores
 from msmarco_qdrant.train.texts import PassageTexts
@@ -34,6 +35,11 @@ class Part:
     pids: Mapping[str, tuple[str, ...]]
 
     @property
+    def digest(self) -> str:
+        """A digest of its qids and pids."""
+        return digest_of(word for qid, pids in self.pids.items() for word in (qid, "", *pids))
+
+    @property
     def pairs(self) -> int:
         """Number of pairs to judge."""
         return sum(map(len, self.pids.values()))
@@ -51,24 +57,24 @@ class PartFiles:
 
     def has(self, part: Part) -> bool:
         """True if an earlier run has completed a part."""
-        return self._path(part.number).is_file()
+        return self._path(part).is_file()
 
     def write(self, part: Part, scores: Iterable[tuple[str, Mapping[str, float]]]) -> None:
         """Write a complete part."""
         self._folder.mkdir(exist_ok=True)
-        write_scores(self._path(part.number), scores)
+        write_scores(self._path(part), scores)
 
-    def read(self) -> Iterator[tuple[str, dict[str, float]]]:
-        """Yield the scores of all parts, in order."""
-        for path in sorted(self._folder.glob("*.parquet")):
-            yield from read_scores(path)
+    def read(self, parts: Iterable[Part]) -> Iterator[tuple[str, dict[str, float]]]:
+        """Yield the scores of complete parts, in their order."""
+        for part in parts:
+            yield from read_scores(self._path(part))
 
     def remove(self) -> None:
         """Remove all parts."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _path(self, number: int) -> Path:
-        return self._folder / f"{number:08}.parquet"
+    def _path(self, part: Part) -> Path:
+        return self._folder / f"{part.number:08}-{part.digest}.parquet"
 
 
 def split_parts(mined: Iterable[MinedQuery], pairs: int = PAIRS_PER_PART) -> Iterator[Part]:

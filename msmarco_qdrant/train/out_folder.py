@@ -18,7 +18,9 @@ from msmarco_qdrant.runtime.atomic_file import atomic_write_text
 if TYPE_CHECKING:
     from msmarco_qdrant.runtime.file_lock import FileLock
 
-_LOCK, _SETTINGS = ".lock", "settings.json"
+SETTINGS_FILE = "settings.json"
+"""The file with the step and the settings of a folder."""
+_LOCK = ".lock"
 
 
 class OutFolder:
@@ -48,12 +50,12 @@ class OutFolder:
         self.path = Path(out)
         self._lock = _lock(self.path)
         try:
-            found = self.read_json(_SETTINGS)
+            found = self.read_json(SETTINGS_FILE)
             self.is_resumed = found is not None
             begun = {"step": step, "settings": json.loads(json.dumps(settings))}
             if found is None:
                 _check_empty(self.path, step)
-                self.write_json(_SETTINGS, begun)
+                self.write_json(SETTINGS_FILE, begun)
             else:
                 _check_same(self.path, found, begun)
         except BaseException:
@@ -73,13 +75,14 @@ class OutFolder:
         """Unlock the folder; without its settings if the step failed before it wrote a file."""
         try:
             if error is not None and not self._has_work():
-                (self.path / _SETTINGS).unlink(missing_ok=True)
+                (self.path / SETTINGS_FILE).unlink(missing_ok=True)
         finally:
             self.close()
 
     def _has_work(self) -> bool:
         return any(
-            file.is_file() and file.name not in (_SETTINGS, _LOCK) for file in self.path.rglob("*")
+            file.is_file() and file.name not in (SETTINGS_FILE, _LOCK)
+            for file in self.path.rglob("*")
         )
 
     def close(self) -> None:
@@ -177,7 +180,7 @@ def _check_empty(path: Path, step: str) -> None:
 def _check_same(path: Path, found: Any, begun: Mapping[str, Any]) -> None:
     """Refuse a folder of another step or of other settings, with the first difference."""
     if not isinstance(found, dict) or not isinstance(found.get("settings"), dict):
-        raise OutputError(f"{path / _SETTINGS} is not of this package: name another folder")
+        raise OutputError(f"{path / SETTINGS_FILE} is not of this package: name another folder")
     if found.get("step") != begun["step"]:
         raise UsageError(
             f"out must be a folder of {begun['step']}, got {path} of {found.get('step')}: name "

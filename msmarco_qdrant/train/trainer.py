@@ -296,6 +296,8 @@ def _mapped_errors(settings: TrainSettings) -> Iterator[None]:
     try:
         with quiet_hub(), hidden_progress():
             yield
+    except _ProgressError as exc:
+        raise exc.error from None
     except torch.OutOfMemoryError as exc:
         raise EncodingError(
             f"the device has too little memory to train: {str(exc).splitlines()[0]} Use a smaller "
@@ -313,6 +315,14 @@ def _mapped_errors(settings: TrainSettings) -> Iterator[None]:
         ) from exc
 
 
+class _ProgressError(Exception):
+    """An error of the caller's function, which is not one of the training."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
 class _ShowProgress(TrainerCallback):
     def __init__(self, show: Callable[[int, int], None], examples: int) -> None:
         self._show = show
@@ -322,7 +332,10 @@ class _ShowProgress(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         share = state.global_step / max(1, state.max_steps)
-        self._show(round(share * self._examples), self._examples)
+        try:
+            self._show(round(share * self._examples), self._examples)
+        except Exception as exc:
+            raise _ProgressError(exc) from exc
 
 
 class _MarkCheckpoints(TrainerCallback):

@@ -19,7 +19,7 @@ from msmarco_qdrant.train.improve import improve_collection
 from msmarco_qdrant.train.improve_commands import StepCommands
 from msmarco_qdrant.train.improve_log import StepLog
 from msmarco_qdrant.train.improve_records import ImproveStep
-from msmarco_qdrant.train.improve_run import judged_mode
+from msmarco_qdrant.train.mined_mode import judged_mode
 from msmarco_qdrant.train.out_folder import OutFolder
 from msmarco_qdrant.train.settings import TrainSettings
 

@@ -21,10 +21,18 @@ from msmarco_qdrant.errors import (
     WeakJudgeError,
 )
 from msmarco_qdrant.testing import HashingEncoder, WordOverlapReranker
-from msmarco_qdrant.train import JudgeReport, MinedQuery, judge_negatives, open_scores, read_scores
+from msmarco_qdrant.train import (
+    JudgeReport,
+    MinedQuery,
+    judge_negatives,
+    mine_negatives,
+    open_scores,
+    read_scores,
+)
 from msmarco_qdrant.train.judge_check import JudgeCheck
-from msmarco_qdrant.train.judge_parts import split_parts
+from msmarco_qdrant.train.judge_parts import PartFiles, split_parts
 from msmarco_qdrant.train.judge_scorer import load_judge
+from msmarco_qdrant.train.mined_mode import mined_mode
 from msmarco_qdrant.train.negatives_file import write_negatives
 from msmarco_qdrant.train.out_folder import OutFolder
 from tests.encoding.tiny_cross_encoders import PairRecipe, save_tiny_pairs
@@ -246,6 +254,32 @@ def test_passages_that_the_collection_lacks_have_no_score(
         qid: [*scores] for qid, scores in read_scores(tmp_path / "out")
     }
     assert "3 passages are not in the collection" in str(report)
+
+
+def test_the_mode_that_mined_is_the_one_to_beat(client: SearchClient, tmp_path: Path) -> None:
+    """It is read from the folder of the mining; `mode` overrides it."""
+    positives = {query.qid: [*QRELS[query.qid]] for query in TRAIN}
+    for modes in (("bm25",), ("dense", "bm25")):
+        folder = tmp_path / "-".join(modes)
+        mine_negatives(client, TRAIN, positives, folder, modes=modes, depth=5)
+        expected = modes[0] if len(modes) == 1 else "hybrid"
+        assert expected == mined_mode(folder) == mined_mode(folder / "negatives.jsonl.gz")
+        for given, mode in ((None, expected), ("dense", "dense")):
+            out = tmp_path / f"{folder.name} {given}"
+            run(client, folder, out, mode=given, allow_weak=True, depth=10)
+            settings = json.loads((out / "settings.json").read_text())["settings"]
+            assert mode == settings["mode"]
+    (tmp_path / "settings.json").write_text("[]")
+    assert "dense" == mined_mode(tmp_path) == mined_mode([])
+
+
+def test_a_part_of_other_queries_is_not_used(candidates: list[MinedQuery], tmp_path: Path) -> None:
+    """As of a version with parts of another size: its scores would be those of other pairs."""
+    files = PartFiles(tmp_path)
+    one, other = (next(iter(split_parts(candidates, pairs))) for pairs in (50, 90))
+    files.write(one, {qid: dict.fromkeys(pids, 0.5) for qid, pids in one.pids.items()}.items())
+    assert files.has(one)
+    assert not files.has(other)
 
 
 def test_parts_have_whole_queries_in_order() -> None:
