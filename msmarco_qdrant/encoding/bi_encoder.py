@@ -9,6 +9,8 @@ a token budget. A `Backend` runs them in the precision that is fast on its devic
 from __future__ import annotations
 
 import logging
+import sys
+import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import cycle
@@ -18,19 +20,13 @@ from msmarco_qdrant.core.encoder_types import EncodedBatch, Prompts, Similarity
 from msmarco_qdrant.encoding.backends.base import Backend, ForwardPass, Task
 from msmarco_qdrant.encoding.batching import split_by_tokens
 from msmarco_qdrant.encoding.catalog import PublishedModel
-from msmarco_qdrant.encoding.describe import describe_model
 from msmarco_qdrant.encoding.forks import require_own_threads
+from msmarco_qdrant.encoding.opened_model import ModelRequest, open_by_library, open_proven
 from msmarco_qdrant.encoding.options import EncoderOptions, resolve_devices
-from msmarco_qdrant.encoding.pretrained import (
-    find_model_directory,
-    limit_length,
-    load_model,
-    map_loading_errors,
-)
+from msmarco_qdrant.encoding.pretrained import limit_length, load_model
 from msmarco_qdrant.encoding.protocols import Tokenizer
 from msmarco_qdrant.encoding.query_cache import QueryVectorCache
 from msmarco_qdrant.encoding.texts import encode_texts
-from msmarco_qdrant.encoding.tokenizers import build_tokenizer, count_prompt_tokens
 from msmarco_qdrant.encoding.tokens import Tokenized
 from msmarco_qdrant.errors import EncodingError, UsageError
 from msmarco_qdrant.runtime.fair_lock import FairLock
@@ -44,6 +40,8 @@ _log = logging.getLogger(__name__)
 
 # A sum of squares below this is imprecise in float32.
 _SMALL = 1e-30
+# A longer query is worth the import of torch.
+_EARLY_TOKENS = 128
 
 
 class BiEncoder:
@@ -63,7 +61,6 @@ class BiEncoder:
     Attributes:
         info: The encoder's identity, stored with a collection.
         location: The directory or hub id from which it was loaded.
-        tokenizer: The tokenizer of passages.
 
     Raises:
         ModelNotFoundError: If the model cannot be loaded.
@@ -82,53 +79,57 @@ class BiEncoder:
     ) -> None:
         self.location = location
         self._lock = FairLock()  # a query waits for one batch of passages, not for many
+        self._loading = threading.Lock()
+        self._made: list[Backend] | None = None
         self._float32_backend: Backend | None = None
-        options = options or EncoderOptions()
-        first, *others = resolve_devices(options.device)
-        model = load_model(location, first)
-        # The info describes the model in float32, so it comes before any change of precision.
-        name, directory = hint or location, find_model_directory(location)
-        self.info = describe_model(model, name, directory, prompts, similarity, published)
-        self._prompts = self.info.prompts
-        with map_loading_errors(location, "pass a directory"):  # of a model's or tokenizer's code
-            self.tokenizer: Tokenizer = build_tokenizer(model, "document", self._prompts.passage)
-            self._query_tokenizer = build_tokenizer(model, "query", self._prompts.query)
-            self._prompt_lengths = count_prompt_tokens(model, self._prompts)
-        models = [model, *(self._load_again(device) for device in others)]
-        self._backends = [self._make_backend(model, options) for model in models]
-        self._tokens_per_batch = options.tokens_per_batch or self._backends[0].tokens_per_batch
+        self._options = options = options or EncoderOptions()
+        first = resolve_devices(options.device)[0]
+        request = ModelRequest(location, hint or location, prompts, similarity, published)
+        may_be_compact = options.backend != "openvino" and options.precision in (None, "float32")
+        self._opened = (open_proven(request) if may_be_compact else None) or open_by_library(
+            request, first, prove=may_be_compact
+        )
+        self.info = self._opened.info
         self._query_cache = QueryVectorCache(options.cached_queries)
         _log.info("%s: %s", self.info.model, self.info.encoding)
-        _log.info(
-            "%s runs by %s on %s in %s", self.info.model, self.backend, self.device, self.precision
-        )
+        if self._opened.library is not None:
+            self._require_backends()
 
     def __repr__(self) -> str:
         return (
             f"BiEncoder({self.info.model!r}, dimension={self.info.dimension}, "
-            f"similarity={self.info.similarity!r}; {self.backend} on {self.device} in "
-            f"{self.precision})"
+            f"similarity={self.info.similarity!r}{self._describe_backends()})"
         )
+
+    def _describe_backends(self) -> str:
+        if self._made is None:
+            return ""
+        return f"; {self.backend} on {self.device} in {self.precision}"
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer of passages."""
+        return self._opened.tokenizer
 
     @property
     def backend(self) -> str:
         """The library of the forward pass: "torch" or "openvino"."""
-        return self._backends[0].name
+        return self._require_backends()[0].name
 
     @property
     def device(self) -> str:
         """The devices, such as "cpu" or "cuda:0, cuda:1"."""
-        return ", ".join(backend.device for backend in self._backends)
+        return ", ".join(backend.device for backend in self._require_backends())
 
     @property
     def gpus(self) -> int:
         """Number of GPUs that run it; 0 for a CPU."""
-        return sum(not backend.device.startswith("cpu") for backend in self._backends)
+        return sum(not backend.device.startswith("cpu") for backend in self._require_backends())
 
     @property
     def precision(self) -> str:
         """Precision of the forward pass: "bfloat16", "float16", "float32" or "int8"."""
-        return self._backends[0].precision
+        return self._require_backends()[0].precision
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Encode texts as passages: float32 `(len(texts), dimension)`; see `encode_texts`."""
@@ -173,10 +174,10 @@ class BiEncoder:
         import numpy as np
 
         require_own_threads()
-        texts = self._query_tokenizer(["how big is london"])
-        for backend in self._backends:
+        texts = self._opened.query_tokenizer(["how big is london"])
+        for backend in self._require_backends():
             passes = backend.max_in_flight
-            copies = self._tokens_per_batch // len(texts.ids) if passes > 1 else 1
+            copies = self._batch_tokens() // len(texts.ids) if passes > 1 else 1
             batch = texts.take(np.zeros(max(copies, 1), np.int64))
             for _ in range(passes):
                 with self._lock:
@@ -185,8 +186,10 @@ class BiEncoder:
     def _encode_queries(self, queries: Sequence[str]) -> NDArray[np.float32]:
         import numpy as np
 
+        texts = self._opened.query_tokenizer(queries)
         vectors = np.empty((len(queries), self.info.dimension), np.float32)
-        for batch in self._encode(self._query_tokenizer(queries), "query"):
+        batches = self._encode_early(texts) or self._encode(texts, "query")
+        for batch in batches:
             vectors[batch.positions] = batch.vectors
         bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
         if bad.size:
@@ -195,6 +198,19 @@ class BiEncoder:
                 f"{queries[int(bad[0])]!r}"
             )
         return vectors
+
+    def _encode_early(self, texts: Tokenized) -> list[EncodedBatch]:
+        """Encode a query by NumPy, in a process that has not imported torch; else nothing."""
+        import numpy as np
+
+        compact = self._opened.compact
+        is_one = len(texts) == 1 and 0 < len(texts.ids) <= _EARLY_TOKENS
+        if compact is None or self._made is not None or "torch" in sys.modules or not is_one:
+            return []
+        from msmarco_qdrant.encoding.backends.numpy_forward import NumpyForward
+
+        raw = NumpyForward(compact)(texts.ids)
+        return [EncodedBatch(np.zeros(1, np.int64), self._normalize(raw[None]))]
 
     def _encode(self, texts: Tokenized, task: Task) -> Iterator[EncodedBatch]:
         import numpy as np
@@ -208,20 +224,23 @@ class BiEncoder:
                 vectors[bad] = self._retry_in_float32(texts.take(positions[bad]), task)
             yield EncodedBatch(positions, vectors)
 
+    def _batch_tokens(self) -> int:
+        return self._options.tokens_per_batch or self._require_backends()[0].tokens_per_batch
+
     def _forward(
         self, texts: Tokenized, task: Task
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
         """Launch batches on the devices in turn; yield results in the order of launching."""
         import numpy as np
 
-        first = self._backends[0]
+        first = self._require_backends()[0]
         some = np.flatnonzero(texts.lengths)
         batches = split_by_tokens(
-            texts.lengths[some], self._tokens_per_batch, padded=first.needs_padding
+            texts.lengths[some], self._batch_tokens(), padded=first.needs_padding
         )
-        max_in_flight = len(self._backends) * first.max_in_flight
+        max_in_flight = len(self._require_backends()) * first.max_in_flight
         in_flight: deque[tuple[NDArray[np.int64], ForwardPass]] = deque()
-        for batch, backend in zip(batches, cycle(self._backends), strict=False):
+        for batch, backend in zip(batches, cycle(self._require_backends()), strict=False):
             positions = some[batch]
             with self._lock:
                 in_flight.append((positions, backend.launch(texts.take(positions), task)))
@@ -241,10 +260,38 @@ class BiEncoder:
                     "float32 by torch",
                     *(self.info.model, self.precision, self.backend),
                 )
-                model = self._load_again(self._backends[0].device)
-                self._float32_backend = TorchBackend(model, self._prompt_lengths, "float32")
+                model = self._load_again(self._require_backends()[0].device)
+                self._float32_backend = TorchBackend(model, self._opened.prompt_lengths, "float32")
             raw = self._float32_backend.launch(texts, task).result()
         return self._normalize(raw)
+
+    def _require_backends(self) -> list[Backend]:
+        """Return a backend for each device; the first call makes them."""
+        if self._made is None:
+            with self._loading:
+                if self._made is None:
+                    self._made = self._make_backends()
+        return self._made
+
+    def _make_backends(self) -> list[Backend]:
+        first, *others = resolve_devices(self._options.device)
+        compact, library = self._opened.compact, self._opened.library
+        made: list[Backend]
+        if compact is not None and _is_fused(first, self._options):
+            from msmarco_qdrant.encoding.backends.fused import FusedBackend
+
+            made = [FusedBackend(compact)]
+        else:
+            models = [library or self._load_again(first)]
+            models += [self._load_again(device) for device in others]
+            made = [self._make_backend(model, self._options) for model in models]
+        self._opened.library = None
+        _log.info(
+            "%s runs by %s on %s in %s",
+            *(self.info.model, made[0].name, ", ".join(one.device for one in made)),
+            made[0].precision,
+        )
+        return made
 
     def _make_backend(self, model: SentenceTransformer, options: EncoderOptions) -> Backend:
         """Create the requested backend; for "auto", the fastest one that takes the model."""
@@ -262,7 +309,7 @@ class BiEncoder:
             try:
                 if requested == "openvino" or is_preferred():
                     return OpenVinoBackend(
-                        model, self._prompt_lengths, self.info.fingerprint, options.precision
+                        model, self._opened.prompt_lengths, self.info.fingerprint, options.precision
                     )
             except (UsageError, EncodingError) as exc:
                 if requested == "openvino":
@@ -271,7 +318,7 @@ class BiEncoder:
         from msmarco_qdrant.encoding.backends.torch import TorchBackend
 
         return TorchBackend(
-            model, self._prompt_lengths, options.precision, compiled=options.compiled
+            model, self._opened.prompt_lengths, options.precision, compiled=options.compiled
         )
 
     def _normalize(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -294,3 +341,18 @@ class BiEncoder:
         model = load_model(self.location, device)
         limit_length(model, self.info.model)
         return model
+
+
+def _is_fused(device: str | None, options: EncoderOptions) -> bool:
+    """True if a compact model runs in float32 on the CPU, by torch."""
+    import torch
+
+    from msmarco_qdrant.encoding.backends import openvino, processor
+
+    if device is None:
+        has_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
+    else:
+        has_gpu = device != "cpu"
+    in_float32 = options.precision == "float32" or not processor.detect().is_fast_in_bfloat16
+    prefers_other = options.backend == "auto" and openvino.is_preferred()
+    return not has_gpu and in_float32 and not prefers_other

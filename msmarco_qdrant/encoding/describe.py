@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ from msmarco_qdrant.core.encoder_types import NO_PROMPTS, EncoderInfo, Prompts, 
 from msmarco_qdrant.encoding.catalog import PublishedModel
 from msmarco_qdrant.encoding.fingerprint import compute_fingerprint, list_modules, read_json
 from msmarco_qdrant.encoding.fingerprint_1 import compute_fingerprint_1
-from msmarco_qdrant.encoding.pretrained import NO_LENGTH, limit_length
+from msmarco_qdrant.encoding.pretrained import NO_LENGTH, count_positions, limit_length
 from msmarco_qdrant.errors import ModelNotFoundError
 
 if TYPE_CHECKING:
@@ -19,18 +20,53 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """Properties of a model that the library finds in its files.
+
+    Attributes:
+        dimension: Length of its vectors; None if it is not known.
+        configured: Its configured maximum length in tokens, as the library reads it.
+        positions: Tokens for which it has positions; None for any number.
+        length: Maximum tokens of a text; None if no text is truncated.
+        pooling: Name of its pooling, such as "mean"; "" without one.
+    """
+
+    dimension: int | None
+    configured: int | None
+    positions: int | None
+    length: int | None
+    pooling: str
+
+
+def inspect_model(model: SentenceTransformer, name: str) -> ModelFacts:
+    """Return a model's properties, and limit its maximum length to its positions.
+
+    Args:
+        model: The model, in float32.
+        name: Its name, for messages.
+    """
+    return ModelFacts(
+        dimension=model.get_embedding_dimension(),
+        configured=model.max_seq_length,
+        positions=count_positions(model),
+        length=limit_length(model, name),
+        pooling=_pooling(model),
+    )
+
+
 def describe_model(
-    model: SentenceTransformer,
+    facts: ModelFacts,
     name: str,
     directory: Path,
     prompts: Prompts | None,
     similarity: Similarity | None,
     published: PublishedModel | None,
 ) -> EncoderInfo:
-    """Describe a model, and limit its maximum length to its positions.
+    """Describe a model.
 
     Args:
-        model: The model, in float32.
+        facts: Its properties.
         name: Its name, to store.
         directory: Its directory.
         prompts: Prompts that the caller chose; None for those of the configuration.
@@ -40,13 +76,10 @@ def describe_model(
     Raises:
         ModelNotFoundError: For a similarity other than cosine and dot, or without a dimension.
     """
-    dimension = model.get_embedding_dimension()
-    if dimension is None:
+    if facts.dimension is None:
         raise ModelNotFoundError(
             f"the configuration of {name} does not contain the dimension of its vectors"
         )
-    configured = model.max_seq_length
-    length = limit_length(model, name)
     own = _read_similarity(directory)
     likely = published.similarity if published is not None else None
     if similarity is None and own and likely and own != likely:
@@ -65,16 +98,16 @@ def describe_model(
         "similarity": known is None,
         "maximum length": not _has_length(directory),
     }
-    first = compute_fingerprint_1(directory, prompts, configured)
+    first = compute_fingerprint_1(directory, prompts, facts.configured)
     return EncoderInfo(
         model=name,
-        fingerprint=compute_fingerprint(directory, prompts, length),
-        dimension=dimension,
+        fingerprint=compute_fingerprint(directory, prompts, facts.length),
+        dimension=facts.dimension,
         similarity=known or "cosine",
         prompts=prompts,
-        max_seq_length=length,
+        max_seq_length=facts.length,
         other_fingerprints=() if first is None else (first,),
-        pooling=_pooling(model),
+        pooling=facts.pooling,
         assumed=tuple(part for part, is_assumed in assumed.items() if is_assumed),
     )
 

@@ -175,15 +175,17 @@ def _unify_pooling(config: dict[str, Any]) -> dict[str, Any]:
     """Return one form for version 6, which writes a name, and earlier ones, which write flags."""
     if not any(name.startswith("pooling_mode") for name in config):
         return config
+    others = {name: value for name, value in config.items() if not name.startswith("pooling_mode")}
+    pooling, include_prompt = pooling_of(config)
+    return {**others, "pooling": pooling, "include_prompt": include_prompt}
+
+
+def pooling_of(config: dict[str, Any]) -> tuple[str, Any]:
+    """Return the pooling of a module's configuration, such as "mean", and if prompts are in it."""
     flags = [mode for flag, mode in POOLING_FLAGS.items() if config.get(flag)]
     named = config.get("pooling_mode") or flags or ["mean"]
-    others = {name: value for name, value in config.items() if not name.startswith("pooling_mode")}
     modes = [named] if isinstance(named, str) else named
-    return {
-        **others,
-        "pooling": "+".join(modes),
-        "include_prompt": config.get("include_prompt", True),
-    }
+    return "+".join(modes), config.get("include_prompt", True)
 
 
 def _describe_tokenizer(directory: Path) -> dict[str, Any]:

@@ -76,10 +76,10 @@ def resolve_devices(device: str | None) -> list[str | None]:
     Raises:
         UsageError: For a name or device that torch does not have.
     """
+    if device is None or device == "cpu":  # without importing torch
+        return [device]
     import torch
 
-    if device is None:
-        return [None]
     if device == ALL_GPUS:
         gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
         return [*(gpus or (["mps:0"] if torch.backends.mps.is_available() else ["cpu"]))]

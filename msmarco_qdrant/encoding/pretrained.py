@@ -46,6 +46,7 @@ _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 # Embedding tables are rounded up; 8 times the vocabulary is another one.
 _SMALLEST_SHARE = 8
+_ORGANIZATION = "sentence-transformers"
 _WORDS = "how big is London? A 1"
 # A tokenizer without a configured length returns a number larger than this.
 NO_LENGTH = 1_000_000
@@ -113,19 +114,29 @@ def limit_length(model: SentenceTransformer | CrossEncoder, name: str) -> int | 
     Returns:
         Maximum tokens of a text, special tokens included; None if no text is truncated.
     """
-    wanted, positions = model.max_seq_length, count_positions(model)
-    if wanted is None or wanted >= NO_LENGTH:
-        wanted = None
-    if positions is not None and (wanted is None or wanted > positions):
-        if wanted is not None:
-            _log.warning(
-                "%s has a maximum length of %d tokens, but positions for %d: texts are cut there",
-                *(name, wanted, positions),
-            )
-        wanted = positions
+    wanted = effective_length(name, model.max_seq_length, count_positions(model))
     # Above any text; the library passes the number on to a tokenizer that needs it in 64 bits.
     model.max_seq_length = NO_LENGTH if wanted is None else wanted
     return wanted
+
+
+def effective_length(name: str, configured: int | None, positions: int | None) -> int | None:
+    """Return the maximum tokens of a text, None for no limit; warn if a model has fewer positions.
+
+    Args:
+        name: The model's name, for the warning.
+        configured: The configured length.
+        positions: The number of tokens for which the model has positions; None for any number.
+    """
+    wanted = None if configured is None or configured >= NO_LENGTH else configured
+    if positions is None or (wanted is not None and wanted <= positions):
+        return wanted
+    if wanted is not None:
+        _log.warning(
+            "%s has a maximum length of %d tokens, but positions for %d: texts are cut there",
+            *(name, wanted, positions),
+        )
+    return positions
 
 
 def count_positions(model: SentenceTransformer | CrossEncoder) -> int | None:
@@ -361,11 +372,10 @@ def find_model_directory(location: str) -> Path:
         return Path(location)
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
-    from sentence_transformers import SentenceTransformer
 
     names = [location]
     if "/" not in location:  # as the library, try its own organization first
-        names.insert(0, f"{SentenceTransformer.default_huggingface_organization}/{location}")
+        names.insert(0, f"{_ORGANIZATION}/{location}")
     for name in names:
         with suppress(LocalEntryNotFoundError):
             return Path(snapshot_download(name, local_files_only=True))

@@ -50,6 +50,10 @@ class FastTokenizer:
     Args:
         definition: Its JSON, with truncation and without padding.
         prompt: Prefix of each text.
+
+    Attributes:
+        definition: As given.
+        tokenizer: The tokenizer of `tokenizers`.
     """
 
     portable = True
@@ -57,7 +61,7 @@ class FastTokenizer:
     def __init__(self, definition: str, prompt: str) -> None:
         from tokenizers import Tokenizer
 
-        self._definition = definition
+        self.definition = definition
         self._prompt = prompt
         self.tokenizer = Tokenizer.from_str(definition)
 
@@ -71,7 +75,7 @@ class FastTokenizer:
         return Tokenized.from_rows([encoding.ids for encoding in encodings], cut)
 
     def __reduce__(self) -> tuple[type[FastTokenizer], tuple[str, str]]:
-        return type(self), (self._definition, self._prompt)
+        return type(self), (self.definition, self._prompt)
 
 
 class WordPieceTokenizer(FastTokenizer):

@@ -6,7 +6,7 @@ from os import PathLike
 from typing import TYPE_CHECKING
 
 from msmarco_qdrant.core.encoder_types import EncoderInfo, Prompts, Similarity
-from msmarco_qdrant.encoding.describe import describe_model
+from msmarco_qdrant.encoding.describe import describe_model, inspect_model
 from msmarco_qdrant.encoding.loading import locate_bi_encoder
 from msmarco_qdrant.encoding.pretrained import find_model_directory, load_model
 
@@ -39,8 +39,9 @@ def load_trainable(
     found = locate_bi_encoder(model, prompts, similarity)
     loaded = load_model(found.location, device)
     directory = find_model_directory(found.location)
+    facts = inspect_model(loaded, found.hint)
     info = describe_model(
-        loaded, found.hint, directory, found.prompts, found.similarity, found.published
+        facts, found.hint, directory, found.prompts, found.similarity, found.published
     )
     texts = {"query": info.prompts.query, "document": info.prompts.passage}
     loaded.prompts = {**loaded.prompts, **texts}

@@ -58,6 +58,7 @@ def test_the_fingerprint_of_a_published_model_never_changes() -> None:
     assert "1ace1d0f0777519b79ccc9de59713716766d238cfdaa505f8bb6ad503309e8bf" == found
 
 
+@pytest.mark.usefixtures("in_bfloat16")
 def test_name_and_precision_are_not_part_of_it(model: Path, tmp_path: Path) -> None:
     """Nor are the path and the files' times."""
     copy = Path(shutil.copytree(model, tmp_path / "elsewhere" / "renamed"))

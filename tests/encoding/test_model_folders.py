@@ -143,6 +143,7 @@ def save_t5(folder: Path) -> Path:
     return folder / "t5"
 
 
+@pytest.mark.usefixtures("in_bfloat16")
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_c3_t5_has_vectors(precision: str, tmp_path: Path) -> None:
     """T5 reads the dtype of its linear layers, packed ones too."""

@@ -101,5 +101,5 @@ def test_r11_all_gpus_of_a_mac_are_one(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_r11_a_macs_gpu_counts_as_one(devices: list[str], expected: int) -> None:
     """So `encode` tokenizes in subprocesses while it computes."""
     encoder = BiEncoder.__new__(BiEncoder)
-    encoder._backends = [cast("Backend", SimpleNamespace(device=device)) for device in devices]
+    encoder._made = [cast("Backend", SimpleNamespace(device=device)) for device in devices]
     assert expected == encoder.gpus

@@ -9,25 +9,26 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from msmarco_qdrant.encoding.backends import processor
+from msmarco_qdrant.encoding.backends.cache import model_cache, prune
 from msmarco_qdrant.errors import OutputError
 from msmarco_qdrant.runtime.atomic_file import atomic_write
 
 _log = logging.getLogger(__name__)
 
 _FILE_VERSION = 1
+# Models of some hundred megabytes, each with its precisions and versions.
+_KEPT_FILES = 8
 
 
 def default_cache() -> Path:
     """`$XDG_CACHE_HOME/msmarco-qdrant/openvino`, or under `~/.cache`."""
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
-    return Path(base) / "msmarco-qdrant" / "openvino"
+    return model_cache("openvino")
 
 
 class CachedModel:
@@ -91,6 +92,7 @@ class CachedModel:
             with atomic_write(self.path) as file:
                 file.write(_checksum(exported))
                 file.write(exported)
+            prune(self.path.parent, "*.compiled", _KEPT_FILES)
         except (OSError, OutputError) as exc:
             _log.warning(
                 "cannot cache the compiled model, the next start converts it again: %s", exc

@@ -6,8 +6,12 @@ This is the only module that asks for them. Callers import the module and call
 
 from __future__ import annotations
 
+import math
+import os
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 _FAST_IN_BFLOAT16 = frozenset({"amx_bf16", "avx512_bf16"})
 _AVX512_OF_ONEDNN = frozenset({"avx512_bw", "avx512_vl", "avx512_dq"})
@@ -51,3 +55,15 @@ def detect() -> Processor:
         features=frozenset(name for name, value in found.items() if value is True),
         name=found.get("cpu_name", ""),
     )
+
+
+def usable_cores() -> int:
+    """Return the number of cores that this process may use: affinity, and limit of its cgroup."""
+    if hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
+    with suppress(OSError, ValueError):  # not Linux, or no limit ("max")
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text("ascii").split()
+        cores = min(cores, math.ceil(int(quota) / int(period)))
+    return max(cores, 1)

@@ -93,7 +93,7 @@ class TorchBackend:
                 output: torch.Tensor = self._model(features, task=task)["sentence_embedding"]
                 return self._copy_to_host(output.float(), batch)
         except Exception as exc:  # mostly out of memory, else an error of the model's code
-            raise _failed(batch, self.device, exc) from exc
+            raise forward_error(batch, self.device, exc) from exc
 
     def _copy_to_host(self, output: torch.Tensor, batch: Tokenized) -> ForwardPass:
         if not self._on_gpu:
@@ -128,12 +128,13 @@ class _GpuPass:
         try:
             self.copied.synchronize()
         except RuntimeError as exc:
-            raise _failed(self.batch, self.device, exc) from exc
+            raise forward_error(self.batch, self.device, exc) from exc
         vectors: NDArray[np.float32] = self.host.numpy()
         return vectors
 
 
-def _failed(batch: Tokenized, device: str, exc: Exception) -> EncodingError:
+def forward_error(batch: Tokenized, device: str, exc: Exception) -> EncodingError:
+    """Return the error for a forward pass that failed."""
     return EncodingError(
         f"the forward pass over {len(batch)} texts of {len(batch.ids):,} tokens failed on "
         f"{device}: {first_line(exc)}"

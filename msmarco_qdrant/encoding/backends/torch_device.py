@@ -38,6 +38,11 @@ def resolve_dtype(precision: str | None, device: torch.device) -> torch.dtype:
         )
     on_cpu = device.type == "cpu"
     if precision == "bfloat16" and on_cpu and not processor.detect().is_fast_in_bfloat16:
+        if processor.detect().architecture == "x86_64":  # oneDNN refuses some of the products
+            raise UsageError(
+                "this processor has no bfloat16 instructions: use precision=float32, which is "
+                "faster here"
+            )
         _log.warning("this processor has no bfloat16 instructions: float32 is faster here")
     return _DTYPES[precision]
 

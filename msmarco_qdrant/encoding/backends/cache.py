@@ -1,0 +1,23 @@
+"""Folders of the user's cache for what a start of a model can reuse."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+
+def model_cache(kind: str) -> Path:
+    """`$XDG_CACHE_HOME/msmarco-qdrant/KIND`, or under `~/.cache`."""
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
+    return Path(base) / "msmarco-qdrant" / kind
+
+
+def prune(folder: Path, pattern: str, kept: int) -> None:
+    """Remove all files of a pattern but the newest ones."""
+    dated = []
+    for path in folder.glob(pattern):
+        with suppress(FileNotFoundError):  # another process prunes, too
+            dated.append((path.stat().st_mtime_ns, path))
+    for _, path in sorted(dated, reverse=True)[kept:]:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,287 @@
+"""Models without the library: which shapes are compact, that proofs hold, and when they do not."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from msmarco_qdrant.core.encoder_types import Prompts
+from msmarco_qdrant.encoding import load_encoder
+from msmarco_qdrant.encoding.backends import fused
+from msmarco_qdrant.encoding.backends.cache import model_cache, prune
+from msmarco_qdrant.encoding.backends.fused import FusedBackend, FusedForward
+from msmarco_qdrant.encoding.backends.numpy_forward import NumpyForward
+from msmarco_qdrant.encoding.backends.processor import usable_cores
+from msmarco_qdrant.encoding.compact import CompactModel, read_compact
+from msmarco_qdrant.encoding.tokens import Tokenized
+from msmarco_qdrant.errors import EncodingError
+from tests.encoding.conftest import Library, Tiny
+from tests.encoding.tiny_models import ARCHITECTURES, WORDS, Recipe, save_tiny
+
+pytestmark = pytest.mark.usefixtures("in_float32")
+
+COMPACT = [
+    *(Recipe(architecture) for architecture in ARCHITECTURES if architecture != "electra"),
+    Recipe("bert", pooling="cls", similarity="dot"),
+    Recipe("roberta", normalize=True),
+]
+# The tiny Electra's embeddings are smaller than its layers.
+OTHER = [Recipe(dense=True), Recipe("roberta", layer_norm=True), Recipe("electra")]
+TEXTS = ["london", "how cold is the iceberg in the north", " ".join(WORDS)]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return model_cache("proofs")
+
+
+def proofs(folder: Path) -> list[Path]:
+    """The files of a cache."""
+    return sorted(folder.glob("*.json"))
+
+
+def vectors(directory: Path, texts: Sequence[str] = TEXTS) -> np.ndarray:
+    """Vectors of passages by a newly loaded encoder, which runs no module of the library."""
+    encoder = load_encoder(directory, device="cpu")
+    assert isinstance(encoder._require_backends()[0], FusedBackend)
+    return encoder.encode(texts)
+
+
+@pytest.mark.parametrize("recipe", COMPACT, ids=lambda one: f"{one.architecture}-{one.pooling}")
+def test_every_form_gives_the_library_s_vectors(
+    recipe: Recipe, tiny: Tiny, library: Library, cache: Path
+) -> None:
+    """A first load, a load from the proof, and NumPy: equal to 1e-5."""
+    directory = tiny(recipe)
+    expected = library(directory).encode(TEXTS, normalize_embeddings=recipe.similarity != "dot")
+
+    first = vectors(directory)
+    assert 1 == len(proofs(cache))
+    again = vectors(directory)
+    compact = read_compact(directory)
+    assert compact is not None
+    tokens = load_encoder(directory, device="cpu").tokenizer(TEXTS)
+    raw = np.stack(
+        [
+            NumpyForward(compact)(tokens.ids[start:stop])
+            for start, stop in zip(tokens.offsets, tokens.offsets[1:], strict=False)
+        ]
+    )
+    length = np.linalg.norm(raw, axis=1, keepdims=True) if recipe.similarity != "dot" else 1
+
+    for found in (first, again, raw / length):
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("recipe", OTHER, ids=["dense", "layer_norm", "narrow"])
+def test_other_modules_stay_the_library_s(recipe: Recipe, tiny: Tiny, cache: Path) -> None:
+    """They are not compact, so nothing is proven, and the library runs them."""
+    encoder = load_encoder(tiny(recipe), device="cpu")
+
+    assert not isinstance(encoder._require_backends()[0], FusedBackend)
+    assert [] == proofs(cache)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("hidden_act", "relu"),
+        ("position_embedding_type", "relative_key"),
+        ("is_decoder", True),
+        ("model_type", "mpnet"),
+        ("num_hidden_layers", 3),
+    ],
+)
+def test_other_settings_are_not_compact(
+    name: str, value: object, tiny: Tiny, tmp_path: Path
+) -> None:
+    """A setting that the forward passes do not compute, and layers that the file lacks."""
+    copy = Path(shutil.copytree(tiny(Recipe("bert")), tmp_path / "copy"))
+    config = json.loads((copy / "config.json").read_text("utf-8"))
+    (copy / "config.json").write_text(json.dumps(config | {name: value}), "utf-8")
+
+    assert read_compact(copy) is None
+
+
+def test_a_wrong_epsilon_is_found_by_the_comparison(tmp_path: Path, cache: Path) -> None:
+    """DistilBERT ignores a setting that others read: vectors differ, so the library runs it."""
+    directory = save_tiny(tmp_path / "model", Recipe())
+    config = json.loads((directory / "config.json").read_text("utf-8"))
+    (directory / "config.json").write_text(json.dumps(config | {"layer_norm_eps": 5.0}), "utf-8")
+
+    encoder = load_encoder(directory, device="cpu")
+
+    assert not isinstance(encoder._require_backends()[0], FusedBackend)
+    assert [] == proofs(cache)
+
+
+def test_a_changed_model_has_no_proof(tmp_path: Path, cache: Path) -> None:
+    """Other weights or another configuration are compared anew."""
+    directory = save_tiny(tmp_path / "model", Recipe("bert"))
+    before = vectors(directory)
+    weights = load_file(directory / "model.safetensors")
+    save_file({name: one * 1.5 for name, one in weights.items()}, directory / "model.safetensors")
+
+    assert not np.allclose(before, vectors(directory), atol=1e-3)
+    assert 2 == len(proofs(cache))
+
+
+def test_a_damaged_proof_is_made_again(tiny: Tiny, cache: Path) -> None:
+    """A file cut off, or of another form, is not used."""
+    expected = vectors(tiny(Recipe()))
+    (path,) = proofs(cache)
+    for text in (path.read_text("utf-8")[:100], "{}", ""):
+        path.write_text(text, "utf-8")
+        np.testing.assert_array_equal(expected, vectors(tiny(Recipe())))
+        assert json.loads(path.read_text("utf-8"))["tokenizers"]
+
+
+def test_other_prompts_are_compared_anew(tiny: Tiny) -> None:
+    """A prompt changes tokens; the proof of a model with other prompts is not used for it."""
+    plain = vectors(tiny(Recipe()))
+    prompts = Prompts("how ", "what is ")
+    prompted = [
+        load_encoder(tiny(Recipe()), device="cpu", prompts=prompts).encode(TEXTS) for _ in range(2)
+    ]
+
+    assert not np.allclose(plain, prompted[0], atol=1e-3)
+    np.testing.assert_allclose(prompted[0], prompted[1], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(plain, vectors(tiny(Recipe())), rtol=0, atol=1e-6)
+
+
+def test_an_unwritable_cache_is_no_fault(tiny: Tiny, cache: Path) -> None:
+    """The next start compares again."""
+    cache.parent.parent.mkdir(parents=True)
+    cache.parent.write_text("a file", "utf-8")
+
+    assert np.isfinite(vectors(tiny(Recipe()))).all()
+
+
+def test_one_query_of_a_proven_model_imports_neither_torch_nor_the_library(tiny: Tiny) -> None:
+    """So a search from the command line starts at once; several queries are worth torch."""
+    directory = tiny(Recipe("bert"))
+    expected = load_encoder(directory, device="cpu").encode_queries(["how big is london"])
+    code = (
+        "import json, sys; from msmarco_qdrant import load_encoder;"
+        f"encoder = load_encoder({str(directory)!r});"
+        "vector = encoder.encode_queries(['how big is london'])[0].tolist();"
+        "early = sorted({'torch', 'transformers', 'sentence_transformers'} & {*sys.modules});"
+        "both = encoder.encode_queries(['how big is paris', 'cold north']);"
+        "print(json.dumps([vector, early, 'torch' in sys.modules, repr(encoder)]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    vector, early, later, shown = json.loads(done.stdout)
+    np.testing.assert_allclose(vector, expected[0], rtol=0, atol=1e-5)
+    assert [] == early
+    assert later
+    assert "torch on cpu in float32" in shown
+
+
+def test_files_beyond_the_newest_are_pruned(tmp_path: Path) -> None:
+    """A cache does not grow for ever."""
+    for age in range(5):
+        (tmp_path / f"{age}.json").touch()
+        os.utime(tmp_path / f"{age}.json", (100 - age, 100 - age))
+
+    prune(tmp_path, "*.json", 2)
+
+    assert ["0.json", "1.json"] == sorted(path.name for path in tmp_path.iterdir())
+
+
+# ---- workers ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def compact(tiny: Tiny) -> CompactModel:
+    """A compact model."""
+    found = read_compact(tiny(Recipe("bert")))
+    assert found is not None
+    return found
+
+
+def test_workers_compute_alone_and_leave_others_their_threads(compact: CompactModel) -> None:
+    """A worker has one thread of torch; this thread, and threads started later, keep theirs."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        backend = FusedBackend(compact, workers=2)
+        counts = [backend._pool.submit(torch.get_num_threads).result() for _ in range(4)]
+        later: list[int] = []
+        thread = threading.Thread(target=lambda: later.append(torch.get_num_threads()))
+        thread.start()
+        thread.join()
+        assert [1] * 4 == counts
+        assert [3, 3] == [torch.get_num_threads(), *later]
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_batches_in_several_workers_are_those_of_one(compact: CompactModel) -> None:
+    """Buffers are per thread and grow with a batch, so batches do not mix."""
+    random = np.random.default_rng(1)
+    batches = [
+        Tokenized.from_rows([random.integers(5, 40, size).tolist() for size in sizes])
+        for sizes in ([3], [9, 4, 17], [40] * 8, [1, 2], [33, 8])
+    ]
+    backend, one = FusedBackend(compact, workers=3), FusedForward(compact)
+    launched = [(batch, backend.launch(batch, "document")) for batch in batches * 5]
+
+    for batch, running in launched:
+        np.testing.assert_allclose(one(batch), running.result(), rtol=0, atol=1e-6)
+
+
+def test_a_failed_pass_is_an_encoding_error(compact: CompactModel) -> None:
+    """An id beyond the vocabulary is one line with the size of the batch."""
+    batch = Tokenized.from_rows([[10**6, 1]])
+
+    with pytest.raises(EncodingError, match="1 texts of 2 tokens failed on cpu"):
+        FusedBackend(compact, workers=1).launch(batch, "document").result()
+
+
+def test_queries_do_not_wait_for_passages(compact: CompactModel) -> None:
+    """They have a thread of their own."""
+    backend, busy = FusedBackend(compact, workers=1), threading.Event()
+    try:
+        backend._pool.submit(busy.wait)
+        query = backend.launch(Tokenized.from_rows([[5, 6, 7]]), "query")
+        with ThreadPoolExecutor(1) as pool:
+            assert (1, 32) == pool.submit(query.result).result(30).shape
+    finally:
+        busy.set()
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"), [("150000 100000", 2), ("max 100000", None), ("", None)]
+)
+def test_cores_are_those_of_the_cgroup(
+    limit: str, expected: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A quota of one core and a half is two workers; no limit leaves the affinity."""
+    monkeypatch.setattr("os.sched_getaffinity", lambda _pid: range(64), raising=False)
+    monkeypatch.setattr(Path, "read_text", lambda *_: limit)
+
+    assert (expected or 64) == usable_cores()
+
+
+def test_one_worker_per_core_that_torch_may_use(
+    compact: CompactModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OMP_NUM_THREADS limits them; one batch waits, so that no worker does."""
+    monkeypatch.setattr(fused, "usable_cores", lambda: 64)
+
+    assert torch.get_num_threads() + 1 == FusedBackend(compact).max_in_flight
