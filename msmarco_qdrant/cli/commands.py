@@ -218,9 +218,9 @@ class LazyGroup(CommandGroup):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the start of each command's help."""
         names = self.list_commands(ctx)
-        room = formatter.width - 6 - max(map(len, names))
+        width = formatter.width - 6 - max(map(len, names))
         rows = [
-            (name, click.Command(name, help=COMMANDS[name].help).get_short_help_str(room))
+            (name, click.Command(name, help=COMMANDS[name].help).get_short_help_str(width))
             for name in names
         ]
         with formatter.section("Commands"):

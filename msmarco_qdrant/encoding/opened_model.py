@@ -106,7 +106,7 @@ def open_proven(request: ModelRequest) -> OpenedModel | None:
 
 
 def open_by_library(request: ModelRequest, device: str | None, *, prove: bool) -> OpenedModel:
-    """Load a model by the library, on a device; if told to, prove it for the next start.
+    """Load a model by the library, on a device; if asked to, prove it for the next start.
 
     Raises:
         ModelNotFoundError: If it cannot be loaded.
