@@ -16,9 +16,9 @@ import pytest
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 COMMANDS = (
-    *("answers", "application", "backup", "calls", "encode", "frameworks", "improve", "ingest"),
-    *("memory", "mine", "msmarco_table", "pages", "quality", "reembed", "replicas", "search"),
-    *("serve", "similar", "simulate", "sizing", "tune", "write"),
+    *("answers", "application", "backup", "calls", "cost", "encode", "frameworks", "improve"),
+    *("ingest", "memory", "million", "mine", "msmarco_table", "pages", "quality", "reembed"),
+    *("replicas", "search", "serve", "similar", "simulate", "sizing", "tune", "write"),
 )
 
 
