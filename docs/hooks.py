@@ -22,6 +22,7 @@ PAGES = {
     "SECURITY.md": "security.md",
     "benchmarks/RESULTS.md": "measurements.md",
     "deploy/kubernetes/README.md": "kubernetes.md",
+    "deploy/ray/README.md": "kubernetes-ray.md",
     "examples/notebook.ipynb": "notebook.md",
 }
 """Files outside of this folder that are pages of the site."""

@@ -38,6 +38,8 @@ from tests.deploy.files import (
     variables_of_the_example,
 )
 
+NODES = ("node-1", "node-2", "node-3")
+
 
 @pytest.fixture(scope="module", params=["as written", "as compose resolves it"])
 def services(request: pytest.FixtureRequest) -> Mapping[str, Service]:
@@ -49,8 +51,24 @@ def services(request: pytest.FixtureRequest) -> Mapping[str, Service]:
         assert 0 == done.returncode, done.stderr
         loaded = json.loads(done.stdout)
     found: Mapping[str, Service] = loaded["services"]
-    assert {"qdrant", "ingest", "sidecar"} == set(found)
+    assert {"qdrant", "ingest", "sidecar", *NODES} == set(found)
     return found
+
+
+def test_three_nodes_make_a_cluster(services: Mapping[str, Service]) -> None:
+    """Only if they are asked for; each has its own disk, and joins the first."""
+    volumes = set()
+    for name in NODES:
+        node, alone = services[name], services["qdrant"]
+        assert ["cluster"] == node["profiles"]
+        assert "true" == node["environment"]["QDRANT__CLUSTER__ENABLED"]
+        assert {*alone["environment"]} < {*node["environment"]}
+        assert f"http://{name}:6335" == node["command"][-1]
+        joins = "http://node-1:6335" in node["command"][:-1]
+        assert joins == (name != "node-1") == ("node-1" in node.get("depends_on", {}))
+        assert (alone["image"], False) == (node["image"], "ports" in node)
+        volumes |= {volume["source"] for volume in node["volumes"]}
+    assert 6 == len(volumes - {volume["source"] for volume in services["qdrant"]["volumes"]})
 
 
 # ---- compose -----------------------------------------------------------------------------------
