@@ -76,9 +76,12 @@ class Cluster:
         self.slots = [Slot(node) for node in range(nodes) for _ in range(workers)]
         self._inbox: Inbox | None = None
 
-    def connect(self, inbox: Inbox) -> None:
-        """Start a driver's run; workers of an earlier one end, or go on unseen."""
+    def notify(self, inbox: Inbox) -> None:
+        """Wake the driver through this inbox when a slot becomes free."""
         self._inbox = inbox
+
+    def connect(self) -> None:
+        """Start a driver's run; workers of an earlier one end, or go on unseen."""
         for slot in self.slots:
             if (attempt := slot.attempt) is not None:
                 attempt.is_lost = True
@@ -96,7 +99,7 @@ class Cluster:
 
         def report(value: Any, error: BaseException | None) -> None:
             if slot.attempt is attempt:
-                slot.attempt = None
+                self._free(slot)
             if self._loop.chance(_RESULT_LOST):
                 self._lose(attempt)
                 return
@@ -111,7 +114,7 @@ class Cluster:
         """Kill the worker of a slot."""
         if (attempt := slot.attempt) is not None and attempt.process is not None:
             attempt.process.kill()
-            slot.attempt = None
+            self._free(slot)
             self._lose(attempt)
 
     def crash(self, node: int, seconds: float) -> None:
@@ -126,11 +129,15 @@ class Cluster:
         """Let the driver lose a node from sight; its workers go on, and their results may come."""
         for slot in self.slots:
             if slot.node == node and (attempt := slot.attempt) is not None:
-                slot.attempt = None
+                self._free(slot)
                 self._lose(attempt)
 
     def _return(self, slot: Slot) -> None:
         slot.is_up = True
+        self._free(slot)
+
+    def _free(self, slot: Slot) -> None:
+        slot.attempt = None
         if self._inbox is not None:
             self._inbox.put(None)
 

@@ -74,7 +74,6 @@ class Ingest:
     ) -> None:
         self._loop, self._case, self._server = loop, case, server
         self._store, self._cluster, self._decisions = store, cluster, decisions
-        self._inbox = Inbox(loop)
         self._partitions = loop.random.randrange(1, 5)
         self._keys: dict[int, list[list[tuple[bytes, int, int]]]] = {}
         self._repeats: dict[int, list[tuple[int, int]]] = {}
@@ -82,7 +81,7 @@ class Ingest:
 
     def drive(self) -> Steps:
         """Run the three passes; returns the report."""
-        self._cluster.connect(self._inbox)
+        self._cluster.connect()
         self._decisions.begin_bulk(self._store, _NAME)
         points = self._server.points
         last_seq = max((payload["seq"] for payload in points.values()), default=0)
@@ -104,8 +103,13 @@ class Ingest:
         return report
 
     def _run(self, tasks: Sequence[int], steps: Callable[[int, int], Steps]) -> Steps:
-        """Run the tasks of a pass on the cluster; returns their results by task."""
-        loop, cluster, inbox = self._loop, self._cluster, self._inbox
+        """Run the tasks of a pass on the cluster; returns their results by task.
+
+        A late result of an earlier pass must not count for a task of the same number, so each pass
+        has an inbox of its own, as Ray has references of their own.
+        """
+        loop, cluster, inbox = self._loop, self._cluster, Inbox(self._loop)
+        cluster.notify(inbox)
         board = self._decisions.board(tasks, _POLICY, loop.random.random, loop.now)
         results: dict[int, Any] = {}
         while not board.is_complete:
