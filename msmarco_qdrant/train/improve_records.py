@@ -100,6 +100,11 @@ class ImproveReport:
     switched: ReembedReport | None = None
 
     @property
+    def changed_rounds(self) -> tuple[int, ...]:
+        """The rounds whose model searched other passages than the old model did."""
+        return tuple(step.round for step in self.steps if step.figures.get("changed") is True)
+
+    @property
     def model(self) -> str:
         """The folder of the chosen model."""
         return self.rounds[self.verdict.round - 1].model

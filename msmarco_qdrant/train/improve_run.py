@@ -123,13 +123,16 @@ class ImproveRun:
         def work() -> Mapping[str, Any]:
             _, base = load_trainable_for(stored, self._model, "cpu")
             require_same_model(self._client.collection, stored, base)
+            state = self._state()
             figures = self._search(self._client, 0, "before")
-            return {**figures, "model": self._model, "fingerprint": stored.fingerprint}
+            model = {"model": self._model, "fingerprint": stored.fingerprint}
+            return {**figures, **model, "state": state}
 
         command = self._commands.evaluate(None, self._options.modes, self._options.measures)
         step = self._log.run(0, "before", work, folder="before", command=command)
         self._model = step.figures["model"]  # after a switch, the collection has another one
         self._fingerprint = step.figures["fingerprint"]
+        self._state_before = step.figures.get("state", "")
         return float(step.figures[self._options.modes[0]])
 
     def run_round(self, number: int) -> ImproveRound:
@@ -301,7 +304,11 @@ class ImproveRun:
             tenant=self._options.tenant,
             progress=self._options.progress,
         )
-        return {"passages": report.written + report.unchanged, "rejected": report.rejected}
+        return {
+            "passages": report.written + report.unchanged,
+            "rejected": report.rejected,
+            "changed": self._state_before not in ("", self._state()),
+        }
 
     def _search_trial(self, number: int) -> Mapping[str, Any]:
         with self._open_trial(number) as client:
@@ -356,6 +363,11 @@ class ImproveRun:
             self._encoders.clear()
             self._encoders[number] = load_encoder(model, **asdict(self._options.encoder_options))
         return self._encoders[number]
+
+    def _state(self) -> str:
+        """Return a text that changes if passages of the live collection are written or deleted."""
+        info = self._client.store.collection(self._client.collection).info()
+        return f"{info.points} points, last write {info.last_seq}"
 
     def require_compared(self, chosen: ImproveRound) -> None:
         """Refuse to switch a collection that has neither the compared model nor the chosen one.

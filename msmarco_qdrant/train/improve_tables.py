@@ -32,6 +32,12 @@ def verdict_lines(report: ImproveReport) -> list[str]:
     """Return the verdict, and what to do next."""
     verdict = report.verdict
     lines = [f"round {verdict.round}, chosen by the validation queries: {verdict.reason}"]
+    if report.changed_rounds:
+        rounds = ", ".join(map(str, report.changed_rounds))
+        lines.append(
+            f"passages of '{report.collection}' changed after the old model searched them, and "
+            f"before round {rounds} encoded them: compare again in a new folder if they are many"
+        )
     if report.switched is not None:
         return [*lines, reembed_text(report.switched)]
     if verdict.is_better:

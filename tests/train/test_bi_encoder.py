@@ -63,6 +63,22 @@ def test_training_raises_the_measure_and_keeps_the_best_step(trained: TrainRepor
     assert (trained.dev.queries, trained.dev.passages) == (10, 90)
 
 
+@pytest.mark.parametrize("error", [OSError("mine"), RuntimeError("mine")])
+def test_an_error_of_the_callers_function_is_not_one_of_the_training(
+    error: Exception, tiny: Tiny, client: SearchClient, tmp_path: Path
+) -> None:
+    """It is raised as it is; errors of these types are otherwise mapped."""
+
+    def fail(_done: int, _total: int) -> None:
+        raise error
+
+    with pytest.raises(type(error)) as caught:
+        train_bi_encoder(
+            tiny(MODEL), client, TRAIN[:20], MINED, tmp_path / "out", on_progress=fail, **QUICK
+        )
+    assert error is caught.value
+
+
 def test_trained_model_keeps_prompts_similarity_and_length(
     trained: TrainReport, tiny: Tiny
 ) -> None:

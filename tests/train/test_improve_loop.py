@@ -26,6 +26,7 @@ from msmarco_qdrant.search.client import SearchClient
 from msmarco_qdrant.stores import open_store
 from msmarco_qdrant.testing import WordOverlapReranker
 from msmarco_qdrant.train.improve import improve_collection
+from msmarco_qdrant.train.improve_records import ImproveStep
 from msmarco_qdrant.train.improve_tables import improve_json, improve_text
 from msmarco_qdrant.train.negatives_file import read_negatives
 from tests.conftest import ROOT
@@ -97,8 +98,17 @@ def test_better_model_is_switched_to_only_when_asked(folder: Path) -> None:
         assert client.store.metadata("things").encoder.model == str(other)
 
 
+def delete_after(step: ImproveStep, client: SearchClient, number: int, pid: str) -> None:
+    """Delete a passage in a round, before its passages are encoded."""
+    if (step.round, step.name) == (number, "mine"):
+        client.delete([pid])
+
+
 def test_one_tenants_passages_train_and_measure(tmp_path: Path) -> None:
-    """In both rounds: candidates and the trial are its own; positives may be given as pids."""
+    """In both rounds: candidates and the trial are its own; positives may be given as pids.
+
+    A passage is deleted during the second round, which the report shows.
+    """
     model = save_tiny(tmp_path / "model", Recipe(similarity="cosine"))
     rows = [replace(passage, meta={"of": "me"}) for passage in PASSAGES]
     rows += [Passage(f"you {one.pid}", one.text, {"of": "you"}) for one in PASSAGES]
@@ -117,7 +127,10 @@ def test_one_tenants_passages_train_and_measure(tmp_path: Path) -> None:
                 rounds=2,
                 depth=20,
                 encoder_options=FLOAT32,
+                on_step=lambda step: delete_after(step, client, 2, "you 1"),
             )
+    assert (2,) == report.changed_rounds
+    assert "changed after the old model searched them, and before round 2" in improve_text(report)
     for number in (1, 2):
         found = read_negatives(tmp_path / "out" / f"round-{number}" / "mined")
         mined = [pid for one in found for pids in one.negatives.values() for pid in pids]
