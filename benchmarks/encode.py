@@ -7,17 +7,20 @@ layers, in bfloat16 and in float32 (benchmarks/gemm_limit.py has the formula). E
 against the float32 one of `SentenceTransformer.encode`: the worst cosine is in the table.
 
 Each run in a process of its own, the candidates in turn, model loading and a first small batch
-left out of the time; medians over the repeats. `--shape distilbert` takes a model of
+left out of the time; medians over the repeats. With `--together` all run in one process, which is
+for a machine under the load of others: the rounds are short, and the times as fast are medians of
+each round's, by the clock and by the processor's time. `--shape distilbert` takes a model of
 DistilBERT-base's shape with random weights instead of `--model`.
 
     python benchmarks/encode.py [--passages 2048] [--repeats 3] [--model all-MiniLM-L6-v2]
-        [--shape distilbert] [--only NAME ...] [--json FILE]
+        [--shape distilbert] [--only NAME ...] [--together] [--json FILE]
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -167,6 +170,42 @@ def compare(options: argparse.Namespace, folder: Path) -> None:
     print_results(Report(options.json, packages(names)), results, work)
 
 
+def compare_together(options: argparse.Namespace, folder: Path) -> None:
+    """Run the candidates round after round in this process, and print their table."""
+    location = model_directory(options.model or MODEL)
+    if options.shape == "distilbert":
+        location = str(save_distilbert(folder / "distilbert", location))
+    texts = [text for _, text in some_passages(options.passages)]
+    names = [BASE, *(name for name in options.only if name != BASE and name not in LIMITS)]
+    loaded = {name: CANDIDATES[name](location) for name in names}
+    reference = loaded[BASE].encode(texts)
+    cosines = {name: worst_cosine(one.encode(texts), reference) for name, one in loaded.items()}
+    rounds = [
+        {name: _times(one, texts) for name, one in loaded.items()} for _ in range(options.repeats)
+    ]
+    print(f"{len(texts):,} {data_name()}, {options.shape or options.model or MODEL}; ", end="")
+    print(f"load averages {', '.join(f'{load:.1f}' for load in os.getloadavg())}\n")
+    rows = []
+    for name in names:
+        ratios = [
+            [one[BASE][kind] / one[name][kind] for one in rounds]  # of the clock, the processor
+            for kind in (0, 1)
+        ]
+        rates = [len(texts) / one[name][0] for one in rounds]
+        shown = (spread(rates), *(spread(ratio, 2) for ratio in ratios))
+        row = (name, loaded[name].precision, *shown, f"{cosines[name]:.6f}")
+        rows.append(Row(row, [one[name] for one in rounds]))
+    head = ("encoding", "computes in", "passages/s", "times as fast", "by the processor's time")
+    Report(options.json, packages(names)).table((*head, "worst cosine"), rows)
+
+
+def _times(loaded: Loaded, texts: list[str]) -> tuple[float, float]:
+    """Encode: seconds of the clock, and of the processor."""
+    started, spent = time.perf_counter(), time.process_time()
+    loaded.encode(texts)
+    return time.perf_counter() - started, time.process_time() - spent
+
+
 def print_results(report: Report, results: Mapping[str, list[dict[str, Any]]], work: Work) -> None:
     """The table: speed, against the base and against the limit, and the worst cosine."""
     rates = {name: middle(runs, "passages_per_second") for name, runs in results.items()}
@@ -220,11 +259,12 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=known, default=installed())
     parser.add_argument("--candidate", choices=known, help="run one, here, and print JSON")
     parser.add_argument("--reference", type=Path, help="where that one finds the base's vectors")
+    parser.add_argument("--together", action="store_true", help="all in one process")
     json_option(parser)
     options = parser.parse_args()
     if options.candidate is None:
         with tempfile.TemporaryDirectory() as folder:
-            compare(options, Path(folder))
+            (compare_together if options.together else compare)(options, Path(folder))
         return
     texts = [text for _, text in some_passages(options.passages)]
     if options.candidate in LIMITS:

@@ -65,12 +65,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     handler = logging.StreamHandler()
     handler.setFormatter(LogFormatter("%(levelname)s: %(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
-    status = _TERMINATED
     try:
         status = _run(arguments)
-    finally:
-        if arguments is None and status in {_INTERRUPTED, _TERMINATED}:
-            _end_now(status)
+    except SystemExit as exc:  # of SIGTERM; an unexpected error keeps its traceback
+        if arguments is None and exc.code == _TERMINATED:
+            _end_now(_TERMINATED)
+        raise
+    if arguments is None and status == _INTERRUPTED:
+        _end_now(status)
     return status
 
 

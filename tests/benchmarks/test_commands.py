@@ -18,7 +18,7 @@ BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 COMMANDS = (
     *("answers", "application", "backup", "calls", "cost", "encode", "frameworks", "improve"),
     *("ingest", "memory", "million", "mine", "msmarco_table", "pages", "quality", "reembed"),
-    *("replicas", "search", "serve", "similar", "simulate", "sizing", "tune", "write"),
+    *("replicas", "search", "serve", "similar", "simulate", "sizing", "start", "tune", "write"),
 )
 
 

@@ -201,6 +201,21 @@ def test_heavy_imports_wait_until_they_are_needed() -> None:
     assert set() == HEAVY & set(json.loads(done.stderr))
 
 
+def test_a_bug_has_its_traceback() -> None:
+    """An error that nobody foresaw ends with status 1 and its traceback, not as a termination."""
+    program = (
+        "import sys; from msmarco_qdrant.cli import models;"
+        "models.models.callback = lambda **_: {}['bug'];"
+        "sys.argv[1:] = ['models']; from msmarco_qdrant.cli.app import main; sys.exit(main())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+
+    assert 1 == done.returncode
+    assert "KeyError: 'bug'" in done.stderr
+
+
 # ---- missing things ------------------------------------------------------------------------
 
 
