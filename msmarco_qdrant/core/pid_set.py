@@ -20,8 +20,9 @@ class PidSet:
 
     def __init__(self) -> None:
         # 12 of the 108 bits choose the bucket, 64 sort it, and 32 complete them.
-        self._high = [array("Q") for _ in range(1 << _BUCKET_BITS)]
-        self._low = [array("I") for _ in range(1 << _BUCKET_BITS)]
+        # Most sets are of a few pids, so a bucket is made by its first pid.
+        self._high: dict[int, array[int]] = {}
+        self._low: dict[int, array[int]] = {}
         self._count = 0
 
     def __len__(self) -> int:
@@ -37,6 +38,8 @@ class PidSet:
         place = self._place(bucket, high, low)
         if place is None:
             return False
+        if bucket not in self._high:
+            self._high[bucket], self._low[bucket] = array("Q"), array("I")
         self._high[bucket].insert(place, high)
         self._low[bucket].insert(place, low)
         self._count += 1
@@ -47,7 +50,10 @@ class PidSet:
 
     def _place(self, bucket: int, high: int, low: int) -> int | None:
         """Find the position to insert at in the bucket, None for a member."""
-        highs, lows = self._high[bucket], self._low[bucket]
+        highs = self._high.get(bucket)
+        if highs is None:
+            return 0
+        lows = self._low[bucket]
         place = bisect_left(highs, high)
         for index in range(place, len(highs)):
             if highs[index] != high:

@@ -8,12 +8,12 @@ rejects the later ones instead.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Literal, TypeAlias
 
 from msmarco_qdrant.core.records import WINDOW, Passage, Reject
-from msmarco_qdrant.core.reports import MAX_REJECTS, UpsertReport
+from msmarco_qdrant.core.reports import MAX_REJECTS, IngestProgress, IngestReport, UpsertReport
 from msmarco_qdrant.encoding import Bm25Encoder, Encoder
 from msmarco_qdrant.encoding.matching import require_same_model
 from msmarco_qdrant.errors import MsmarcoQdrantError
@@ -29,7 +29,13 @@ Outcome: TypeAlias = Literal["written", "unchanged", "superseded"] | Reject
 
 
 def upsert_rows(
-    store: Store, name: str, encoder: Encoder, rows: Sequence[Passage | Reject]
+    store: Store,
+    name: str,
+    encoder: Encoder,
+    rows: Sequence[Passage | Reject],
+    *,
+    on_progress: Callable[[IngestProgress], None] | None = None,
+    on_end: Callable[[IngestReport], None] = lambda _report: None,
 ) -> list[Outcome]:
     """Write rows durably, without building an index.
 
@@ -38,6 +44,8 @@ def upsert_rows(
         name: The collection's name.
         encoder: Its encoder.
         rows: The rows, which fit into memory.
+        on_progress: Called during the write; an error it raises ends the write.
+        on_end: Called with the counts and timings of the write, also if an error ended it.
 
     Returns:
         What became of each row, in their order.
@@ -55,8 +63,12 @@ def upsert_rows(
         bm25 = Bm25Encoder(guard.metadata.bm25)
         target = IngestTarget(guard.collection, encoder.info, bm25, encoder)
         try:
-            run = IngestRun(target, guard, RejectCount(batch.reject), None, on_durable=batch.finish)
-            run.ingest(RowStream(batch.passages), WINDOW, None)
+            rejected = RejectCount(batch.reject)
+            run = IngestRun(target, guard, rejected, on_progress, on_durable=batch.finish)
+            try:
+                run.ingest(RowStream(batch.passages), WINDOW, None)
+            finally:
+                on_end(run.report())
         except MsmarcoQdrantError as exc:
             reason = guard.root_cause(exc)
             if reason is exc:

@@ -7,7 +7,7 @@
       sequence        a number above those of all batches so far
       tmp/            files that are not accepted yet; emptied at each start
       incoming/       accepted batches
-      working/        the batch that is being applied
+      working/        the batches that are being applied
       done/           reports of applied batches, and the batches with rejected rows
       failed/         failed batches, each with its report
       requeue/        failed batches to be applied again, moved here by `spool requeue`
@@ -24,14 +24,14 @@ import json
 import logging
 import os
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from msmarco_qdrant.errors import OutputError, SpoolError
-from msmarco_qdrant.runtime.atomic_file import atomic_write_text, sync_directory
+from msmarco_qdrant.runtime.atomic_file import atomic_write_text, sync_directory, sync_file
 from msmarco_qdrant.runtime.file_lock import FileLock, FileLockedError
 
 _log = logging.getLogger(__name__)
@@ -166,38 +166,50 @@ class SpoolDirectory:
         with self._mapped_errors():
             sync_directory(self.path / folder)
 
-    def move(self, name: BatchName, source: Folder, target: Folder) -> None:
-        """Move a batch durably; do nothing for a missing one.
+    def move(self, names: Sequence[BatchName], source: Folder, target: Folder) -> None:
+        """Move batches durably, all with two syncs; do nothing for a missing one.
 
         Raises:
-            SpoolError: If it cannot be moved, or the directory is closed.
+            SpoolError: If one cannot be moved, or the directory is closed.
         """
         self._check_open()
         with self._mapped_errors():
-            if self.path_of(name, source).exists():
-                self.path_of(name, source).rename(self.path_of(name, target))
+            for name in names:
+                if self.path_of(name, source).exists():
+                    self.path_of(name, source).rename(self.path_of(name, target))
         self.sync(target)
         self.sync(source)
 
-    def remove(self, name: BatchName, folder: Folder) -> None:
-        """Remove a batch's file durably; do nothing for a missing one.
+    def remove(self, names: Sequence[BatchName], folder: Folder) -> None:
+        """Remove files of batches durably, all with one sync; do nothing for a missing one.
 
         Raises:
-            SpoolError: If it cannot be removed, or the directory is closed.
+            SpoolError: If one cannot be removed, or the directory is closed.
         """
         self._check_open()
         with self._mapped_errors():
-            self.path_of(name, folder).unlink(missing_ok=True)
+            for name in names:
+                self.path_of(name, folder).unlink(missing_ok=True)
         self.sync(folder)
 
-    def write_report(self, name: BatchName, folder: Folder, report: dict[str, Any]) -> None:
-        """Write a batch's report atomically and durably; without texts that are not JSON.
+    def write_reports(
+        self, reports: Sequence[tuple[BatchName, dict[str, Any]]], folder: Folder
+    ) -> None:
+        """Write reports of batches, each atomically, all durably, without texts that are not JSON.
 
         Raises:
             SpoolError: If the disk fails, or the directory is closed.
         """
         self._check_open()
-        self._replace(self._report_path(name, folder), _report_json(report, name))
+        with self._mapped_errors():
+            for name, report in reports:
+                path = self.path / "tmp" / f"{name}{_REPORT}"
+                with path.open("wb") as file:
+                    file.write(_report_json(report, name).encode())
+                    file.flush()
+                    sync_file(file.fileno())
+                path.replace(self._report_path(name, folder))
+        self.sync(folder)
 
     def read_report(self, name: BatchName, folder: Folder) -> dict[str, Any] | None:
         """Read a batch's report; return None without one.
@@ -313,9 +325,9 @@ class SpoolDirectory:
             if self._report_path(name, "done").exists():
                 self._recover_done(name)
             elif self._report_path(name, "failed").exists():
-                self.move(name, "working", "failed")
+                self.move([name], "working", "failed")
             else:
-                self.move(name, "working", "incoming")
+                self.move([name], "working", "incoming")
 
     def _recover_done(self, name: BatchName) -> None:
         """Keep the file of a batch that is done if it has rejected rows or a damaged report."""
@@ -324,9 +336,9 @@ class SpoolDirectory:
         except (SpoolError, KeyError, TypeError):
             has_rejects = True
         if has_rejects:
-            self.move(name, "working", "done")
+            self.move([name], "working", "done")
         else:
-            self.remove(name, "working")
+            self.remove([name], "working")
 
     def _report_path(self, name: BatchName, folder: Folder) -> Path:
         return self.path / folder / f"{name}{_REPORT}"

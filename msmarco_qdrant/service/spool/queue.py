@@ -44,14 +44,14 @@ class Batch:
 
 
 class Queue:
-    """FIFO queue of batches, of which one may be leased. Thread-safe."""
+    """FIFO queue of batches, of which the first may be leased. Thread-safe."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._stopped = self._closed = False
         self._outcomes: dict[BatchId, list[Future[BatchState]]] = {}
         self._queue: deque[Batch] = deque()
-        self._leased: Batch | None = None
+        self._leased: list[Batch] = []
         self._live: dict[BatchId, Batch] = {}
 
     def __contains__(self, id_: BatchId) -> bool:
@@ -66,7 +66,7 @@ class Queue:
     def oldest_age_s(self) -> float:
         """Seconds since the oldest batch was accepted, 0 without batches."""
         with self._changed:
-            oldest = self._leased or (self._queue[0] if self._queue else None)
+            oldest = next(iter([*self._leased[:1], *islice(self._queue, 1)]), None)
         return max(0.0, time.time() - oldest.accepted_at) if oldest else 0.0
 
     def add(self, batch: Batch) -> None:
@@ -82,21 +82,39 @@ class Queue:
             self._changed.wait_for(lambda: self._queue or self._stopped)
             if self._stopped:
                 return None
-            batch = self._leased = self._queue.popleft()
+            batch = self._queue.popleft()
+            self._leased.append(batch)
         return batch
 
-    def requeue(self, batch: Batch) -> None:
-        """Put the leased batch back before all others."""
+    def lease_waiting(self, most: int, most_bytes: int) -> list[Batch]:
+        """Lease the next batches as far as they wait already; return none after `stop`.
+
+        Args:
+            most: Most batches.
+            most_bytes: Most bytes of all of them.
+        """
+        found: list[Batch] = []
         with self._changed:
-            self._leased = None
+            while self._queue and len(found) < most and not self._stopped:
+                most_bytes -= self._queue[0].size
+                if most_bytes < 0:
+                    break
+                found.append(self._queue.popleft())
+            self._leased += found
+        return found
+
+    def requeue(self, batch: Batch) -> None:
+        """Put a leased batch back before all others."""
+        with self._changed:
+            self._return(batch)
             self._queue.appendleft(batch)
             self._changed.notify_all()
 
     def end(self, batch: Batch, state: BatchState) -> None:
-        """Remove the leased batch, and resolve the futures of its outcome."""
+        """Remove a leased batch, and resolve the futures of its outcome."""
         with self._changed:
             self._live.pop(batch.id, None)
-            self._leased = None
+            self._return(batch)
             futures = self._outcomes.get(batch.id, [])[:]
         for future in futures:
             if future.set_running_or_notify_cancel():
@@ -127,12 +145,11 @@ class Queue:
         """Return the states of the newest batches, the newest first."""
         with self._changed:
             found = [*islice(reversed(self._queue), limit)]
-            if self._leased is not None and self._leased.id in self._live:
-                found.append(self._leased)
+            found += [batch for batch in reversed(self._leased) if batch.id in self._live]
             return [self._state(batch) for batch in found[:limit]]
 
     def _state(self, batch: Batch) -> BatchState:
-        phase: Phase = "working" if batch is self._leased else "queued"
+        phase: Phase = "working" if batch in self._leased else "queued"
         return BatchState(batch.id, phase, batch.accepted_at, source=batch.source)
 
     def outcome(self, id_: BatchId) -> Future[BatchState] | None:
@@ -147,6 +164,10 @@ class Queue:
             self._outcomes.setdefault(id_, []).append(future)
             future.add_done_callback(partial(self._forget, id_))
         return future
+
+    def _return(self, batch: Batch) -> None:
+        """End the lease of a batch; the caller holds the lock. A repeated call has no effect."""
+        self._leased = [leased for leased in self._leased if leased is not batch]
 
     def _forget(self, id_: BatchId, future: Future[BatchState]) -> None:
         with self._changed:

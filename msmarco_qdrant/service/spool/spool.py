@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
+from itertools import compress
 from os import PathLike
 from pathlib import Path
 from typing import Literal, Self
@@ -219,26 +220,44 @@ class Spool:
         batch = self._queue.lease()
         if batch is None:
             return None
-        try:
-            self._files.move(batch.name, "incoming", "working")
-        except BaseException:
-            self._queue.requeue(batch)
-            raise
+        self._move_leased([batch])
         return batch
+
+    def lease_waiting(self, most: int, most_bytes: int) -> Sequence[Batch]:
+        """Lease the next batches that wait already, in their order; none after `stop_leasing`.
+
+        Args:
+            most: Most batches.
+            most_bytes: Most bytes of all of them.
+
+        Raises:
+            SpoolError: If a file cannot be moved; all of them stay first, in their order.
+        """
+        batches = self._queue.lease_waiting(most, most_bytes)
+        if batches:
+            self._move_leased(batches)
+        return batches
 
     def stop_leasing(self) -> None:
         """Make `lease` return None, now and later."""
         self._queue.stop()
 
     def ack(self, batch: Batch, report: BatchReport) -> BatchState:
-        """Record that a batch is applied and durable. May be repeated after an error.
+        """Record that a batch is applied and durable; see `ack_all`."""
+        return self.ack_all([(batch, report)])[0]
 
-        Its file is kept as long as its report if rows were rejected.
+    def ack_all(self, applied: Sequence[tuple[Batch, BatchReport]]) -> Sequence[BatchState]:
+        """Record that batches are applied and durable. May be repeated after an error.
+
+        The file of a batch is kept as long as its report if rows were rejected.
+
+        Returns:
+            Their final states.
 
         Raises:
             SpoolError: If the disk fails.
         """
-        return self._end(batch, "done", report, "")
+        return self._end("done", [(batch, report, "") for batch, report in applied])
 
     def fail(self, batch: Batch, reason: str, report: BatchReport) -> BatchState:
         """Record that a batch failed; its file is kept. May be repeated after an error.
@@ -246,7 +265,7 @@ class Spool:
         Raises:
             SpoolError: If the disk fails.
         """
-        return self._end(batch, "failed", report, reason)
+        return self._end("failed", [(batch, report, reason)])[0]
 
     def requeue(self, batch: Batch) -> None:
         """Put a leased batch back before all others.
@@ -254,7 +273,7 @@ class Spool:
         Raises:
             SpoolError: If its file cannot be moved; it is first after the next start anyway.
         """
-        self._files.move(batch.name, "working", "incoming")
+        self._files.move([batch.name], "working", "incoming")
         self._queue.requeue(batch)
 
     # ---- state -----------------------------------------------------------------------------
@@ -393,22 +412,41 @@ class Spool:
         remove_original(path, name.id)
         return name.id
 
+    def _move_leased(self, batches: Sequence[Batch]) -> None:
+        """Move the files of leased batches; put the batches back if that fails."""
+        try:
+            self._files.move([batch.name for batch in batches], "incoming", "working")
+        except BaseException:
+            for batch in reversed(batches):
+                self._queue.requeue(batch)
+            raise
+
     def _end(
-        self, batch: Batch, phase: Literal["done", "failed"], report: BatchReport, reason: str
-    ) -> BatchState:
-        """Report and archive a batch, release its quota, and resolve its futures."""
+        self,
+        phase: Literal["done", "failed"],
+        ended: Sequence[tuple[Batch, BatchReport, str]],
+    ) -> Sequence[BatchState]:
+        """Report and archive batches, release their quotas, and resolve their futures."""
         ended_at = time.time()
-        state = BatchState(
-            batch.id, phase, batch.accepted_at, ended_at, report, reason, batch.source
-        )
-        self._files.write_report(batch.name, phase, state_to_json(state))
-        if report.rejected or phase == "failed":
-            self._files.move(batch.name, "working", phase)
-        else:
-            self._files.remove(batch.name, "working")
-        self._archive.add(batch.name, phase)
-        if batch.id in self._queue:
-            self._quota.release(batch.size)
-        self._queue.end(batch, state)
+        states = [
+            BatchState(batch.id, phase, batch.accepted_at, ended_at, report, reason, batch.source)
+            for batch, report, reason in ended
+        ]
+        reports = [
+            (one[0].name, state_to_json(state)) for one, state in zip(ended, states, strict=True)
+        ]
+        self._files.write_reports(reports, phase)
+        is_kept = [bool(report.rejected or phase == "failed") for _, report, _ in ended]
+        names = [batch.name for batch, _, _ in ended]
+        if any(is_kept):
+            self._files.move([*compress(names, is_kept)], "working", phase)
+        if not all(is_kept):
+            removed = [name for name, keep in zip(names, is_kept, strict=True) if not keep]
+            self._files.remove(removed, "working")
+        for (batch, _, _), state in zip(ended, states, strict=True):
+            self._archive.add(batch.name, phase)
+            if batch.id in self._queue:
+                self._quota.release(batch.size)
+            self._queue.end(batch, state)
         self._trim()
-        return state
+        return states

@@ -18,7 +18,7 @@ from msmarco_qdrant.collection.delete import delete_pids
 from msmarco_qdrant.core.batched import in_batches
 from msmarco_qdrant.core.collection_types import Bm25Settings, PayloadIndex, StorageSettings
 from msmarco_qdrant.core.encoder_types import EncoderInfo
-from msmarco_qdrant.core.records import WINDOW
+from msmarco_qdrant.core.records import WINDOW, Passage, Reject
 from msmarco_qdrant.core.reports import IngestProgress, IngestReport, StageTiming
 from msmarco_qdrant.encoding import Encoder
 from msmarco_qdrant.encoding.matching import load_collection_encoder
@@ -29,6 +29,7 @@ from msmarco_qdrant.errors import (
     SourceError,
 )
 from msmarco_qdrant.ingest.api import ingest_passages
+from msmarco_qdrant.ingest.upsert import Outcome, upsert_rows
 from msmarco_qdrant.service.interfaces import BatchReport
 from msmarco_qdrant.service.spool.queue import Batch
 from msmarco_qdrant.service.worker.batch import MAX_REJECTS, BatchContent, Rejects
@@ -94,6 +95,35 @@ class BatchWriter:
             on_reject=rejects.add,
             on_progress=go_on,
         )
+
+    def write_together(
+        self,
+        passages: Sequence[Passage],
+        on_written: Callable[[int], None],
+        go_on: Callable[[], None],
+    ) -> tuple[Sequence[Outcome], Sequence[StageTiming]]:
+        """Write the passages of several batches, each pid once, into the existing collection.
+
+        Args:
+            passages: The passages, which fit into memory.
+            on_written: Called with the number of passages that were written, also if the write
+                failed in between.
+            go_on: Called during the write; an error it raises ends the write.
+
+        Returns:
+            What became of each passage, and the stage timings.
+
+        Raises:
+            MsmarcoQdrantError: If they could not be written.
+        """
+        self._update_encoder()
+        ends: list[IngestReport] = []
+        target = (self.store, self.collection, self.encoder, passages)
+        try:
+            outcomes = upsert_rows(*target, on_progress=lambda _: go_on(), on_end=ends.append)
+        finally:
+            on_written(sum(end.written for end in ends))
+        return outcomes, [timing for end in ends for timing in end.stages]
 
     def delete(self, content: BatchContent) -> Iterator[int]:
         """Delete a batch's pids in groups, and yield the number of deleted passages of each.
@@ -170,16 +200,46 @@ class BatchAttempt:
             SourceError: If every row was rejected.
             MsmarcoQdrantError: If the batch could not be applied.
         """
+        content = self.read()
+        self._started = time.perf_counter()
+        self._rejects = Rejects()
+        if content.passages:
+            self._ingest(content)
+        return self._finish(content)
+
+    def read(self) -> BatchContent:
+        """Return the content of the batch; its file is read once.
+
+        Raises:
+            SourceError: If the file cannot be read.
+        """
         if self._content is None:
             path, form = self._batch.path, self._batch.name.form
             self._content = BatchContent(
                 path, form, go_on=self._go_on, max_line_bytes=self._writer.max_line_bytes
             )
-        content = self._content
-        self._started = time.perf_counter()
+        return self._content
+
+    def finish_together(self, outcomes: Sequence[Outcome]) -> BatchReport:
+        """Apply the deletions of a batch whose passages were written with those of others.
+
+        Args:
+            outcomes: What became of each passage.
+
+        Raises:
+            SourceError: If every row was rejected.
+            MsmarcoQdrantError: If the store fails.
+        """
         self._rejects = Rejects()
-        if content.passages:
-            self._ingest(content)
+        for outcome in outcomes:
+            if isinstance(outcome, Reject):
+                self._rejects.add(outcome)
+        self._written = sum(outcome == "written" for outcome in outcomes)
+        self._stored = len(outcomes) - self._rejects.count
+        return self._finish(self.read())
+
+    def _finish(self, content: BatchContent) -> BatchReport:
+        """Apply the deletions, and return the report."""
         if content.deletions:
             for count in self._writer.delete(content):
                 self._deleted += count

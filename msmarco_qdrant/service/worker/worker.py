@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -36,6 +37,14 @@ from msmarco_qdrant.service.retry import (
 from msmarco_qdrant.service.spool.queue import Batch
 from msmarco_qdrant.service.spool.spool import Spool
 from msmarco_qdrant.service.worker.apply import BatchAttempt, BatchWriter, Reload
+from msmarco_qdrant.service.worker.group import (
+    MOST_BATCHES,
+    MOST_BYTES,
+    Member,
+    may_share,
+    read_group,
+    write_group,
+)
 from msmarco_qdrant.sources.corpus import MAX_LINE_BYTES
 from msmarco_qdrant.stores import Store
 
@@ -54,6 +63,8 @@ class WorkerSettings:
         requeue_s: Seconds that `Worker.stop` waits for the requeue of a batch.
         indexing: Frequency of index builds, where the engine does not build indexes itself.
         window: Passages to sort by length and flush together.
+        shared_passages: Passages of waiting batches to write together. Each of them ends when all
+            are written, so more make a batch wait longer.
         max_line_bytes: A longer line of a user's file is a reject.
         payload_indexes: The meta fields to index if the collection is created again.
     """
@@ -65,6 +76,7 @@ class WorkerSettings:
     requeue_s: float = 10.0
     indexing: IndexingSettings = field(default_factory=IndexingSettings)
     window: int = WINDOW
+    shared_passages: int = 256
     max_line_bytes: int = MAX_LINE_BYTES
     payload_indexes: Mapping[str, PayloadIndex] = field(default_factory=dict)
 
@@ -168,13 +180,55 @@ class Worker:
         batch = self._retry(self._spool.lease)
         if batch is None:
             return False
-        self._batch = batch.id
-        self._apply(batch)
+        batches = deque([batch])
+        if may_share(batch):
+            batches += self._retry(lambda: self._spool.lease_waiting(MOST_BATCHES, MOST_BYTES))
+        self._apply_all(batches)
         self._batch = ""
         return True
 
+    def _apply_all(self, batches: deque[Batch]) -> None:
+        """Apply leased batches in their order, together where possible; requeue them at a stop."""
+        alone = 0
+        while batches and not self._stopping.is_set():
+            self._batch = batches[0].id
+            alone = alone or self._apply_together(batches)
+            if alone:
+                self._apply(batches.popleft())
+                alone -= 1
+        for batch in reversed(batches):
+            self._requeue(batch)
+
+    def _apply_together(self, batches: deque[Batch]) -> int:
+        """Apply the first batches together, and remove those that are done.
+
+        Returns:
+            Number of batches to apply one by one: those of a group that failed, or the first.
+        """
+        if len(batches) == 1:
+            return 1
+        reports: list[tuple[Batch, BatchReport, Sequence[StageTiming]]] = []
+        members: Sequence[Member] = ()
+        try:
+            members = read_group(batches, self._attempt, self._settings.shared_passages)
+            if len(members) > 1:
+                group = (members, self._writer, self._indexing.wrote, self._check_interrupted)
+                for applied in write_group(*group):
+                    reports.append(applied)  # noqa: PERF402  # an error keeps the earlier ones
+        except StoppingError:
+            _log.debug("batches that were applied together are interrupted")
+        except BaseException as exc:  # noqa: BLE001  # a panic of an engine is not an `Exception`
+            _log.debug("batches cannot be applied together, so each is alone: %r", exc)
+        self._ack(reports)
+        for _ in reports:
+            batches.popleft()
+        return max(1, len(members)) - len(reports)
+
+    def _attempt(self, batch: Batch) -> BatchAttempt:
+        return BatchAttempt(batch, self._writer, self._indexing.wrote, self._check_interrupted)
+
     def _apply(self, batch: Batch) -> None:
-        attempt = BatchAttempt(batch, self._writer, self._indexing.wrote, self._check_interrupted)
+        attempt = self._attempt(batch)
         try:
             report = self._retry(attempt, {"batch": batch.id})
         except StoppingError:
@@ -185,15 +239,19 @@ class Worker:
             else:
                 self._fail(batch, exc, attempt.report())
         else:
-            self._ack(batch, report, attempt.stages)
+            self._ack([(batch, report, attempt.stages)])
 
-    def _ack(self, batch: Batch, report: BatchReport, stages: Sequence[StageTiming]) -> None:
+    def _ack(self, applied: Sequence[tuple[Batch, BatchReport, Sequence[StageTiming]]]) -> None:
+        if not applied:
+            return
         self._last_failed = False
-        state = self._retry(lambda: self._spool.ack(batch, report), {"batch": batch.id})
-        level = logging.WARNING if report.rejected else logging.INFO
-        message = f"batch %s is done; rejected rows: {report.rejected:,}"
-        _log.log(level, message, batch.id, extra={"fields": _fields(batch, "done", report)})
-        self._events.ended(state, stages)
+        ended = [(batch, report) for batch, report, _ in applied]
+        states = self._retry(lambda: self._spool.ack_all(ended), {"batch": applied[0][0].id})
+        for (batch, report, stages), state in zip(applied, states, strict=True):
+            level = logging.WARNING if report.rejected else logging.INFO
+            message = f"batch %s is done; rejected rows: {report.rejected:,}"
+            _log.log(level, message, batch.id, extra={"fields": _fields(batch, "done", report)})
+            self._events.ended(state, stages)
 
     def _requeue(self, batch: Batch) -> None:
         try:

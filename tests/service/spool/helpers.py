@@ -35,7 +35,7 @@ QUICK_RETRIES = WorkerSettings(first_wait_s=0.001, max_wait_s=0.01)
 LONG_S = 60.0
 """No test waits so long unless it is to fail."""
 _OPERATIONS = (
-    *("sync", "move_in", "reserve_sequence", "write_report", "remove", "remove_report"),
+    *("sync", "move_in", "reserve_sequence", "write_reports", "remove", "remove_report"),
     *("remove_ended", "readmit"),
 )
 

@@ -24,7 +24,7 @@ _OPERATIONS = (
     "sync",
     "move",
     "remove",
-    "write_report",
+    "write_reports",
     "remove_report",
     "remove_ended",
     "readmit",

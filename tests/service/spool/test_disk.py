@@ -136,7 +136,7 @@ def test_what_cannot_be_taken_stays_first(tmp_path: Path, folder: str) -> None:
         assert ids == ack_all(spool)
 
 
-@pytest.mark.parametrize("operation", ["write_report", "remove", "sync working", "remove_ended"])
+@pytest.mark.parametrize("operation", ["write_reports", "remove", "sync working", "remove_ended"])
 def test_an_end_that_cannot_be_written_down_is_repeated(tmp_path: Path, operation: str) -> None:
     """Who waits is told once, when it is; nothing counts twice."""
     files = FailingDirectory(tmp_path)

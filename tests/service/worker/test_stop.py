@@ -197,7 +197,7 @@ def test_while_it_waits_to_try_again(tmp_path: Path, spool: Watched, store: Stor
     assert ids == _rest(tmp_path)
 
 
-@pytest.mark.parametrize("operation", ["write_report", "sync working"])
+@pytest.mark.parametrize("operation", ["write_reports", "sync working"])
 def test_while_it_waits_for_the_disk(tmp_path: Path, store: Store, operation: str) -> None:
     """What was in its hands is first after the next start, and nothing is lost."""
     files, events = FailingDirectory(tmp_path / "spool"), RecordedEvents()

@@ -222,7 +222,7 @@ def test_a_fault_of_ours_is_told_with_its_trace(
 # ---- the spool's own disk ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("operation", ["sync working", "write_report", "remove"])
+@pytest.mark.parametrize("operation", ["sync working", "write_reports", "remove"])
 def test_a_disk_that_fails_for_a_while(tmp_path: Path, store: Store, operation: str) -> None:
     """The worker waits; each batch is done once."""
     files, events = FailingDirectory(tmp_path / "failing"), RecordedEvents()
@@ -242,7 +242,7 @@ def test_a_failure_that_cannot_be_written_down(tmp_path: Path, store: Store) -> 
     files = FailingDirectory(tmp_path / "failing")
     with Spool(files) as spool:
         ids = [spool.accept_file(_unreadable(tmp_path)), spool.accept([])]
-        files.fails = ["write_report", "sync failed", "write_report"]
+        files.fails = ["write_reports", "sync failed", "write_reports"]
         with running_worker(spool, store):
             assert ["failed", "done"] == [ended(spool, id_).state for id_ in ids]
 
