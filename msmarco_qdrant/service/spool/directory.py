@@ -201,14 +201,20 @@ class SpoolDirectory:
             SpoolError: If the disk fails, or the directory is closed.
         """
         self._check_open()
-        with self._mapped_errors():
-            for name, report in reports:
-                path = self.path / "tmp" / f"{name}{_REPORT}"
-                with path.open("wb") as file:
+        for name, report in reports:
+            temporary = self.path / "tmp" / f"{name}{_REPORT}"
+            path = self._report_path(name, folder)
+            try:
+                with temporary.open("wb") as file:
                     file.write(_report_json(report, name).encode())
                     file.flush()
                     sync_file(file.fileno())
-                path.replace(self._report_path(name, folder))
+                temporary.replace(path)
+            except OSError as exc:
+                text = f"cannot write {path}: {exc.strerror}: {self._advice()}"
+                raise SpoolError(text) from exc
+            finally:
+                self.discard(temporary)
         self.sync(folder)
 
     def read_report(self, name: BatchName, folder: Folder) -> dict[str, Any] | None:

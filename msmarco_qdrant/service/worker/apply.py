@@ -205,7 +205,7 @@ class BatchAttempt:
         self._rejects = Rejects()
         if content.passages:
             self._ingest(content)
-        return self._finish(content)
+        return self.finish()
 
     def read(self) -> BatchContent:
         """Return the content of the batch; its file is read once.
@@ -220,26 +220,23 @@ class BatchAttempt:
             )
         return self._content
 
-    def finish_together(self, outcomes: Sequence[Outcome]) -> BatchReport:
-        """Apply the deletions of a batch whose passages were written with those of others.
-
-        Args:
-            outcomes: What became of each passage.
-
-        Raises:
-            SourceError: If every row was rejected.
-            MsmarcoQdrantError: If the store fails.
-        """
+    def record(self, outcomes: Sequence[Outcome]) -> None:
+        """Record what became of the batch's passages, which were written with those of others."""
         self._rejects = Rejects()
         for outcome in outcomes:
             if isinstance(outcome, Reject):
                 self._rejects.add(outcome)
         self._written = sum(outcome == "written" for outcome in outcomes)
         self._stored = len(outcomes) - self._rejects.count
-        return self._finish(self.read())
 
-    def _finish(self, content: BatchContent) -> BatchReport:
-        """Apply the deletions, and return the report."""
+    def finish(self) -> BatchReport:
+        """Apply the deletions, once the passages are written, and return the report.
+
+        Raises:
+            SourceError: If every row was rejected.
+            MsmarcoQdrantError: If the store fails.
+        """
+        content = self.read()
         if content.deletions:
             for count in self._writer.delete(content):
                 self._deleted += count

@@ -105,6 +105,7 @@ def write_group(
         outcomes, stages = writer.write_together(passages, on_written, go_on)
     left = iter(outcomes)
     for member in members:
-        own = [*islice(left, len(member.passages))]
-        yield member.batch, member.attempt.finish_together(own), stages
+        member.attempt.record([*islice(left, len(member.passages))])
+    for member in members:
+        yield member.batch, member.attempt.finish(), stages
         stages = ()

@@ -189,24 +189,23 @@ class Worker:
 
     def _apply_all(self, batches: deque[Batch]) -> None:
         """Apply leased batches in their order, together where possible; requeue them at a stop."""
-        alone = 0
+        alone: deque[BatchAttempt] = deque()
         while batches and not self._stopping.is_set():
             self._batch = batches[0].id
-            alone = alone or self._apply_together(batches)
-            if alone:
-                self._apply(batches.popleft())
-                alone -= 1
+            alone += () if alone else self._apply_together(batches)
+            if alone and self._apply(batches[0], alone.popleft()):
+                batches.popleft()
         for batch in reversed(batches):
             self._requeue(batch)
 
-    def _apply_together(self, batches: deque[Batch]) -> int:
+    def _apply_together(self, batches: deque[Batch]) -> Sequence[BatchAttempt]:
         """Apply the first batches together, and remove those that are done.
 
         Returns:
-            Number of batches to apply one by one: those of a group that failed, or the first.
+            Attempts to call one by one: at the others of a group that failed, or at the first.
         """
         if len(batches) == 1:
-            return 1
+            return [self._attempt(batches[0])]
         reports: list[tuple[Batch, BatchReport, Sequence[StageTiming]]] = []
         members: Sequence[Member] = ()
         try:
@@ -222,24 +221,25 @@ class Worker:
         self._ack(reports)
         for _ in reports:
             batches.popleft()
-        return max(1, len(members)) - len(reports)
+        attempts = [member.attempt for member in members[len(reports) :]]
+        return attempts if members else [self._attempt(batches[0])]
 
     def _attempt(self, batch: Batch) -> BatchAttempt:
         return BatchAttempt(batch, self._writer, self._indexing.wrote, self._check_interrupted)
 
-    def _apply(self, batch: Batch) -> None:
-        attempt = self._attempt(batch)
+    def _apply(self, batch: Batch, attempt: BatchAttempt) -> bool:
+        """Apply a batch until it has ended; return False if the stop ends the attempts."""
         try:
             report = self._retry(attempt, {"batch": batch.id})
         except StoppingError:
-            self._requeue(batch)
+            return False
         except BaseException as exc:  # noqa: BLE001  # a panic of an engine is not an `Exception`
             if self._stopping.is_set() and retryability_of(exc) is not Retryability.PERMANENT:
-                self._requeue(batch)
-            else:
-                self._fail(batch, exc, attempt.report())
+                return False
+            self._fail(batch, exc, attempt.report())
         else:
             self._ack([(batch, report, attempt.stages)])
+        return True
 
     def _ack(self, applied: Sequence[tuple[Batch, BatchReport, Sequence[StageTiming]]]) -> None:
         if not applied:

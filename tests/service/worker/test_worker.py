@@ -19,9 +19,8 @@ from msmarco_qdrant.errors import (
     SourceError,
 )
 from msmarco_qdrant.ingest.api import ingest_passages
-from msmarco_qdrant.service.interfaces import BatchReport, BatchState
+from msmarco_qdrant.service.interfaces import BatchState
 from msmarco_qdrant.service.spool.inbox import Inbox
-from msmarco_qdrant.service.spool.queue import Batch
 from msmarco_qdrant.service.spool.spool import Spool
 from msmarco_qdrant.service.worker.worker import Worker
 from msmarco_qdrant.stores import Store, open_store
@@ -266,7 +265,7 @@ def test_a_worker_that_dies_loses_nothing(
     """The log has the trace; the current batch is leased first at the next start, and done."""
 
     class Broken(Spool):
-        def ack(self, batch: Batch, report: BatchReport) -> BatchState:  # noqa: ARG002
+        def ack_all(self, applied: object) -> Sequence[BatchState]:  # noqa: ARG002
             raise TypeError("a bug in the spool")
 
     with Broken.open(tmp_path / "broken") as spool:
@@ -276,7 +275,7 @@ def test_a_worker_that_dies_loses_nothing(
             worker.start()
             assert logged.wait(LONG_S)
         assert (True, False) == (worker.stop(LONG_S), worker.alive)
-        assert ["working", "queued"] == [state_of(spool, id_).state for id_ in ids]
+        assert ["working", "working"] == [state_of(spool, id_).state for id_ in ids]
     assert "the worker has ended" in caplog.text
     assert "TypeError: a bug in the spool" in caplog.text
     with Spool.open(tmp_path / "broken") as again, running_worker(again, store):
