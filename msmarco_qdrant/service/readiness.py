@@ -135,14 +135,26 @@ class SidecarReadiness:
         startup: The startup, for the time before `running` returns the parts.
         running: Returns the running parts, None during the startup.
         timeout_s: Seconds in which the store has to answer.
+        fresh_s: Seconds for which an answer of the store is returned again, so that many probes,
+            which need no token, cost no more than one.
+        clock: Returns seconds.
     """
 
-    def __init__(
-        self, startup: Startup, running: Callable[[], Running | None], *, timeout_s: float
+    def __init__(  # two for tests
+        self,
+        startup: Startup,
+        running: Callable[[], Running | None],
+        *,
+        timeout_s: float,
+        fresh_s: float = 1.0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._startup = startup
         self._running = running
         self._timeout_s = timeout_s
+        self._fresh_s = fresh_s
+        self._clock = clock
+        self._asked_at = -math.inf
         self._task: asyncio.Task[Sequence[Check]] | None = None
 
     async def checks(self) -> Sequence[Check]:
@@ -156,8 +168,10 @@ class SidecarReadiness:
         return [*await self._store_checks(running), worker]
 
     async def _store_checks(self, running: Running) -> Sequence[Check]:
-        """Check the store once at a time; concurrent callers share the result."""
-        if self._task is None or self._task.done():
+        """Check the store once at a time; concurrent and later callers share a fresh result."""
+        is_old = self._clock() - self._asked_at >= self._fresh_s
+        if self._task is None or (is_old and self._task.done()):
+            self._asked_at = self._clock()
             self._task = asyncio.create_task(_check_by_search(running))
         try:
             async with asyncio.timeout(self._timeout_s):

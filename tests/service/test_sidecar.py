@@ -94,7 +94,8 @@ def test_a_store_that_goes_away_and_comes_back(tmp_path: Path) -> None:
         batch = client.post("/passages", json=[PARIS]).json()["batch"]
         search = client.post("/search", json={"query": "london"})
         assert (503, "store-unavailable") == (search.status_code, search.json()["type"][-17:])
-        assert "does not answer" == client.get("/readyz").json()["checks"]["store"]
+        shown = asked_until(lambda: _unless("ok", client.get("/readyz").json()["checks"]["store"]))
+        assert "does not answer" == shown
         assert client.get(f"/batches/{batch}").json()["state"] in ("queued", "working")
         server.start()
         assert 1 == ended(client, client.delete("/passages/1"))["deleted"]

@@ -127,7 +127,7 @@ def test_the_batch_in_hand_is_given_back(
     assert spool.is_stopped.wait(LONG_S)
     assert worker.stop(LONG_S)
     assert ["queued", "queued"] == [state_of(spool, id_).state for id_ in ids]
-    assert [{"batch": id_, "state": "queued"} for id_ in ids] == log_fields(caplog)
+    assert [{"batch": id_, "state": "queued"} for id_ in reversed(ids)] == log_fields(caplog)
     assert [] == names_in(tmp_path / "spool" / "working")
     spool.close()
     with Spool.open(tmp_path / "spool") as again, running_worker(again, store):
