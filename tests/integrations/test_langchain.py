@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -48,15 +49,28 @@ def store() -> Iterator[Store]:
         yield opened
 
 
-@pytest.fixture
-def cities(store: Store) -> Iterator[MsmarcoVectorStore]:
+@contextmanager
+def open_cities(store: Store) -> Iterator[MsmarcoVectorStore]:
     """A vector store with the documents, whose encoder compares words."""
     embedding = MsmarcoEmbeddings(HashingEncoder())
-    opened = MsmarcoVectorStore.open(
+    with MsmarcoVectorStore.open(
         store, embedding=embedding, reranker=WordOverlapReranker(), create=True
-    )
-    with opened:
+    ) as opened:
         opened.add_documents(DOCUMENTS)
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def cities() -> Iterator[MsmarcoVectorStore]:
+    """A vector store with the documents, which no test changes."""
+    with open_store(":memory:", create=True) as store, open_cities(store) as opened:
+        yield opened
+
+
+@pytest.fixture
+def own_cities(store: Store) -> Iterator[MsmarcoVectorStore]:
+    """A vector store with the documents, for one test."""
+    with open_cities(store) as opened:
         yield opened
 
 
@@ -81,14 +95,14 @@ def ids_of(documents: list[Document]) -> list[str | None]:
     ids=["equal", "range", "not", "qdrant"],
 )
 def test_filters_are_ours_and_those_of_qdrant(
-    cities: MsmarcoVectorStore, given: Any, expected: list[str]
+    own_cities: MsmarcoVectorStore, given: Any, expected: list[str]
 ) -> None:
     """Blocking and asynchronous, in searches and deletions."""
-    assert expected == sorted(ids_of(cities.similarity_search("city", filter=given)))  # type: ignore[type-var]
-    found = asyncio.run(cities.asimilarity_search("city", meta_filter=given))
+    assert expected == sorted(ids_of(own_cities.similarity_search("city", filter=given)))  # type: ignore[type-var]
+    found = asyncio.run(own_cities.asimilarity_search("city", meta_filter=given))
     assert expected == sorted(ids_of(found))  # type: ignore[type-var]
-    cities.delete(filter=given)
-    assert [] == cities.similarity_search("city", filter=given)
+    own_cities.delete(filter=given)
+    assert [] == own_cities.similarity_search("city", filter=given)
 
 
 @pytest.mark.parametrize(
@@ -143,16 +157,18 @@ def test_mmr_prefers_documents_that_differ(cities: MsmarcoVectorStore) -> None:
     )
 
 
-def test_documents_without_an_id_are_added_once(cities: MsmarcoVectorStore) -> None:
+def test_documents_without_an_id_are_added_once(own_cities: MsmarcoVectorStore) -> None:
     """Their id is made from text and metadata, in any order of the fields."""
-    first = cities.add_documents([Document("rome", metadata={"a": 1, "b": [2]}), Document("oslo")])
-    again = asyncio.run(
-        cities.aadd_documents([Document("rome", metadata={"b": [2], "a": 1}), Document("oslo")])
+    first = own_cities.add_documents(
+        [Document("rome", metadata={"a": 1, "b": [2]}), Document("oslo")]
     )
-    other = cities.add_documents([Document("rome", metadata={"a": 2})])
+    again = asyncio.run(
+        own_cities.aadd_documents([Document("rome", metadata={"b": [2], "a": 1}), Document("oslo")])
+    )
+    other = own_cities.add_documents([Document("rome", metadata={"a": 2})])
     assert first == again
     assert other[0] not in first
-    assert 6 == cities.client.count()
+    assert 6 == own_cities.client.count()
 
 
 def test_unchanged_documents_are_not_embedded_again(store: Store) -> None:
@@ -166,7 +182,7 @@ def test_unchanged_documents_are_not_embedded_again(store: Store) -> None:
         assert 4 == encoder.encoded
 
 
-def test_index_of_langchain_adds_and_deletes(cities: MsmarcoVectorStore) -> None:
+def test_index_of_langchain_adds_and_deletes(own_cities: MsmarcoVectorStore) -> None:
     """With its own ids and its clean-up."""
     records = InMemoryRecordManager(namespace="cities")
     records.create_schema()
@@ -174,11 +190,11 @@ def test_index_of_langchain_adds_and_deletes(cities: MsmarcoVectorStore) -> None
     def index_of(texts: list[str]) -> Any:
         documents = [Document(text, metadata={"source": "a"}) for text in texts]
         options: dict[str, Any] = {"cleanup": "full", "source_id_key": "source"}
-        return index(documents, records, cities, key_encoder="sha256", **options)
+        return index(documents, records, own_cities, key_encoder="sha256", **options)
 
     assert 2 == index_of(["rome", "oslo"])["num_added"]
     assert 1 == index_of(["rome"])["num_deleted"]
-    assert 4 == cities.client.count()
+    assert 4 == own_cities.client.count()
 
 
 @pytest.mark.parametrize("mode", ["dense", "rerank"])
@@ -279,24 +295,26 @@ def test_other_embeddings_are_refused(
         assert ["london"] == [one.page_content for one in opened.similarity_search("london")]
 
 
-def test_one_object_serves_several_event_loops(cities: MsmarcoVectorStore) -> None:
+def test_one_object_serves_several_event_loops(own_cities: MsmarcoVectorStore) -> None:
     """Concurrent searches share a client; each ended loop has closed its own."""
 
     async def search() -> list[list[Document]]:
-        searches = (cities.asimilarity_search(query, 1) for query in itertools.repeat("paris", 5))
+        searches = (
+            own_cities.asimilarity_search(query, 1) for query in itertools.repeat("paris", 5)
+        )
         return await asyncio.gather(*searches)
 
     for _ in range(2):
         assert [["3"]] * 5 == [*map(ids_of, asyncio.run(search()))]
-        assert {} == cities._loops._opening
+        assert {} == own_cities._loops._opening
 
     async def close() -> None:
-        async with cities:
-            await cities.aget_by_ids(["1"])
+        async with own_cities:
+            await own_cities.aget_by_ids(["1"])
 
     asyncio.run(close())
     with pytest.raises(MsmarcoQdrantError, match="closed"):
-        cities.similarity_search("paris")
+        own_cities.similarity_search("paris")
 
 
 def test_a_path_is_opened_and_closed(tmp_path: Path) -> None:

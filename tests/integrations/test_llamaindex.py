@@ -74,10 +74,10 @@ def open_cities(store: Store) -> MsmarcoVectorStore:
     return opened
 
 
-@pytest.fixture
-def cities(store: Store) -> Iterator[MsmarcoVectorStore]:
-    """A vector store with the nodes, in memory."""
-    with open_cities(store) as opened:
+@pytest.fixture(scope="module")
+def cities() -> Iterator[MsmarcoVectorStore]:
+    """A vector store with the nodes, which no test changes."""
+    with open_store(":memory:", create=True) as store, open_cities(store) as opened:
         yield opened
 
 
