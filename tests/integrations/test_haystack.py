@@ -189,7 +189,7 @@ def test_a_document_that_cannot_be_stored_is_refused(
 
 def test_embeddings_must_be_those_of_the_collection(store: MsmarcoDocumentStore) -> None:
     """Another dimension is refused; and a collection of embeddings has no model of its own."""
-    with pytest.raises(ModelMismatchError, match="must have 64 numbers"):
+    with pytest.raises(ModelMismatchError, match=r"must have 64 numbers.* got 2 in document"):
         store.write_documents([Document(content="x", embedding=[1.0, 2.0])])
     given = MsmarcoDocumentStore(":memory:", embedding_dim=2, embedding_model="tiny")
     with pytest.raises(EncodingError, match="must have an embedding of haystack:tiny"):
@@ -198,6 +198,13 @@ def test_embeddings_must_be_those_of_the_collection(store: MsmarcoDocumentStore)
         MsmarcoRetriever(given).run("x")
     given.write_documents([Document(id="x", content="one word", embedding=[1.0, 2.0])])
     assert ["x"] == ids(MsmarcoRetriever(given, search_options={"mode": "bm25"}).run("word"))
+    for embedding in (None, [1.0, 2.0, 3.0]):  # refused before the stored one is replaced
+        with pytest.raises((EncodingError, ModelMismatchError)):
+            given.write_documents(
+                [Document(id="x", content="one word", embedding=embedding)],
+                DuplicatePolicy.OVERWRITE,
+            )
+    assert 1 == given.count_documents()
 
 
 def test_a_collection_of_embeddings_is_opened_without_their_name(tmp_path: Path) -> None:

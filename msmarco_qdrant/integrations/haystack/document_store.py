@@ -210,6 +210,7 @@ class MsmarcoDocumentStore:
             ValueError: If `documents` is not a list of documents.
             DuplicateDocumentError: If the policy forbids an id; nothing was written.
             DocumentStoreError: If a document cannot be stored.
+            EncodingError: If the collection has no model, and a document no embedding.
             ModelMismatchError: If an embedding has another dimension than the collection's.
         """
         checked = check_documents(documents)
@@ -232,14 +233,14 @@ class MsmarcoDocumentStore:
             return
         store, metadata = client.store, client.metadata
         spec = store.collection(self._collection).spec()
+        sharding = spec.sharding if store.capabilities.replicas else None
+        indexes = {key: kind for key, kind in spec.payload_indexes.items() if key != "seq"}
+        settings = (metadata.encoder, metadata.bm25, spec.storage, indexes, sharding)
         with self._lock:
             drop_collection(store, self._collection)
-            settings = (metadata.encoder, metadata.bm25, spec.storage, spec.payload_indexes)
             create_collection(store, self._collection, *settings)
-            store_of_path = self._opened[0] if self._opened else None
-            self._opened = None
-        if store_of_path is not None:
-            store_of_path.close()
+            self._opened = None  # the next call opens the new collection
+        client.close()
 
     def delete_by_filter(self, filters: dict[str, Any]) -> int:
         """Delete the documents that match a filter; return their number."""

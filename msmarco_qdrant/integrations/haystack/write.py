@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from msmarco_qdrant.core.records import Passage
+from msmarco_qdrant.errors import EncodingError, ModelMismatchError
 from msmarco_qdrant.integrations.extras import imports_of
 from msmarco_qdrant.integrations.given_vectors import upsert_with_vectors
 from msmarco_qdrant.integrations.haystack.documents import (
@@ -15,6 +16,7 @@ from msmarco_qdrant.integrations.haystack.documents import (
     to_passage,
     unpack,
 )
+from msmarco_qdrant.integrations.haystack.given_model import GivenModel
 from msmarco_qdrant.search.client import SearchClient
 
 with imports_of("haystack", "the Haystack integration", "haystack"):
@@ -57,6 +59,7 @@ def write_documents(
     client: SearchClient, documents: Sequence[Document], policy: DuplicatePolicy, clock: OrderClock
 ) -> int:
     """Write documents; see `MsmarcoDocumentStore.write_documents`."""
+    _check_embeddings(client, documents)
     stored = client.get({document.id for document in documents})
     chosen = _choose(documents, stored, policy)
     passages = [
@@ -86,6 +89,30 @@ def write_passages(client: SearchClient, passages: Sequence[Passage]) -> None:
             raise DocumentStoreError(
                 f"{report.rejected:,} of {len(batch):,} documents cannot be written: "
                 f"{first.reason}; the others are written"
+            )
+
+
+def _check_embeddings(client: SearchClient, documents: Sequence[Document]) -> None:
+    """Check all embeddings before the first write.
+
+    Raises:
+        EncodingError: If the collection has no model, and a document no embedding.
+        ModelMismatchError: If an embedding has another dimension than the collection.
+    """
+    encoder = client.encoder
+    info = encoder.info
+    for document in documents:
+        if document.embedding is None:
+            if isinstance(encoder, GivenModel):
+                raise EncodingError(
+                    f"document {document.id} must have an embedding of {info.model}: run the "
+                    "documents through that embedder first"
+                )
+        elif len(document.embedding) != info.dimension:
+            raise ModelMismatchError(
+                f"an embedding must have {info.dimension} numbers, as those of {info.model} in "
+                f"collection '{client.collection}', got {len(document.embedding)} in document "
+                f"{document.id}"
             )
 
 
