@@ -111,6 +111,12 @@ COMMANDS: Mapping[str, Entry] = {
         "Serve search to assistants by the Model Context Protocol (MCP).",
         "--collection msmarco",
     ),
+    "mteb": Entry(
+        "mteb",
+        "mteb",
+        "Run retrieval tasks of MTEB or BEIR through a store.",
+        "NFCorpus --model all-MiniLM-L6-v2",
+    ),
     "improve": Entry(
         "improve",
         "improve",
