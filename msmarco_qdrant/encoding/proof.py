@@ -157,8 +157,8 @@ def read_proof(directory: Path) -> Proof | None:
             definition=found["definition"],
             prompt_lengths=found["prompt_lengths"],
         )
-    except (OSError, ValueError, LookupError, TypeError):  # none, or damaged: it is made again
-        return None
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return None  # there is none, or it or the model's JSON is damaged: loading reports that
 
 
 def save_proof(directory: Path, proof: Proof) -> None:

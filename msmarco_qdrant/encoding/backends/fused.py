@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _MULTIPLE = 8
+# In a smaller batch, such as one query, the padding would cost more.
+_ROUNDED_TOKENS = 256
 # Rows of the wide layer computed at once, so that they stay in the core's cache.
 _WIDE_ROWS = 256
 # More tokens in a batch of queries are worth the workers.
@@ -240,9 +242,11 @@ class _Layer:
 
 
 def _pad(batch: Tokenized) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return ids, `(texts, longest)`, and the texts' lengths; the longest is rounded up."""
+    """Return ids, `(texts, longest)`, and lengths; the longest of a large batch is rounded up."""
     lengths = batch.lengths
-    longest = -(-int(lengths.max()) // _MULTIPLE) * _MULTIPLE
+    longest = int(lengths.max())
+    if len(batch.ids) >= _ROUNDED_TOKENS:
+        longest = -(-longest // _MULTIPLE) * _MULTIPLE
     ids = np.zeros((len(lengths), longest), np.int64)  # padding is masked, so any id will do
     ids[np.arange(longest) < lengths[:, None]] = batch.ids
     return torch.from_numpy(ids), torch.from_numpy(np.ascontiguousarray(lengths))
