@@ -12,6 +12,7 @@ from msmarco_qdrant.cli.completion import complete_files
 from msmarco_qdrant.cli.help import Command
 from msmarco_qdrant.cli.ingest_options import (
     bulk_option,
+    index_every_option,
     index_option,
     ingest_and_print,
     prompt_options,
@@ -83,6 +84,7 @@ _OF_MODEL = ("model", "query_prompt", "passage_prompt")
 @index_option
 @shard_options
 @bulk_option
+@index_every_option
 @click.option(
     *("--limit", "-n"), type=click.IntRange(min=1), metavar="N", help="Stop after N passages."
 )
@@ -110,6 +112,7 @@ def ingest(  # noqa: PLR0913  # one for each option
     indexes: tuple[str, ...],
     sharding: dict[str, int] | None,
     bulk: bool,
+    index_every: int | None,
     limit: int | None,
     prune: bool,
     yes: bool,
@@ -130,7 +133,8 @@ def ingest(  # noqa: PLR0913  # one for each option
 
     _check_sources(sources, vectors)
     refuse_unused("--prune", used=prune, options=["yes"])
-    refuse_with_ray(ray, {"--limit": limit is not None, "--prune": prune, "--dry-run": dry_run})
+    alone = {"--limit": limit, "--prune": prune, "--dry-run": dry_run, "--index-every": index_every}
+    refuse_with_ray(ray, {option: bool(given) for option, given in alone.items()})
     payload_indexes = parse_indexes(indexes, "--index")
     prompts = to_prompts(query_prompt, passage_prompt)
     if dry_run:
@@ -152,6 +156,7 @@ def ingest(  # noqa: PLR0913  # one for each option
             if ray
             else {
                 "max_passages": limit,
+                "index_every": index_every,
                 "prune": to_prune_policy(yes=yes, allow_rejects=allow_rejects) if prune else None,
             }
         ),

@@ -52,6 +52,13 @@ bulk_option = click.option(
     is_flag=True,
     help="Let a server build the index at the end only, which is faster for many passages.",
 )
+index_every_option = click.option(
+    "--index-every",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Build the index of a directory after each N written passages too: an interruption loses "
+    "one build at most.",
+)
 prune_options = chain_options(
     click.option(
         "--prune",

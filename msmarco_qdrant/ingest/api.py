@@ -43,6 +43,7 @@ from msmarco_qdrant.errors import (
     MsmarcoQdrantError,
     PruneRefusedError,
     StoreError,
+    UnsupportedError,
     UsageError,
 )
 from msmarco_qdrant.ingest.alias_guard import AliasGuard
@@ -68,7 +69,9 @@ from msmarco_qdrant.stores import (
     INDEX_STALL_S,
     Connection,
     Store,
+    redact_dsn,
 )
+from msmarco_qdrant.stores.connection import is_url
 
 _log = logging.getLogger(__name__)
 
@@ -95,6 +98,7 @@ def ingest_passages(  # noqa: PLR0913  # all but two have defaults
     optimize: bool = True,
     wait_index: bool = False,
     bulk: bool = False,
+    index_every: int | None = None,
     format: Format = "auto",  # noqa: A002  # the option's name everywhere else
     pid_field: str | None = None,
     text_field: str | None = None,
@@ -149,6 +153,9 @@ def ingest_passages(  # noqa: PLR0913  # all but two have defaults
             warning if the server builds no index.
         bulk: Let a server build the index at the end only, which is faster for many passages. If
             the run is interrupted, the next ingest or `optimize` ends the bulk mode.
+        index_every: Build the index of a directory after each so many written passages, not only at
+            the end: an interruption then loses one build at most. The graphs stay apart, so a
+            search takes longer.
         format: Format of the paths in `source`; see `Corpus`, also for the next four.
         pid_field: The field with the pid, also of dictionaries and tables.
         text_field: The field with the text.
@@ -168,7 +175,8 @@ def ingest_passages(  # noqa: PLR0913  # all but two have defaults
         SourceError: If the source cannot be read, or has rows but no passage; nothing was created.
         ModelError: If the model cannot be loaded, or is not the collection's; nothing was created.
         StoreError: If the store cannot be opened or created, or holds other data.
-        UnsupportedError: If `sharding` or `bulk` is passed and the store is not a server.
+        UnsupportedError: If `sharding` or `bulk` is passed and the store is not a server, or
+            `index_every` and it is not a directory.
         UsageError: If an argument is invalid.
     """
     options = to_encoder_options(encoder_options)
@@ -185,6 +193,7 @@ def ingest_passages(  # noqa: PLR0913  # all but two have defaults
     if bulk and not optimize:
         raise UsageError("bulk needs the index at the end: omit optimize=False")
     _check_bounds(window, max_passages, policy)
+    _check_index_every(store, index_every)
     check_collection_name(collection)
     indexes = to_payload_keys(payload_indexes or {})
     reading = {
@@ -211,6 +220,7 @@ def ingest_passages(  # noqa: PLR0913  # all but two have defaults
         if bulk:
             begin_bulk(guard.store, guard.physical)
         run = IngestRun(target, guard, rejected, on_progress)
+        run.index_every = index_every
         with _ended_by_errors(run, guard, is_new=is_new):
             run.ingest(rows, window, max_passages)
             if is_new and rejected.count:
@@ -254,6 +264,24 @@ def _check_bounds(window: int, max_passages: int | None, prune: PrunePolicy | No
         raise UsageError(f"max_passages must be 1 or more, or None for all, got {max_passages}")
     if max_passages is not None and prune is not None:
         raise UsageError("prune needs the whole source: omit max_passages")
+
+
+def _check_index_every(store: Store | str | PathLike[str], every: int | None) -> None:
+    """Refuse an invalid number, and an engine that builds no index on request."""
+    if every is None:
+        return
+    if not isinstance(every, int) or every < 1:
+        raise UsageError(f"index_every must be 1 or more, or None for the end, got {every!r}")
+    if isinstance(store, str | PathLike):
+        is_directory = not is_url(str(store)) and str(store) != ":memory:"
+        place = redact_dsn(str(store))
+    else:
+        is_directory = store.capabilities.ann and not store.capabilities.multi_process
+        place = store.dsn
+    if not is_directory:
+        raise UnsupportedError(
+            f"index_every needs a directory, got {place}: omit it, a server builds its index itself"
+        )
 
 
 def _open_rows(source: object, reading: Mapping[str, Any]) -> Source:

@@ -120,6 +120,7 @@ class IngestRun:
         seen: The pids that were read before.
 
     Attributes:
+        index_every: Written passages after which the index is built in between; None for never.
         guard: The same.
         written: Passages that are durable.
         added: Those among them whose pid the collection lacked.
@@ -173,7 +174,8 @@ class IngestRun:
         self._last_stages: dict[str, float] = {}
         self._rows = RowStream([])
         self._unchanged = self.vectors = self.tokens = self._cut = 0
-        self._unflushed = self.added = 0
+        self._unflushed = self.added = self._unindexed = 0
+        self.index_every: int | None = None
         self._to_write: list[WriteBatch] = []
         self._missing = 0
         self.written = self.pruned = 0
@@ -303,7 +305,16 @@ class IngestRun:
         self._unflushed = 0
         self._unchanged += diff.unchanged
         self._on_durable(diff)
+        self._index_piece(len(diff.encode))
         self._report_progress("passages", diff.window.end)
+
+    def _index_piece(self, written: int) -> None:
+        """Build the index of what was written since the last build, after so many passages."""
+        self._unindexed += written
+        if self.index_every is not None and self._unindexed >= self.index_every:
+            self._unindexed = 0
+            with self._timed("index"):
+                self._collection.optimize()
 
     def _payload(self, passage: Passage) -> dict[str, Any]:
         return payload_of(passage, self._seq.next())
@@ -319,9 +330,10 @@ class IngestRun:
 
     @contextmanager
     def _timed(self, name: str) -> Iterator[None]:
-        """Count the time after the last passage as a stage of its own."""
+        """Count the time as a stage of its own."""
         started = self._clock()
         try:
             yield
         finally:
-            self._last_stages[name] = self._clock() - started
+            before = self._last_stages.get(name, 0.0)
+            self._last_stages[name] = before + self._clock() - started
