@@ -119,13 +119,12 @@ def test_the_command_is_one_the_program_takes() -> None:
     """Its store is the Service, its files are on a mounted disk, the replicas fit the nodes."""
     program, name, *arguments = shlex.split(one("RayJob")["spec"]["entrypoint"])
     assert ("msmarco-qdrant", "ingest") == (program, name)
-    if not any("--ray" in option.opts for option in cli.get_command(None, name).params):  # type: ignore[arg-type, union-attr]
-        arguments = [part for part in arguments if part not in ("--ray", "auto")]
     command = cli.get_command(None, name)  # type: ignore[arg-type]
     assert command is not None
     with command.make_context(name, arguments) as context:
         given = context.params
     assert ("http://qdrant:6333", True) == (given["store"], given["bulk"])
+    assert "auto" == given["ray"]
     assert given["replication"] <= one("StatefulSet")["spec"]["replicas"]
     mounts = {
         m["mountPath"] for pod in pods() for c in pod["containers"] for m in c["volumeMounts"]
