@@ -69,6 +69,8 @@ class RememberingEncoder(HashingEncoder):
         new = [query for query in queries if query not in self.known]
         if new:
             self.known.update(zip(new, super().encode_queries(new), strict=True))
+        if len(queries) == 1:
+            return self.known[queries[0]][None]
         return np.stack([self.known[query] for query in queries])
 
     def _vectors(self, texts: Tokenized) -> NDArray[np.float32]:

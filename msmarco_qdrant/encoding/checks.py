@@ -68,7 +68,8 @@ def encode_queries(encoder: Encoder, queries: Sequence[str]) -> NDArray[np.float
             f"{shape}"
         )
     found: NDArray[np.float32] = vectors
-    if len(bad := np.flatnonzero(~np.isfinite(found).all(axis=1))):
+    if not np.isfinite(found).all():
+        bad = np.flatnonzero(~np.isfinite(found).all(axis=1))
         raise EncodingError(
             f"{encoder.info.model} returns no finite vector for the query "
             f"{queries[int(bad[0])][:200]!r}"

@@ -252,31 +252,31 @@ class SearchClient:
             EncodingError: If the model has no vector for the query.
             StoreError: If the engine fails.
         """
-        (hits,) = self.search_many(
-            [query],
-            limit=limit,
-            offset=offset,
-            cursor=cursor,
-            mode=mode,
-            fusion=fusion,
-            score_threshold=score_threshold,
-            rerank_depth=rerank_depth,
-            rerank_sigmoid=rerank_sigmoid,
-            meta_filter=meta_filter,
-            tenant=tenant,
-            group_by=group_by,
-            diversity=diversity,
-            exact=exact,
-            ef=ef,
-            oversampling=oversampling,
-            rescore=rescore,
-            with_vectors=with_vectors,
-            with_meta=with_meta,
-            with_text=with_text,
-            snippets=snippets,
-            collections=collections,
-            merge=merge,
-        )
+        options: SearchOptions = {
+            "limit": limit,
+            "offset": offset,
+            "cursor": cursor,
+            "mode": mode,
+            "fusion": fusion,
+            "score_threshold": score_threshold,
+            "rerank_depth": rerank_depth,
+            "rerank_sigmoid": rerank_sigmoid,
+            "meta_filter": meta_filter,
+            "tenant": tenant,
+            "group_by": group_by,
+            "diversity": diversity,
+            "exact": exact,
+            "ef": ef,
+            "oversampling": oversampling,
+            "rescore": rescore,
+            "with_vectors": with_vectors,
+            "with_meta": with_meta,
+            "with_text": with_text,
+            "snippets": snippets,
+            "collections": collections,
+            "merge": merge,
+        }
+        (hits,) = self.session.run(self.session.search([query], options))
         return hits
 
     @suggest_keywords

@@ -24,7 +24,7 @@ from msmarco_qdrant.stores.filter_indexes import (
     refuse_unindexed_words,
     unindexed_step,
 )
-from msmarco_qdrant.stores.filters import combine
+from msmarco_qdrant.stores.filters import combine, has_plain_values, is_fixed
 
 if TYPE_CHECKING:
     from qdrant_client import models
@@ -62,6 +62,7 @@ class FilterChecks:
         self._words_need_index = words_need_index
         self._clock = clock
         self._served: set[str] = set()
+        self._served_filters: set[models.Filter] = set()
         self._logged: set[str] = set()
         self._samples: dict[str, tuple[float, Sequence[Any]]] = {}
 
@@ -72,8 +73,11 @@ class FilterChecks:
             UsageError: If the collection allows no such filter, or an index of another kind would
                 compare its values wrongly.
         """
+        if not self._indexed or (is_fixed(chosen) and chosen in self._served_filters):
+            return
         needed = index_advice(chosen, {})
-        if not self._indexed or self._served.issuperset(needed):
+        if self._served.issuperset(needed):
+            self._note_served(chosen)
             return
         indexes: Mapping[str, PayloadIndex] = yield GetPayloadIndexes()
         if (refusal := index_refusal(chosen, indexes)) is not None:
@@ -93,6 +97,10 @@ class FilterChecks:
             )
         if len(self._served) < _MAX_KNOWN:
             self._served.update(needed)
+
+    def _note_served(self, chosen: models.Filter) -> None:
+        if is_fixed(chosen) and len(self._served_filters) < _MAX_KNOWN:
+            self._served_filters.add(chosen)
 
     def check_fields(
         self,
@@ -130,6 +138,8 @@ class FilterChecks:
             scope: The passages to read; None for all.
         """
         hits = [hit for answer in found for hit in answer]
+        if hits and has_plain_values(given):
+            return []
         notes = []
         for field in filter_fields(given):
             if hits and not field.is_negative:

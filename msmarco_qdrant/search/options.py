@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, Literal, TypeAlias, TypedDict, cast, get_args
 
 from msmarco_qdrant.core.search_defaults import NO_DEFAULTS, SearchDefaults
@@ -14,7 +15,7 @@ from msmarco_qdrant.core.search_types import (
     SearchMode,
 )
 from msmarco_qdrant.errors import UsageError
-from msmarco_qdrant.filters import SearchFilter
+from msmarco_qdrant.filters import SearchFilter, check_filter
 from msmarco_qdrant.search.request import (
     CONVEX,
     MAX_LIMIT,
@@ -147,6 +148,18 @@ def to_request(
         UsageError: For an invalid option.
     """
     given: dict[str, Any] = {**options}
+    chosen = given.pop("meta_filter", None)
+    try:
+        request = _known_request(defaults, **given)
+    except TypeError:  # a value is no key, such as a list of names
+        request = _new_request(defaults, **given)
+    if chosen is None:
+        return request
+    check_filter(chosen)
+    return request.copy(meta_filter=chosen)
+
+
+def _new_request(defaults: SearchDefaults, **given: Any) -> SearchRequest:
     default_ef = defaults.ef or DEFAULT_EFFORT.ef
     given["fusion"] = to_fusion(given.get("fusion"), defaults)
     given["ef"] = default_ef if given.get("ef") is None else given["ef"]
@@ -155,6 +168,11 @@ def to_request(
         check_count("limit", limit)
         given["rerank_depth"] = max(limit, defaults.rerank_depth or RERANK_DEPTH)
     return SearchRequest(**given, default_ef=default_ef)
+
+
+# Most searches of a client differ in their queries alone, and checking takes as long as copying
+# the answer. The types of values count, as True equals 1.
+_known_request = lru_cache(maxsize=128, typed=True)(_new_request)
 
 
 def to_fusion(fusion: object, defaults: SearchDefaults = NO_DEFAULTS) -> Fusion:

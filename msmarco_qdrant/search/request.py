@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import get_args
+from typing import Any, get_args
 
 from msmarco_qdrant.collection.tenants import check_tenant
 from msmarco_qdrant.core.field_path import check_field
@@ -88,6 +88,14 @@ class SearchRequest:
         self._check_scores()
         self._check_content()
         self._check_collections()
+
+    def copy(self, **changes: Any) -> SearchRequest:
+        """Return a copy with checked values in place of some; `replace` would check all again."""
+        copied = object.__new__(SearchRequest)
+        for name in SearchRequest.__slots__:
+            value = changes[name] if name in changes else getattr(self, name)
+            object.__setattr__(copied, name, value)
+        return copied
 
     @property
     def after(self) -> Cursor | None:

@@ -279,14 +279,18 @@ class Retriever:
             points: The points.
             parts: Their parts; a hit has no text or `meta` that is not among them.
         """
-        empty: dict[str, Any] = {"text": "", "meta": {}}
-        absent = {name: value for name, value in empty.items() if name not in parts.fields}
+        absent: dict[str, Any] = {}
+        if parts.fields is not HIT_FIELDS and parts.fields != HIT_FIELDS:
+            empty: dict[str, Any] = {"text": "", "meta": {}}
+            absent = {name: value for name, value in empty.items() if name not in parts.fields}
         hits: list[Hit] = []
+        is_passage = self.foreign.is_passage
         for point in points:
             stored = absent | point.payload if absent else point.payload
-            if self.foreign.is_passage(point.id, stored):
+            if is_passage(point.id, stored):
+                vector = None if point.vector is None else tuple(point.vector.tolist())
                 pid, text, meta = stored["pid"], stored["text"], stored["meta"]
-                hits.append(Hit(len(hits) + 1, pid, point.score, text, meta, _numbers(point)))
+                hits.append(Hit(len(hits) + 1, pid, point.score, text, meta, vector))
         return hits
 
     def _to_pids(self, points: Sequence[ScoredPoint]) -> list[str]:
@@ -357,10 +361,6 @@ def _point_queries(
 def _lower(threshold: float | None) -> float | None:
     """Return a slightly lower threshold, as the engine compares before scores are rounded."""
     return None if threshold is None else threshold - 4 * ROUNDING * max(1.0, abs(threshold))
-
-
-def _numbers(point: ScoredPoint) -> tuple[float, ...] | None:
-    return None if point.vector is None else tuple(point.vector.tolist())
 
 
 def score_queries(

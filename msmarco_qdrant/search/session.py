@@ -270,7 +270,7 @@ class SearchSession:
         """Return the request of options, with the defaults of a collection."""
         chosen = to_request(options, searcher.metadata.search_defaults)
         if chosen.rerank_sigmoid and applies_sigmoid(self.reranker):
-            return replace(chosen, rerank_sigmoid=False)
+            return chosen.copy(rerank_sigmoid=False)
         return chosen
 
     def rank(
@@ -477,7 +477,7 @@ class SearchSession:
     def _with_limits(self, request: SearchRequest) -> SearchRequest:
         """Return a request with the collection's limits as they were last read."""
         limits = self._store.request_limits(self._name)
-        return request if limits is request.limits else replace(request, limits=limits)
+        return request if limits is request.limits else request.copy(limits=limits)
 
     def _check_models(self, mode: SearchMode, *, rerank: bool) -> None:
         """Raise if the client was opened without a model that the search needs."""

@@ -190,7 +190,7 @@ class Searcher:
             shown = str(target)
         else:
             others = without_points(prepared.meta_filter, examples.ids)
-            prepared, shown = replace(prepared, meta_filter=others), target.tobytes().hex()
+            prepared, shown = prepared.copy(meta_filter=others), target.tobytes().hex()
         vectors = [QueryVectors(Nearest(target, self.metadata.encoder.vector_name), None)]
         query = f"similar {shown}"  # cursors contain a digest of it
         (hits,) = yield from self._answer([query], vectors, prepared, request.meta_filter)
@@ -203,7 +203,7 @@ class Searcher:
             return request
         chosen = to_qdrant(asked)
         yield from self.filters.check_indexes(chosen, request.limits)
-        return replace(request, meta_filter=chosen)
+        return request.copy(meta_filter=chosen)
 
     def _answer(
         self,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
+from operator import gt, sub
 
 from msmarco_qdrant.core.collection_types import PointId
 from msmarco_qdrant.core.search_types import Hit, ScoredPoint
@@ -43,10 +44,13 @@ def with_tied(points: Sequence[ScoredPoint], limit: int) -> Sequence[ScoredPoint
 
 def is_ranking(points: Sequence[ScoredPoint]) -> bool:
     """True if scores descend by more than the rounding of float32, so that no order is left."""
-    return all(
-        one.score - another.score > ROUNDING * max(1.0, abs(one.score))
-        for one, another in pairwise(points)
-    )
+    scores = [point.score for point in points]
+    if not scores:
+        return True
+    widest = ROUNDING * max(1.0, abs(scores[0]), abs(scores[-1]))  # of descending scores
+    if all(map(widest.__lt__, map(sub, scores, scores[1:]))):
+        return True
+    return all(one - another > ROUNDING * max(1.0, abs(one)) for one, another in pairwise(scores))
 
 
 def sort_by_id(points: Sequence[ScoredPoint]) -> list[ScoredPoint]:
@@ -56,7 +60,8 @@ def sort_by_id(points: Sequence[ScoredPoint]) -> list[ScoredPoint]:
 
 def sort_by_pid(points: Sequence[ScoredPoint]) -> list[ScoredPoint]:
     """Sort points by descending score; ties by pid, those without one last."""
-    if all(one.score > another.score for one, another in pairwise(points)):
+    scores = [point.score for point in points]
+    if all(map(gt, scores, scores[1:])):
         return [*points]
     return sorted(points, key=_point_key)
 
@@ -128,7 +133,8 @@ def _round(scores: Sequence[float]) -> list[float]:
 
 def clip_cosines(points: Sequence[ScoredPoint]) -> Sequence[ScoredPoint]:
     """Return points with scores in [-1, 1], which the rounding of float32 exceeds."""
-    if all(-1 <= point.score <= 1 for point in points):
+    scores = [point.score for point in points]
+    if not scores or (-1 <= min(scores) and max(scores) <= 1):
         return points
     return [replace(point, score=min(max(point.score, -1.0), 1.0)) for point in points]
 

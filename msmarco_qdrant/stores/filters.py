@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from msmarco_qdrant.core.collection_types import PointId
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 _QUOTED_WORD = re.compile(r'"([\w-]+)"')
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_PLAIN = frozenset({str, int, bool})
+_MOST_PLAIN = 8  # fields
 _LATEST_US = 6 * 10**16  # the years 69 to 3871
 _LAST_LIST = re.compile(r'((?:"[^"]*"|[^"])*\[\])((?:"[^"]*"|[^"])*)')  # quotation marks keep names
 
@@ -83,9 +86,11 @@ def index_kind(indexes: Mapping[str, PayloadIndex], key: str) -> PayloadIndex | 
 def point_filter(query: PointQuery) -> models.Filter | None:
     """Return the ids and the conditions of a query as one filter; None for every point.
 
-    The query's filter is nested whole: engines merge the filter of a query into those of its
-    prefetches, and would count the conditions of a `min_should` twice.
+    With candidates, the query's filter is nested whole: engines merge the filter of a query into
+    those of its prefetches, and would count the conditions of a `min_should` twice.
     """
+    if query.ids is None and not query.candidates:
+        return None if query.meta_filter is None else to_qdrant(query.meta_filter)
     if query.ids is None and query.meta_filter is None:
         return None
     from qdrant_client import models
@@ -115,8 +120,53 @@ def from_id(point: PointId) -> int | str:
 
 
 def to_qdrant(given: SearchFilter) -> models.Filter:
-    """Convert a checked filter; a filter of qdrant-client is returned unchanged."""
-    return _to_qdrant(given)
+    """Convert a checked filter; a filter of qdrant-client is returned unchanged.
+
+    The result for a filter by plain values is hashable, so that callers can remember what they
+    made of it: nobody may change it.
+    """
+    key = _plain_key(given)
+    return _to_qdrant(given) if key is None else _fixed(key)
+
+
+def has_plain_values(given: SearchFilter) -> bool:
+    """True for a filter of a string, an integer or a boolean for each of a few fields."""
+    return _plain_key(given) is not None
+
+
+def is_fixed(given: models.Filter) -> bool:
+    """True for a filter that nobody changes; it is hashable."""
+    return type(given).__hash__ is not None
+
+
+def _plain_key(given: object) -> tuple[tuple[str, type, Plain], ...] | None:
+    if type(given) is not dict or len(given) > _MOST_PLAIN:
+        return None
+    if not all(type(value) in _PLAIN for value in given.values()):
+        return None
+    return tuple((name, type(value), value) for name, value in given.items())
+
+
+@lru_cache(maxsize=256)
+def _fixed(key: tuple[tuple[str, type, Plain], ...]) -> models.Filter:
+    """Return the filter of plain values; the last ones are kept."""
+    converted = _fields({name: value for name, _, value in key}, "meta.")
+    return _fixed_type()(must=converted.must, must_not=converted.must_not)
+
+
+@lru_cache(maxsize=1)
+def _fixed_type() -> type[models.Filter]:
+    from qdrant_client import models
+
+    class FixedFilter(models.Filter):
+        """A filter that nobody changes, equal to one with the same conditions."""
+
+        __hash__ = object.__hash__
+
+        def __eq__(self, other: object) -> bool:
+            return isinstance(other, models.Filter) and dict(self) == dict(other)
+
+    return FixedFilter
 
 
 def _to_qdrant(given: Any) -> models.Filter:

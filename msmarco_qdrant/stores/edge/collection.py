@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from msmarco_qdrant.core.search_types import (
     PointQuery,
     ScoredPoint,
 )
-from msmarco_qdrant.errors import MsmarcoQdrantError, StoreError
+from msmarco_qdrant.errors import StoreError
 from msmarco_qdrant.filters import SearchFilter
 from msmarco_qdrant.runtime.fair_lock import FairLock
 from msmarco_qdrant.runtime.forks import keep_for_ever
@@ -40,13 +40,10 @@ from msmarco_qdrant.stores.edge.convert import (
 )
 from msmarco_qdrant.stores.edge.filters import edge_filter
 from msmarco_qdrant.stores.edge.index_build import require_free_space
+from msmarco_qdrant.stores.edge.locked_shard import LockedShard, edge_errors
 from msmarco_qdrant.stores.edge.reads import search_points
 from msmarco_qdrant.stores.edge.shared_files import SharedFiles
-from msmarco_qdrant.stores.error_mapping import (
-    lacks_facet_index,
-    lacks_range_index,
-    map_error,
-)
+from msmarco_qdrant.stores.error_mapping import lacks_facet_index, lacks_range_index
 from msmarco_qdrant.stores.filters import to_qdrant
 from msmarco_qdrant.stores.payload import (
     SPARSE_VECTOR,
@@ -59,7 +56,6 @@ from msmarco_qdrant.stores.payload import (
 from msmarco_qdrant.stores.protocols import INDEX_STALL_S
 
 _CONFIG_FILE = "edge_config.json"
-_PANIC = "PanicException"  # of Rust: a `BaseException`, which can be imported from nowhere
 
 
 class EdgeCollection:
@@ -261,7 +257,7 @@ class EdgeCollection:
         self._closing = True
         self._end_build()
         self._shared.end()
-        with self._writing, self._lock, _edge_errors(self.path, "closing"):
+        with self._writing, self._lock, edge_errors(self.path, "closing"):
             self._closed = True
             if self._shard is not None:
                 self._shard.close()
@@ -288,28 +284,32 @@ class EdgeCollection:
             qdrant_edge.EdgeShard.load(str(self.path), config).close()
             self._shard = self._load()
 
-    @contextmanager
-    def use_shard(self, action: str) -> Iterator[qdrant_edge.EdgeShard]:
+    def use_shard(self, action: str) -> AbstractContextManager[qdrant_edge.EdgeShard]:
         """Lock the shard for one call, and map its errors."""
-        if self._forked:
-            raise fork_error(str(self.path))
-        with self._lock, _edge_errors(self.path, action):
-            if self._closed:
-                raise self._closed_error(action)
-            if self._shard is None:  # the last attempt to load it failed
-                self._shard = self._load()
-            yield self._shard
+        self._check_not_forked()
+        return LockedShard(self.path, action, self._lock, self._usable_shard)
 
     @contextmanager
     def change_shard(self, action: str) -> Iterator[qdrant_edge.EdgeShard]:
         """Do the same for a write: it waits for an index build, and needs free disk space."""
-        if self._forked:
-            raise fork_error(str(self.path))
+        self._check_not_forked()
         with self._writing:
             self._shared.end()
             with self.use_shard(action) as shard:
                 require_free_space(self.path, action)
                 yield shard
+
+    def _check_not_forked(self) -> None:
+        if self._forked:
+            raise fork_error(str(self.path))
+
+    def _usable_shard(self, action: str) -> qdrant_edge.EdgeShard:
+        """Return the shard, which the caller has locked."""
+        if self._closed:
+            raise self._closed_error(action)
+        if self._shard is None:  # the last attempt to load it failed
+            self._shard = self._load()
+        return self._shard
 
     def _spec(self, info: qdrant_edge.ShardInfo) -> CollectionSpec:
         indexes = {field: payload_index(index) for field, index in info.payload_schema.items()}
@@ -349,7 +349,7 @@ class EdgeCollection:
             shard.close()  # closing twice is harmless; an open shard could not be loaded
 
     def _load(self) -> qdrant_edge.EdgeShard:
-        with _edge_errors(self.path, "loading"):
+        with edge_errors(self.path, "loading"):
             index_build.recover(self.path)  # the directory's lock excludes other processes
             return self._open()
 
@@ -364,7 +364,7 @@ def create_shard(
 
     `optimizers` are the optimizer settings that differ from the engine's defaults.
     """
-    with _edge_errors(path, "creating the collection"):
+    with edge_errors(path, "creating the collection"):
         require_free_space(path, "creating the collection")
         shard = qdrant_edge.EdgeShard.create(str(path), shard_config(spec, optimizers))
         for field, kind in spec.payload_indexes.items():
@@ -409,18 +409,6 @@ def to_points(batch: PointBatch) -> list[qdrant_edge.Point]:
             batch.ids, batch.dense, batch.sparse, batch.payloads, strict=True
         )
     ]
-
-
-@contextmanager
-def _edge_errors(path: Path, action: str) -> Iterator[None]:
-    try:
-        yield
-    except MsmarcoQdrantError:
-        raise
-    except BaseException as exc:
-        if isinstance(exc, Exception) or type(exc).__name__ == _PANIC:
-            raise map_error(exc, action, str(path)) from exc
-        raise
 
 
 def fork_error(place: str) -> StoreError:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import qdrant_edge
 
 from msmarco_qdrant.errors import MsmarcoQdrantError, UnsupportedError, UsageError
 from msmarco_qdrant.filters import to_utc
-from msmarco_qdrant.stores.filters import list_conditions
+from msmarco_qdrant.stores.filters import is_fixed, list_conditions
 
 if TYPE_CHECKING:
     from qdrant_client import models
@@ -25,12 +26,19 @@ def edge_filter(given: models.Filter) -> qdrant_edge.Filter:
         UnsupportedError: For a condition that Edge does not have.
         UsageError: For a value that Edge refuses (an invalid JSON path, UUID or coordinate).
     """
+    return _fixed_filter(given) if is_fixed(given) else _edge_filter(given)
+
+
+def _edge_filter(given: models.Filter) -> qdrant_edge.Filter:
     try:
         return _filter(given)
     except MsmarcoQdrantError:
         raise
     except (TypeError, ValueError, OverflowError) as exc:
         raise UsageError(f"Qdrant Edge refuses the filter: {exc}") from exc
+
+
+_fixed_filter = lru_cache(maxsize=256)(_edge_filter)
 
 
 def _filter(given: models.Filter) -> qdrant_edge.Filter:

@@ -95,7 +95,8 @@ class EdgeStore(Store):
 
     def collection(self, name: str) -> EdgeCollection:
         """Return the physical collection that a name means now; see `Store`."""
-        with self._directory():
+        self._check_usable()
+        with self._engine.lock:  # each search comes here
             return self._engine.collection(self._resolve(name))
 
     def admin_collection(self, name: str) -> EdgeAdminCollection:
@@ -119,8 +120,9 @@ class EdgeStore(Store):
 
     def aliases(self) -> Mapping[str, str]:
         """Return every alias and its physical collection."""
-        with self._directory() as directory:
-            return directory.aliases
+        self._check_usable()
+        with self._engine.lock:  # each search comes here
+            return self._engine.directory.aliases
 
     def physical_names(self) -> Sequence[str]:
         """Return every physical collection."""
@@ -144,11 +146,14 @@ class EdgeStore(Store):
             self._closed = True
             ENGINES.release(self._engine)
 
-    @contextmanager
-    def _directory(self) -> Iterator[EdgeDirectory]:
+    def _check_usable(self) -> None:
         if self._closed:
             raise StoreError(f"this handle on the store {self._dsn} was closed: open it again")
         if not self._engine.usable:
             raise fork_error(self._dsn)
+
+    @contextmanager
+    def _directory(self) -> Iterator[EdgeDirectory]:
+        self._check_usable()
         with self._engine.lock:
             yield self._engine.directory
