@@ -12,7 +12,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any, TypeAlias, TypeVar, get_args
 
 from msmarco_qdrant.core.encoder_types import EncoderInfo

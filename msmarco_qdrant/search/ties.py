@@ -134,7 +134,7 @@ def _round(scores: Sequence[float]) -> list[float]:
 def clip_cosines(points: Sequence[ScoredPoint]) -> Sequence[ScoredPoint]:
     """Return points with scores in [-1, 1], which the rounding of float32 exceeds."""
     scores = [point.score for point in points]
-    if not scores or (-1 <= min(scores) and max(scores) <= 1):
+    if not scores or (min(scores) >= -1 and max(scores) <= 1):
         return points
     return [replace(point, score=min(max(point.score, -1.0), 1.0)) for point in points]
 
