@@ -73,11 +73,7 @@ class FilterChecks:
             UsageError: If the collection allows no such filter, or an index of another kind would
                 compare its values wrongly.
         """
-        if not self._indexed or (is_fixed(chosen) and chosen in self._served_filters):
-            return
-        needed = index_advice(chosen, {})
-        if self._served.issuperset(needed):
-            self._note_served(chosen)
+        if not self._indexed or self._is_served(chosen):
             return
         indexes: Mapping[str, PayloadIndex] = yield GetPayloadIndexes()
         if (refusal := index_refusal(chosen, indexes)) is not None:
@@ -96,11 +92,17 @@ class FilterChecks:
                 f"false): {unindexed_step(self._collection, *missing, self._dsn)}"
             )
         if len(self._served) < _MAX_KNOWN:
-            self._served.update(needed)
+            self._served.update(index_advice(chosen, {}))
 
-    def _note_served(self, chosen: models.Filter) -> None:
+    def _is_served(self, chosen: models.Filter) -> bool:
+        """True if the fields of a filter were checked before."""
+        if is_fixed(chosen) and chosen in self._served_filters:
+            return True
+        if not self._served.issuperset(index_advice(chosen, {})):
+            return False
         if is_fixed(chosen) and len(self._served_filters) < _MAX_KNOWN:
             self._served_filters.add(chosen)
+        return True
 
     def check_fields(
         self,
