@@ -106,12 +106,15 @@ class PointQuery:
 
 @dataclass(frozen=True, slots=True)
 class ScoredPoint:
-    """A point found by a query, with its similarity and payload, and its vector if wanted."""
+    """A point found by a query, with its similarity and payload, and its vector if wanted.
+
+    The numbers of a vector are those of float32.
+    """
 
     id: PointId
     score: float
     payload: dict[str, Any] = field(hash=False)
-    vector: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
+    vector: Sequence[float] | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -288,7 +288,7 @@ class Retriever:
         for point in points:
             stored = absent | point.payload if absent else point.payload
             if is_passage(point.id, stored):
-                vector = None if point.vector is None else tuple(point.vector.tolist())
+                vector = None if point.vector is None else tuple(point.vector)
                 pid, text, meta = stored["pid"], stored["text"], stored["meta"]
                 hits.append(Hit(len(hits) + 1, pid, point.score, text, meta, vector))
         return hits

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias
@@ -38,10 +39,18 @@ def read_vectors(
     """
     if not ids:
         return {}
+    import numpy as np
+
     name = searcher.metadata.encoder.vector_name
     query = PointQuery(None, len(ids), meta_filter=scope, ids=ids, fields=("pid",), vector=name)
     answers: list[list[ScoredPoint]] = yield Query([query])
-    found = {point.id: point.vector for point in own_points(answers[0]) if point.vector is not None}
+    found = {
+        point.id: np.frombuffer(
+            array("f", point.vector), np.float32
+        )  # a third of np.asarray's time
+        for point in own_points(answers[0])
+        if point.vector is not None
+    }
     if len(found) < len(ids) and (yield Refresh(searcher)) is not searcher:
         raise SchemaError(f"collection '{searcher.collection}' was re-embedded")
     return found

@@ -18,17 +18,13 @@ import time
 import uuid
 from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from msmarco_qdrant.core.collection_types import PointBatch, PointId, SparseVector
 from msmarco_qdrant.core.digests import meta_digest, text_digest
 from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.core.search_types import OrderedPoint, ScoredPoint
 from msmarco_qdrant.errors import PidCollisionError
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 SCHEMA_VERSION = 1
 LEAST_SEQ = -(2.0**63)
@@ -110,23 +106,25 @@ def to_ordered(records: Iterable[Any]) -> list[OrderedPoint]:
     return [OrderedPoint(to_id(one.id), one.order_value, one.payload or {}) for one in records]
 
 
-def to_scored(points: Iterable[Any]) -> list[ScoredPoint]:
-    """Convert an engine's answer to one query."""
+def to_scored(
+    points: Iterable[Any], to_float32: _ToVector = partial(array, "f")
+) -> list[ScoredPoint]:
+    """Convert an engine's answer to one query, which names one vector at most.
+
+    Args:
+        points: The answer.
+        to_vector: Converts the numbers of a vector, which may be those of a JSON text.
+    """
     return [
         ScoredPoint(
-            to_id(one.id), one.score, one.payload or {}, _dense(vectors) if vectors else None
+            to_id(one.id),
+            one.score,
+            one.payload or {},
+            to_vector(next(iter(vectors.values()))) if vectors else None,
         )
         for one in points
         for vectors in (one.vector,)  # engines convert it each time
     ]
-
-
-def _dense(vectors: Any) -> NDArray[np.float32]:
-    """Return the vector of a point, of which a query names one."""
-    import numpy as np
-
-    (vector,) = vectors.values()
-    return np.frombuffer(array("f", vector), np.float32)  # a third of the time of np.asarray
 
 
 def to_dense_vectors(records: Iterable[Any], name: str) -> dict[PointId, Sequence[float]]:

@@ -123,7 +123,7 @@ class EdgeCollection:
         """Answer queries in one batch."""
         with self.use_shard("searching") as shard:
             answers = search_points(shard, queries)
-        return list(map(to_scored, answers))
+        return [to_scored(points, list) for points in answers]  # its numbers are those of float32
 
     def count(self, meta_filter: SearchFilter | None = None, *, exact: bool = True) -> int:
         """Count the points, or those that match a filter."""

@@ -12,6 +12,7 @@ from msmarco_qdrant.core.collection_types import (
     CollectionSpec,
     HnswSettings,
     PayloadIndex,
+    PointId,
     Quantization,
     SettingsChange,
     SparseVector,
@@ -135,9 +136,12 @@ def payload_schema(
     return schema
 
 
-def query_request(query: PointQuery) -> qdrant_edge.QueryRequest:
-    """Convert a query."""
+def query_request(query: PointQuery, *, without: PointId | None = None) -> qdrant_edge.QueryRequest:
+    """Convert a query, whose answer has not the point `without`."""
     chosen = edge_filter(given) if (given := point_filter(query)) is not None else None
+    if without is not None:
+        others: list[Any] = [qdrant_edge.HasIdCondition({without})]
+        chosen = qdrant_edge.Filter(must=None if chosen is None else [chosen], must_not=others)
     return qdrant_edge.QueryRequest(
         limit=query.limit,
         offset=query.offset or None,

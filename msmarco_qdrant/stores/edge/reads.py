@@ -13,7 +13,6 @@ from msmarco_qdrant.core.collection_types import PointId
 from msmarco_qdrant.core.search_types import Nearest, PointQuery
 from msmarco_qdrant.errors import SchemaError
 from msmarco_qdrant.stores.edge.convert import query_request
-from msmarco_qdrant.stores.filters import without_points
 from msmarco_qdrant.stores.payload import to_id
 
 
@@ -42,8 +41,17 @@ def search_points(
 def _search(shard: qdrant_edge.EdgeShard, queries: Sequence[PointQuery]) -> Sequence[Sequence[Any]]:
     if not queries:
         return ()
-    requests = [query_request(query) for query in _with_vectors(shard, queries)]
+    requests = [_request(shard, query) for query in queries]
     return shard.query_batch(qdrant_edge.QueryBatchRequest(requests))
+
+
+def _request(shard: qdrant_edge.EdgeShard, query: PointQuery) -> qdrant_edge.QueryRequest:
+    """Return the request of a query; the point whose vector it searches for is left out."""
+    nearest = query.nearest
+    if nearest is None or not isinstance(nearest.vector, int | UUID):
+        return query_request(query)
+    found = _read_vector(shard, nearest.vector, nearest.using)
+    return query_request(replace(query, nearest=found), without=nearest.vector)
 
 
 def _is_read(query: PointQuery) -> bool:
@@ -56,22 +64,6 @@ def _read_points(shard: qdrant_edge.EdgeShard, query: PointQuery) -> list[_Read]
     ids: list[Any] = [*(query.ids or ())]
     records = shard.retrieve(ids, with_payload=[*query.fields], with_vector=vectors)
     return [_Read(one.id, 0.0, one.payload, one.vector) for one in records[: query.limit]]
-
-
-def _with_vectors(
-    shard: qdrant_edge.EdgeShard, queries: Sequence[PointQuery]
-) -> Sequence[PointQuery]:
-    """Return queries by the vectors of points in place of these, which are left out."""
-    return [
-        query
-        if query.nearest is None or not isinstance(query.nearest.vector, int | UUID)
-        else replace(
-            query,
-            nearest=_read_vector(shard, query.nearest.vector, query.nearest.using),
-            meta_filter=without_points(query.meta_filter, [query.nearest.vector]),
-        )
-        for query in queries
-    ]
 
 
 def _read_vector(shard: qdrant_edge.EdgeShard, id_: PointId, name: str) -> Nearest:
