@@ -106,8 +106,13 @@ def to_ordered(records: Iterable[Any]) -> list[OrderedPoint]:
     return [OrderedPoint(to_id(one.id), one.order_value, one.payload or {}) for one in records]
 
 
+def to_float32(vector: Sequence[float]) -> Sequence[float]:
+    """Round numbers to those of float32."""
+    return array("f", vector)
+
+
 def to_scored(
-    points: Iterable[Any], to_float32: _ToVector = partial(array, "f")
+    points: Iterable[Any], to_vector: Callable[[Sequence[float]], Sequence[float]] = to_float32
 ) -> list[ScoredPoint]:
     """Convert an engine's answer to one query, which names one vector at most.
 
