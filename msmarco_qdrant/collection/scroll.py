@@ -43,6 +43,7 @@ from msmarco_qdrant.stores.payload import HIT_FIELDS, page_size, point_id
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _KINDS = ("integer", "float", "datetime")
+_SINGLE = (int, float, str)
 _MOST_KEYS = 2
 
 _Point: TypeAlias = tuple[PointId, dict[str, Any]]
@@ -180,20 +181,21 @@ def _to_passages(
     request: ScrollRequest,
     points: Iterator[_Point],
 ) -> Iterator[Passage]:
-    has_match = request.after is not None
+    has_match, is_passage = request.after is not None, foreign.is_passage
     for id_, payload in points:
-        if (passage := foreign.passage(id_, payload)) is not None:
+        if is_passage(id_, payload):
             has_match = True
-            yield passage
+            yield Passage(payload["pid"], payload["text"], payload["meta"])
     if request.meta_filter is not None and not has_match:
         log_filter_notes(source, request.meta_filter, has_match=False, scope=request.scope)
 
 
 def _by_id(source: AliasedCollection, request: ScrollRequest) -> Iterator[_Point]:
-    start = None if request.after is None else point_id(request.after)
-    for id_, payload in source.scan(HIT_FIELDS, meta_filter=request.chosen, start=start):
-        if id_ != start:
-            yield id_, payload
+    if request.after is None:
+        return source.scan(HIT_FIELDS, meta_filter=request.chosen)
+    start = point_id(request.after)
+    points = source.scan(HIT_FIELDS, meta_filter=request.chosen, start=start)
+    return ((id_, payload) for id_, payload in points if id_ != start)
 
 
 def _by_value(
@@ -319,6 +321,12 @@ class _KeyOrder:
     def _has_several(self, point: OrderedPoint) -> bool:
         """Return True if a point may have several values."""
         meta = point.payload.get("meta")
+        if (
+            type(meta) is dict
+            and type(meta.get(self.field)) in _SINGLE
+            and self.field.isidentifier()
+        ):
+            return False  # most points: the path of a field takes longer
         values = field_values(meta, self.field) if isinstance(meta, dict) else ()
         return len(values) != 1 or isinstance(values[0], list)
 
