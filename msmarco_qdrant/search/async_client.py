@@ -641,8 +641,9 @@ class AsyncSearchClient:
             order_by=order_by,
             after=after,
         )
-        self.session.current.scope(tenant)
         ScrollRequest(meta_filter, order_by, after)  # refuses invalid arguments at once
+        if not self.session.has_old_metadata:
+            self.session.current.scope(tenant)
         return self._pages(scroll)
 
     async def _pages(self, scroll: Callable[[], Iterator[Passage]]) -> AsyncIterator[Passage]:

@@ -566,7 +566,7 @@ class SearchClient:
             StoreError: If the store fails.
         """
         check_count(meta_filter, exact=exact)
-        scope = self.session.current.scope(tenant)
+        scope = self.session.scope(tenant)
         return read_count(self.session.collection, meta_filter, exact=exact, scope=scope)
 
     @suggest_keywords
@@ -592,7 +592,7 @@ class SearchClient:
             UsageError: For an invalid field, limit or filter, or a field of other values.
             StoreError: If the store fails.
         """
-        scope = self.session.current.scope(tenant)
+        scope = self.session.scope(tenant)
         request = FacetRequest(field, limit, meta_filter, exact, scope)
         return read_facets(self.store, self.session.collection, self.collection, request)
 
@@ -622,7 +622,7 @@ class SearchClient:
             UsageError: For an invalid argument, or an `order_by` without an index.
             StoreError: If the store fails.
         """
-        scope = self.session.current.scope(tenant)
+        scope = self.session.scope(tenant)
         request = ScrollRequest(meta_filter, order_by, after, scope)
         source, foreign = self.session.collection, self.session.foreign
         return read_scroll(self.store, source, self.collection, foreign, request)

@@ -31,14 +31,15 @@ def search_combined(
         ModelMismatchError: If they hold vectors of different models.
     """
     names = options.get("collections") or ()
+    by_words = options.get("mode") == "bm25" and not options.get("snippets")
     sessions: list[SearchSession] = yield Together([(own, OpenSession(name)) for name in names])
     unchanged = 0
     while True:
-        searchers = yield from _current_searchers(sessions)
+        searchers = yield from _current_searchers(sessions, loads_model=not by_words)
         try:
             return (yield from _search_once(own, sessions, searchers, queries, options))
         except SchemaError:
-            newer = yield from _refresh(sessions, searchers)
+            newer = yield from _refresh(sessions, searchers, loads_model=not by_words)
             is_same = all(one is other for one, other in zip(newer, searchers, strict=True))
             unchanged = unchanged + 1 if is_same else 0
             if unchanged > MAX_UNCHANGED:
@@ -46,19 +47,24 @@ def search_combined(
 
 
 def _refresh(
-    sessions: Sequence[SearchSession], used: Sequence[Searcher]
+    sessions: Sequence[SearchSession], used: Sequence[Searcher], *, loads_model: bool
 ) -> Steps[Sequence[Searcher]]:
-    pairs = zip(sessions, used, strict=True)
-    newer: Sequence[Searcher] = yield Together([(one, Refresh(its)) for one, its in pairs])
+    steps = [Refresh(one, loads_model) for one in used]
+    newer: Sequence[Searcher] = yield Together([*zip(sessions, steps, strict=True)])
     return newer
 
 
-def _current_searchers(sessions: Sequence[SearchSession]) -> Steps[Sequence[Searcher]]:
-    """Return the searchers of sessions, all of one model; read their metadata if it seems not."""
+def _current_searchers(
+    sessions: Sequence[SearchSession], *, loads_model: bool
+) -> Steps[Sequence[Searcher]]:
+    """Return the searchers of sessions, all of one model; read their metadata if it seems not.
+
+    A search by words alone needs no model, and loads none.
+    """
     searchers: Sequence[Searcher] = [one.current for one in sessions]
     due = [one.is_due() for one in sessions]
     if any(due) or not _have_one_model(searchers):
-        searchers = yield from _refresh(sessions, searchers)
+        searchers = yield from _refresh(sessions, searchers, loads_model=loads_model)
     if not _have_one_model(searchers):
         raise different_models({one.collection: one.metadata.encoder for one in searchers})
     return searchers

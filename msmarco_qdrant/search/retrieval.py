@@ -157,10 +157,12 @@ class Retriever:
 
         Returns:
             The hits; None if candidates have equal scores, of which the engine may choose any, or
-            if a point is not a passage, as it would count as a candidate.
+            if a point is not a passage, as it would count as a candidate. For a page every
+            candidate is looked at, so that all pages have the same ones.
         """
-        plain = replace(request, offset=0, cursor=None, diversity=None)
+        plain = request.copy(offset=0, cursor=None, diversity=None)
         parts, effort = self.parts_of(plain), plain.effort(depth)
+        looked_at = ("pid",) if request.is_page else ()
         plans = [
             [
                 PointQuery(
@@ -174,14 +176,15 @@ class Retriever:
                     offset=request.start,
                     diversity=request.diversity,
                 ),
-                PointQuery(one.dense, depth + 1, effort, request.meta_filter, fields=()),
+                PointQuery(one.dense, depth + 1, effort, request.meta_filter, fields=looked_at),
             ]
             for one in vectors
         ]
         found = []
         for points, candidates in (yield from _send(plans)):
             hits = self.to_hits(clip_cosines(points), parts)
-            if len(hits) < len(points) or not is_ranking(candidates):
+            is_own = not request.is_page or len(self.own(candidates)) == len(candidates)
+            if len(hits) < len(points) or not is_own or not is_ranking(candidates):
                 return None
             found.append(hits)
         return found

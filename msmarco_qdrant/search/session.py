@@ -29,6 +29,7 @@ from msmarco_qdrant.encoding.checks import (
 from msmarco_qdrant.encoding.matching import require_same_model
 from msmarco_qdrant.encoding.texts import encode_texts
 from msmarco_qdrant.errors import ModelNotFoundError, SchemaError, StoreError, UsageError
+from msmarco_qdrant.filters import SearchFilter
 from msmarco_qdrant.search.combined import different_models, search_combined
 from msmarco_qdrant.search.options import (
     RankOptions,
@@ -259,11 +260,28 @@ class SearchSession:
 
     def is_due(self) -> bool:
         """True for the first search after a minute: it reads the metadata, which may be changed."""
-        now = self.clock()
-        if now - self._read_at < _MAX_AGE_S:
-            return False
-        self._read_at = now  # the others need not wait
-        return True
+        is_due = self.has_old_metadata
+        if is_due:
+            self._read_at = self.clock()  # the others need not wait
+        return is_due
+
+    @property
+    def has_old_metadata(self) -> bool:
+        """True if the metadata were read more than a minute ago."""
+        return self.clock() - self._read_at >= _MAX_AGE_S
+
+    def scope(self, tenant: str | None) -> SearchFilter | None:
+        """Return the filter of a tenant's passages, for a read without a query.
+
+        It reads metadata that are old again, but never loads a model.
+
+        Raises:
+            UsageError: See `Searcher.scope`.
+        """
+        searcher = self._current
+        if self.is_due():
+            searcher = self._refresh(searcher, loads_model=False)
+        return searcher.scope(tenant)
 
     def fill_in(self, options: SearchOptions, searcher: Searcher) -> SearchRequest:
         """Return the request of options, with the defaults of a collection."""

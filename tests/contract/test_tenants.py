@@ -207,6 +207,24 @@ def test_the_field_is_chosen_and_removed(client: SearchClient) -> None:
         set_tenant_field(store, name, "customer")
 
 
+def test_a_client_that_never_searches_sees_a_new_field_after_a_minute(client: SearchClient) -> None:
+    """Counts, facets and scrolls then refuse to read all tenants; asyncio's too."""
+    store, name = client.store, client.collection
+    set_tenant_field(store, name, None)
+    try:
+        other = SearchClient(store, name, HashingEncoder())
+        assert len(PASSAGES) == other.count()
+    finally:
+        set_tenant_field(store, name, "customer")
+    now = other.session.clock()
+    for read in (other.count, lambda: other.facets("year"), other.scroll):
+        now += 61.0
+        other.session.clock = lambda: now  # noqa: B023  # called in this turn
+        with pytest.raises(UsageError, match="one tenant at a time"):
+            read()
+    assert 20 == other.count(tenant="acme")
+
+
 @pytest.mark.slow_over("edge")
 def test_a_pid_of_another_tenant_is_not_replaced(client: SearchClient) -> None:
     """By an upsert and an ingest; its own tenant and one that shares it replace it."""

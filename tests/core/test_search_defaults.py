@@ -78,3 +78,16 @@ def test_another_word_is_no_rerank_depth() -> None:
     options: Any = {"rerank_depth": "all"}
     with pytest.raises(UsageError, match="must be a number, \"auto\" or None, got 'all'"):
         to_request(options)
+
+
+def test_a_checked_request_is_kept_by_the_types_of_its_values() -> None:
+    """A search with equal values of other types is checked by itself; a filter is not kept."""
+    given: SearchOptions = {"limit": 1, "with_meta": True}
+    assert to_request(given) is to_request({**given})
+    wrong: Any = [{"limit": True}, {"limit": 1.0}, {"with_meta": 1}, {"meta_filter": {"n": []}}]
+    for other in wrong:
+        with pytest.raises(UsageError):
+            to_request({**given, **other})
+    filtered = to_request({**given, "meta_filter": {"n": 1}})
+    assert {"n": 1} == filtered.meta_filter
+    assert to_request(given).meta_filter is None

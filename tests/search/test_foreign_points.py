@@ -77,6 +77,24 @@ def test_v5_searches_leave_them_out(
         assert client.session.foreign_points > 0
 
 
+def test_pages_of_diverse_hits_fit_together_beside_them(store: Store) -> None:
+    """Also if the first page shows none of them, as they are far from the query."""
+    rows = [Passage(f"p{n}", f"town {'by ' * n}river", {}) for n in range(20)]
+    ingest_passages(rows, store, encoder=HashingEncoder(), optimize=False)
+    pages = [
+        [hit.pid for hit in client_of(store).search("town", limit=5, offset=start, diversity=0.4)]
+        for start in range(0, 30, 5)
+    ]
+    whole = client_of(store).search("town", limit=30, offset=0, diversity=0.4)
+    found = [pid for page in pages for pid in page]
+    assert [hit.pid for hit in whole] == found
+    assert len(found) == len({*found})
+
+    client = client_of(store)
+    again = [client.search("town", limit=5, offset=n, diversity=0.4) for n in range(0, 30, 5)]
+    assert pages == [[hit.pid for hit in page] for page in again]
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_v5_a_large_limit_gives_all_others(store: Store, mode: SearchMode) -> None:
     """And the clients agree: asyncio's, and the ranking of given pids."""

@@ -298,6 +298,21 @@ def test_words_are_searched_by_any_model(two: Two, call: Call) -> None:
     assert [] == loader.loaded
 
 
+def test_words_of_several_collections_load_no_model_after_a_minute(two: Two) -> None:
+    """Also if the collections were re-embedded."""
+    expected = two.expected(_BY_WORDS["bm25"])
+    loader = _SlowLoader(two)
+    later = itertools.count(time.monotonic() + 100, 100)
+    two.swap(0)
+    with two.client(load_encoder=loader) as client:
+        client.session.clock = lambda: next(later)
+        for now in (0, 1, 0):
+            two.swap(now)
+            hits = client.search(_CITY, mode="bm25", collections=["msmarco"])
+            assert [hit.pid for hit in expected[now]] == [hit.pid for hit in hits]
+    assert [] == loader.loaded
+
+
 @pytest.mark.parametrize("call", _BY_WORDS.values(), ids=_BY_WORDS)
 def test_words_load_no_model_after_a_minute(two: Two, call: Call) -> None:
     """Also if a search reads the metadata again, in both clients; the next by vectors loads it."""

@@ -26,7 +26,14 @@ from msmarco_qdrant.filters import (
 from msmarco_qdrant.filters import Any as Either
 from msmarco_qdrant.stores.edge.filters import edge_filter
 from msmarco_qdrant.stores.filter_indexes import first_unindexed, index_advice, unindexed_step
-from msmarco_qdrant.stores.filters import canonical_key, index_kind, meta_key, to_qdrant
+from msmarco_qdrant.stores.filters import (
+    canonical_key,
+    index_kind,
+    is_fixed,
+    list_conditions,
+    meta_key,
+    to_qdrant,
+)
 
 KEY = "meta.x"
 EMPTY = models.IsEmptyCondition(is_empty=models.PayloadField(key=KEY))
@@ -443,3 +450,16 @@ def test_every_match_of_qdrant_is_edges_too() -> None:
     """By the same name."""
     names = [name for name in dir(models) if name.startswith("Match") and name != "Match"]
     assert [] == [name for name in names if not hasattr(qdrant_edge, name)]
+
+
+def test_a_filter_by_plain_values_is_converted_once() -> None:
+    """It is hashable, so that engines remember what they made of it; 1 and True are two filters."""
+    first, again = to_qdrant({"n": 1, "s": "a"}), to_qdrant({"n": 1, "s": "a"})
+    assert first is again
+    assert is_fixed(first)
+    assert {first: 1}[again]
+    assert models.Filter(must=[*list_conditions(first.must)]) == first
+    others: list[SearchFilter] = [{"n": True}, {"n": 1}, {"n": "1"}, {"n": 1, "s": "b"}]
+    assert len(others) == len({id(to_qdrant(one)) for one in others})
+    changing: list[SearchFilter] = [{"n": [1]}, {"n": Not(1)}, models.Filter()]
+    assert not any(is_fixed(to_qdrant(one)) for one in changing)

@@ -68,7 +68,7 @@ class Queries:
         async with self._running:
             searcher = self._searcher()
             if searcher is None:
-                raise later(problems.NOT_READY, "The model is loading: see /readyz.", 5)
+                raise loading()
             if tenant is not None:
                 searcher = cast("Searcher", TenantSearcher(searcher, tenant))
             notes: list[str] = []
@@ -92,6 +92,11 @@ class Queries:
         if sum(map(len, answers)) <= _MANY_HITS:
             return _answers_to_json(answers, notes, max_bytes)
         return await asyncio.to_thread(_answers_to_json, answers, notes, max_bytes)
+
+
+def loading() -> ProblemError:
+    """Return the refusal of a request before the client exists."""
+    return later(problems.NOT_READY, "The model is loading: see /readyz.", 5)
 
 
 def add_query(  # what a route is

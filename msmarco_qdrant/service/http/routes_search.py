@@ -14,7 +14,7 @@ from msmarco_qdrant.service.http import problems
 from msmarco_qdrant.service.http.auth import require
 from msmarco_qdrant.service.http.dependencies import AppDependencies
 from msmarco_qdrant.service.http.problems import invalid
-from msmarco_qdrant.service.http.queries import Queries, add_query, json_response
+from msmarco_qdrant.service.http.queries import Queries, add_query, json_response, loading
 from msmarco_qdrant.service.http.schemas import HitsOut
 from msmarco_qdrant.service.http.schemas_search import RankIn, SearchIn
 from msmarco_qdrant.service.http.schemas_similar import SimilarIn
@@ -74,6 +74,8 @@ class SearchRoutes:
 
     def _check_collections(self, names: Sequence[str]) -> None:
         about = self._about()
+        if names and about is None:  # the own collection is not known yet
+            raise loading()
         own = () if about is None else (about.collection,)
         known = [*dict.fromkeys([*own, *self._permitted])]
         for name in names:

@@ -92,6 +92,8 @@ def test_before_the_model_is_there() -> None:
         answer = await driver.client.post("/search", json={"query": "a"})
         assert (503, "not-ready", "5") == (*problem_of(answer), answer.headers["retry-after"])
         assert (422, "invalid") == problem_of(await driver.client.post("/search", json={}))
+        several = {"query": "a", "collections": ["films"]}
+        assert (503, "not-ready") == problem_of(await driver.client.post("/search", json=several))
 
     drive(use)
 
