@@ -77,22 +77,19 @@ def test_v5_searches_leave_them_out(
         assert client.session.foreign_points > 0
 
 
-def test_pages_of_diverse_hits_fit_together_beside_them(store: Store) -> None:
-    """Also if the first page shows none of them, as they are far from the query."""
-    rows = [Passage(f"p{n}", f"town {'by ' * n}river", {}) for n in range(20)]
-    ingest_passages(rows, store, encoder=HashingEncoder(), optimize=False)
-    pages = [
-        [hit.pid for hit in client_of(store).search("town", limit=5, offset=start, diversity=0.4)]
-        for start in range(0, 30, 5)
-    ]
-    whole = client_of(store).search("town", limit=30, offset=0, diversity=0.4)
-    found = [pid for page in pages for pid in page]
-    assert [hit.pid for hit in whole] == found
-    assert len(found) == len({*found})
-
-    client = client_of(store)
-    again = [client.search("town", limit=5, offset=n, diversity=0.4) for n in range(0, 30, 5)]
-    assert pages == [[hit.pid for hit in page] for page in again]
+def test_pages_of_diverse_hits_fit_together_beside_them(tmp_path: Path) -> None:
+    """Also if the first page shows none of them: they are candidates of it, too."""
+    with new_store("edge", tmp_path) as store:
+        rows = [Passage(str(n), "town " * 10 + "river " * n, {}) for n in range(120)]
+        ingest_passages(rows, store, encoder=HashingEncoder(), optimize=False)
+        foreign = range(90, 96)
+        store.collection("msmarco").replace_payloads([*foreign], [{}] * len(foreign))
+        client = client_of(store)
+        pages = [client.search("town", limit=5, offset=n, diversity=0.8) for n in range(0, 100, 5)]
+        found = [hit.pid for page in pages for hit in page]
+        assert 100 == len(found) == len({*found})
+        whole = client_of(store).search("town", limit=100, offset=0, diversity=0.8)
+        assert found == [hit.pid for hit in whole]
 
 
 @pytest.mark.parametrize("mode", MODES)
