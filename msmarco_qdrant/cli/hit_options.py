@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import click
 
+from msmarco_qdrant.cli.completion import complete_collections
 from msmarco_qdrant.cli.options import LIMIT, refuse_unused
+from msmarco_qdrant.core.search_types import Merge
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -43,11 +45,35 @@ _CONTENT_OPTIONS = (
     click.option("--without-meta", is_flag=True, help="Print no meta."),
     click.option("--without-text", is_flag=True, help="Print no text."),
 )
+_SEVERAL_OPTIONS = (
+    click.option(
+        "--also",
+        multiple=True,
+        metavar="NAME",
+        shell_complete=complete_collections,
+        help="Search this collection as well, of the same model, for one ranking. Repeat it for "
+        "several.",
+    ),
+    click.option(
+        "--merge",
+        type=click.Choice(get_args(Merge)),
+        default="scores",
+        show_default=True,
+        help="With --also: how the rankings become one, by scores or by ranks (rrf).",
+    ),
+)
 
 
 def content_options(command: _F) -> _F:
     """Add the options for vectors, fields of `meta`, and text."""
     for option in reversed(_CONTENT_OPTIONS):
+        command = option(command)
+    return command
+
+
+def several_options(command: _F) -> _F:
+    """Add the options for one ranking over several collections."""
+    for option in reversed(_SEVERAL_OPTIONS):
         command = option(command)
     return command
 

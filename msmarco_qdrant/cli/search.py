@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, get_args
 
 import click
 
-from msmarco_qdrant.cli.completion import complete_collections
 from msmarco_qdrant.cli.filters import filter_option, parse_filters, parse_for
 from msmarco_qdrant.cli.help import Command
 from msmarco_qdrant.cli.hit_options import (
@@ -18,6 +17,7 @@ from msmarco_qdrant.cli.hit_options import (
     ef_option,
     group_by_option,
     score_threshold_option,
+    several_options,
     wanted_meta,
 )
 from msmarco_qdrant.cli.options import (
@@ -99,21 +99,7 @@ if TYPE_CHECKING:
     metavar="N",
     help="Print the N sentences of each hit that are most similar to the query.",
 )
-@click.option(
-    "--also",
-    multiple=True,
-    metavar="NAME",
-    shell_complete=complete_collections,
-    help="Search this collection as well, of the same model, for one ranking. Repeat it for "
-    "several.",
-)
-@click.option(
-    "--merge",
-    type=click.Choice(get_args(Merge)),
-    default="scores",
-    show_default=True,
-    help="With --also: how the rankings become one, by scores or by ranks (rrf).",
-)
+@several_options
 @model_option("Load the collection's model from here.")
 @click.option(
     "--queries",

@@ -15,6 +15,7 @@ from msmarco_qdrant.cli.hit_options import (
     ef_option,
     group_by_option,
     score_threshold_option,
+    several_options,
     wanted_meta,
 )
 from msmarco_qdrant.cli.options import (
@@ -31,6 +32,7 @@ from msmarco_qdrant.cli.options import (
 from msmarco_qdrant.cli.output import print_hits, print_next_page
 
 if TYPE_CHECKING:
+    from msmarco_qdrant.core.search_types import Merge
     from msmarco_qdrant.search.options import SimilarOptions
     from msmarco_qdrant.settings import Settings
 
@@ -58,6 +60,7 @@ if TYPE_CHECKING:
 @ef_option
 @exact_option
 @content_options
+@several_options
 @model_option("With --text: load the collection's model from here.")
 @json_option
 def similar(  # noqa: PLR0913  # one for each option
@@ -80,6 +83,8 @@ def similar(  # noqa: PLR0913  # one for each option
     with_meta: tuple[str, ...],
     without_meta: bool,
     without_text: bool,
+    also: tuple[str, ...],
+    merge: Merge,
     model: str | None,
     as_json: bool,
 ) -> None:
@@ -91,6 +96,7 @@ def similar(  # noqa: PLR0913  # one for each option
         raise click.UsageError("pass a PID or more, or --text TEXT")
     check_vectors(as_json=as_json)
     refuse_unused("--text", used=text is not None, options=["model"])
+    refuse_unused("--also", used=bool(also), options=["merge"])
     refuse_unused("the index, not --exact", used=not exact, options=["ef"])
     from msmarco_qdrant.search.options import to_request
     from msmarco_qdrant.search.similar import to_examples
@@ -109,6 +115,8 @@ def similar(  # noqa: PLR0913  # one for each option
         "with_vectors": with_vectors,
         "with_meta": wanted_meta(with_meta, without=without_meta),
         "with_text": not without_text,
+        "collections": [settings.collection, *also] if also else None,
+        "merge": merge,
     }
     to_request(options)  # refuses invalid options and examples before a store is opened
     to_examples(None, text, None, pids, negative)

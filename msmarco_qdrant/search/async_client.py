@@ -362,6 +362,8 @@ class AsyncSearchClient:
         with_vectors: bool = False,
         with_meta: bool | Sequence[str] = True,
         with_text: bool = True,
+        collections: Sequence[str] | None = None,
+        merge: Merge = "scores",
     ) -> Hits:
         """Search by examples: for passages similar to some, and less similar to others.
 
@@ -387,6 +389,8 @@ class AsyncSearchClient:
             with_vectors: Return the dense vector of each hit.
             with_meta: False to return no `meta`, or the names of the fields to return.
             with_text: False to return no text.
+            collections: As in `search`; the passages of the examples are this client's.
+            merge: As in `search`.
 
         Returns:
             Hits by descending score: the similarity to the mean of the positive examples, moved
@@ -394,6 +398,7 @@ class AsyncSearchClient:
 
         Raises:
             UsageError: If no example is positive, or for an invalid one or an invalid option.
+            ModelMismatchError: If `collections` hold vectors of different models.
             PassageNotFoundError: If the collection lacks a passage of the examples.
             EncodingError: If the model has no vector for a text.
             StoreError: If the engine fails.
@@ -415,6 +420,8 @@ class AsyncSearchClient:
             "with_vectors": with_vectors,
             "with_meta": with_meta,
             "with_text": with_text,
+            "collections": collections,
+            "merge": merge,
         }
         with self._track():
             return await self._driver.run(self.session.similar(examples, options))

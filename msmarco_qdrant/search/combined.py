@@ -5,21 +5,24 @@ Collections of different models are refused. One that is re-embedded during a se
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from msmarco_qdrant.core.encoder_types import EncoderInfo
 from msmarco_qdrant.core.hits import Hits
 from msmarco_qdrant.errors import ModelMismatchError, SchemaError, UsageError
 from msmarco_qdrant.search.combined_ranking import CombinedSearch, Part
-from msmarco_qdrant.search.options import SearchOptions
+from msmarco_qdrant.search.options import SearchOptions, SimilarOptions
 from msmarco_qdrant.search.request import MAX_UNCHANGED, SearchRequest
+from msmarco_qdrant.search.similar import Examples, find_target
 from msmarco_qdrant.search.step import OpenSession, Refresh, Steps, Together, together
 from msmarco_qdrant.search.steps import Searcher
 
 if TYPE_CHECKING:
     from msmarco_qdrant.search.session import SearchSession
+
+_T = TypeVar("_T")
 
 
 def search_combined(
@@ -30,16 +33,56 @@ def search_combined(
     Raises:
         ModelMismatchError: If they hold vectors of different models.
     """
-    names = options.get("collections") or ()
+    sessions = yield from _open(own, options)
     by_words = options.get("mode") == "bm25" and not options.get("snippets")
-    sessions: list[SearchSession] = yield Together([(own, OpenSession(name)) for name in names])
+
+    def search(searchers: Sequence[Searcher]) -> Steps[list[Hits]]:
+        combined = yield from _combine(own, sessions, searchers, options)
+        return (yield from combined.search(queries))
+
+    return (yield from _follow(sessions, search, loads_model=not by_words))
+
+
+def similar_combined(
+    own: SearchSession, examples: Examples, options: SimilarOptions
+) -> Steps[Hits]:
+    """Search several collections by examples, whose passages are those of the own one.
+
+    Raises:
+        ModelMismatchError: If they hold vectors of different models.
+        PassageNotFoundError: If the own collection lacks a passage of the examples.
+    """
+    sessions = yield from _open(own, options)
+
+    def search(searchers: Sequence[Searcher]) -> Steps[Hits]:
+        first, *others = searchers
+        target = yield from find_target(examples, first, first.scope(options.get("tenant")))
+        combined = yield from _combine(own, sessions, others, options)
+        return (yield from combined.similar(target, {own.name: examples.ids}))
+
+    return (yield from _follow([own, *sessions], search, loads_model=True))
+
+
+def _open(own: SearchSession, options: SimilarOptions) -> Steps[Sequence[SearchSession]]:
+    names = options.get("collections") or ()
+    opened: Sequence[SearchSession] = yield Together([(own, OpenSession(name)) for name in names])
+    return opened
+
+
+def _follow(
+    sessions: Sequence[SearchSession],
+    search: Callable[[Sequence[Searcher]], Steps[_T]],
+    *,
+    loads_model: bool,
+) -> Steps[_T]:
+    """Search with the current searchers of sessions, until none holds vectors of another model."""
     unchanged = 0
     while True:
-        searchers = yield from _current_searchers(sessions, loads_model=not by_words)
+        searchers = yield from _current_searchers(sessions, loads_model=loads_model)
         try:
-            return (yield from _search_once(own, sessions, searchers, queries, options))
+            return (yield from search(searchers))
         except SchemaError:
-            newer = yield from _refresh(sessions, searchers, loads_model=not by_words)
+            newer = yield from _refresh(sessions, searchers, loads_model=loads_model)
             is_same = all(one is other for one, other in zip(newer, searchers, strict=True))
             unchanged = unchanged + 1 if is_same else 0
             if unchanged > MAX_UNCHANGED:
@@ -90,14 +133,13 @@ def different_models(models: Mapping[str, EncoderInfo]) -> ModelMismatchError:
     )
 
 
-def _search_once(
+def _combine(
     own: SearchSession,
     sessions: Sequence[SearchSession],
     searchers: Sequence[Searcher],
-    queries: Sequence[str],
-    options: SearchOptions,
-) -> Steps[list[Hits]]:
-    """Search with one model from the first to the last step."""
+    options: SimilarOptions,
+) -> Steps[CombinedSearch]:
+    """Return the search of several collections by these searchers, with checked options."""
     requests = [own.fill_in(options, one) for one in searchers]
     limited = [(one, one.within_limits(its)) for one, its in zip(sessions, requests, strict=True)]
     requests = yield from together(limited)
@@ -106,8 +148,7 @@ def _search_once(
         Part(session, searcher, _part_request(request, whole))
         for session, searcher, request in zip(sessions, searchers, requests, strict=True)
     ]
-    combined = CombinedSearch(parts, whole)
-    return (yield from combined.search(queries))
+    return CombinedSearch(parts, whole)
 
 
 def _whole_request(

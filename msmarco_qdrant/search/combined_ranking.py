@@ -27,6 +27,7 @@ from msmarco_qdrant.search.steps import Searcher, group_limits, renumber, rerank
 from msmarco_qdrant.search.stored_vectors import StoredVectors, read_vectors, with_vectors
 from msmarco_qdrant.search.thresholds import check_threshold
 from msmarco_qdrant.search.ties import merge_rounded, merge_rounded_hits, rank_key, with_tied
+from msmarco_qdrant.stores.filters import without_points
 from msmarco_qdrant.stores.payload import point_id
 
 if TYPE_CHECKING:
@@ -47,6 +48,11 @@ class Part:
     request: SearchRequest
 
 
+def _without(request: SearchRequest, ids: Sequence[PointId]) -> SearchRequest:
+    """Return a request that leaves out points."""
+    return request.copy(meta_filter=without_points(request.meta_filter, ids)) if ids else request
+
+
 class CombinedSearch:
     """A search of several collections of one model.
 
@@ -64,11 +70,36 @@ class CombinedSearch:
 
     def search(self, queries: Sequence[str]) -> Steps[list[Hits]]:
         """Return the page of hits of each query."""
-        given, first = self._request.meta_filter, self._parts[0].searcher
-        for part in self._parts:
-            check_threshold(self._request, part.searcher.metadata.encoder.similarity)
-        yield from self._prepare_filters()
+        given = self._request.meta_filter
+        yield from self._prepare()
         self._vectors = yield from self._encode(queries)
+        return (yield from self._answer(queries, given))
+
+    def similar(
+        self, target: NDArray[np.float32], examples: Mapping[str, Sequence[PointId]]
+    ) -> Steps[Hits]:
+        """Return the page of hits for a vector.
+
+        Args:
+            target: The vector, float32 `(dimension,)`.
+            examples: The points to leave out, by collection.
+        """
+        given = self._request.meta_filter
+        yield from self._prepare()
+        self._parts = [
+            replace(
+                part, request=_without(part.request, examples.get(part.searcher.collection, ()))
+            )
+            for part in self._parts
+        ]
+        names = [part.searcher.metadata.encoder.vector_name for part in self._parts]
+        self._vectors = [[QueryVectors(Nearest(target, name), None)] for name in names]
+        (hits,) = yield from self._answer([f"similar {target.tobytes().hex()}"], given)
+        return hits
+
+    def _answer(self, queries: Sequence[str], given: SearchFilter | None) -> Steps[list[Hits]]:
+        """Return the page of each query, with its cursor; `given` is the filter of the caller."""
+        first = self._parts[0].searcher
         cursors = PageCursors(self._request, first.metadata, repr([*self._places]))
         if not isinstance(given, Mapping | None):
             cursors.fix()  # a caller may change a filter of Qdrant before a cursor is read
@@ -84,8 +115,10 @@ class CombinedSearch:
             for hits, query in zip(pages, queries, strict=True)
         ]
 
-    def _prepare_filters(self) -> Steps[None]:
-        """Convert and check the filter for each collection, of the tenant's passages."""
+    def _prepare(self) -> Steps[None]:
+        """Check the threshold; convert and check the filter, of the tenant's passages."""
+        for part in self._parts:
+            check_threshold(self._request, part.searcher.metadata.encoder.similarity)
         prepared = yield from together(
             [(one.session, one.searcher.prepare_filter(one.request)) for one in self._parts]
         )
@@ -93,7 +126,7 @@ class CombinedSearch:
             replace(part, request=request)
             for part, request in zip(self._parts, prepared, strict=True)
         ]
-        self._request = replace(self._request, meta_filter=prepared[0].meta_filter)
+        self._request = self._request.copy(meta_filter=prepared[0].meta_filter)
 
     def _encode(self, queries: Sequence[str]) -> Steps[list[list[QueryVectors]]]:
         """Return for each collection the vectors of the queries, which are encoded once."""

@@ -48,6 +48,8 @@ class SimilarOptions(TypedDict, total=False):
     with_vectors: bool
     with_meta: bool | Sequence[str]
     with_text: bool
+    collections: Sequence[str] | None
+    merge: Merge
 
 
 class SearchOptions(SimilarOptions, total=False):
@@ -102,8 +104,6 @@ class SearchOptions(SimilarOptions, total=False):
     rerank_depth: RerankDepth
     rerank_sigmoid: bool
     snippets: int
-    collections: Sequence[str] | None
-    merge: Merge
 
 
 class RankOptions(TypedDict, total=False):

@@ -17,6 +17,7 @@ from typing import Any, TypeAlias, TypeVar, get_args
 from msmarco_qdrant.core.encoder_types import EncoderInfo
 from msmarco_qdrant.core.hits import Hits
 from msmarco_qdrant.core.metadata_types import CollectionMetadata
+from msmarco_qdrant.core.search_defaults import NO_DEFAULTS
 from msmarco_qdrant.core.search_types import Hit, SearchMode
 from msmarco_qdrant.encoding import Encoder, Reranker
 from msmarco_qdrant.encoding.checks import (
@@ -30,7 +31,7 @@ from msmarco_qdrant.encoding.matching import require_same_model
 from msmarco_qdrant.encoding.texts import encode_texts
 from msmarco_qdrant.errors import ModelNotFoundError, SchemaError, StoreError, UsageError
 from msmarco_qdrant.filters import SearchFilter
-from msmarco_qdrant.search.combined import different_models, search_combined
+from msmarco_qdrant.search.combined import different_models, search_combined, similar_combined
 from msmarco_qdrant.search.options import (
     RankOptions,
     SearchOptions,
@@ -283,7 +284,7 @@ class SearchSession:
             searcher = self._refresh(searcher, loads_model=False)
         return searcher.scope(tenant)
 
-    def fill_in(self, options: SearchOptions, searcher: Searcher) -> SearchRequest:
+    def fill_in(self, options: SearchOptions | SimilarOptions, searcher: Searcher) -> SearchRequest:
         """Return the request of options, with the defaults of a collection."""
         chosen = to_request(options, searcher.metadata.search_defaults)
         if chosen.rerank_sigmoid and applies_sigmoid(self.reranker):
@@ -316,12 +317,16 @@ class SearchSession:
         """Check a search by examples, and return its steps."""
         self.check_open()
         first = self._current
-        request = to_request(options, first.metadata.search_defaults)
+        is_combined = options.get("collections") is not None  # each has defaults of its own
+        defaults = NO_DEFAULTS if is_combined else first.metadata.search_defaults
+        request = to_request(options, defaults)
         if examples.texts and self._current.bm25_only:
             raise UsageError(
                 "this client was opened with bm25_only: it cannot encode the text of an example; "
                 "pass pids or vectors"
             )
+        if is_combined:
+            return similar_combined(self, examples, options)
 
         def search(searcher: Searcher) -> Steps[Hits]:
             chosen = request

@@ -57,6 +57,10 @@ def test_one_ranking_of_several_collections(filled: str) -> None:
     assert {1 / 61} >= {hit["score"] for hit in by_rank[:1]}
     text = command(*arguments, "--without-text").out
     assert f"{found[0]['score']:.4f}  {found[0]['collection']}  {found[0]['pid']}" in text
+    own = next(hit["pid"] for hit in found if hit["collection"] == "msmarco")
+    near = hits("similar", own, "--store", filled, "--also", "books", "-n", "50")
+    assert {"msmarco", "books"} == {hit["collection"] for hit in near}
+    assert own not in {hit["pid"] for hit in near if hit["collection"] == "msmarco"}
     done = command(*arguments, "--also", "none")
     assert (1, "") == (done.status, done.out)
     assert "no collection 'none'" in done.err
@@ -70,6 +74,7 @@ def test_one_ranking_of_several_collections(filled: str) -> None:
         (["similar", "1", "--model", "m"], "--model needs --text"),
         (["similar", "1", "--with-vectors"], "--with-vectors needs --json"),
         (["similar", "1", "--with-meta", "a", "--without-meta"], "either --with-meta or"),
+        (["similar", "1", "--merge", "rrf"], "--merge needs --also"),
         (["similar", "1", "--diversity", "2"], "not in the range 0<=x<=1"),
         (["search", "x", "--with-vectors"], "--with-vectors needs --json"),
         (["search", "--queries", "q", "--run", "r", "--snippets", "1"], "--snippets needs QUERY"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Sequence
+from itertools import product
 from random import Random
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from msmarco_qdrant import (
     AsyncSearchClient,
+    Example,
     Fusion,
     Hit,
     Passage,
@@ -22,7 +24,12 @@ from msmarco_qdrant import (
 )
 from msmarco_qdrant.collection.create import drop_collection
 from msmarco_qdrant.core.search_types import SearchMode
-from msmarco_qdrant.errors import CollectionNotFoundError, ModelMismatchError, UsageError
+from msmarco_qdrant.errors import (
+    CollectionNotFoundError,
+    ModelMismatchError,
+    PassageNotFoundError,
+    UsageError,
+)
 from msmarco_qdrant.reembed.api import reembed_collection
 from msmarco_qdrant.search.cursor import parse_cursor
 from msmarco_qdrant.stores import Store
@@ -128,6 +135,48 @@ def test_by_vectors_they_are_as_one_collection(places: Places, name: str) -> Non
             assert (other.text, other.meta, other.snippets) == (hit.text, hit.meta, hit.snippets)
             assert other.vector == (hit.vector and pytest.approx(hit.vector))
         assert all(hit.collection is None for hit in expected)
+
+
+_LIKE: list[dict[str, Any]] = [
+    {},
+    {"offset": 7, "limit": 20, "meta_filter": {"even": True}},
+    {"diversity": 0.5, "with_vectors": True, "with_text": False},
+    {"group_by": "group", "limit": 12, "score_threshold": 0.1},
+]
+
+
+@pytest.mark.slow_over("loopback")
+def test_passages_like_one_are_as_of_one_collection(places: Places) -> None:
+    """The examples are the own collection's, also if it is not searched; both clients agree."""
+    first, *others = places.names
+    pids = sorted(pid for pid, name in places.home.items() if name == first)
+    client, union = places.client(), places.client(places.union)
+    examples: list[dict[str, Any]] = [
+        {"pid": pids[0]},
+        {"pid": pids[1], "positive": [Example(text="old sea")], "negative": [pids[2]]},
+    ]
+
+    async def main() -> None:
+        async with await AsyncSearchClient.open(
+            places.store, collection=first, encoder=places.encoder
+        ) as other:
+            for given, options in product(examples, _LIKE):
+                found = client.similar(**given, collections=places.names, **options)
+                expected = union.similar(**given, **options)
+                assert _shown(expected) == [(hit.rank, hit.pid, hit.score) for hit in found]
+                assert [places.home[hit.pid] for hit in found] == [hit.collection for hit in found]
+                same = await other.similar(**given, collections=places.names, **options)
+                assert _shown(found) == [(hit.rank, hit.pid, hit.score) for hit in same]
+
+    run(main)
+    page = client.similar(pids[0], collections=places.names, limit=4, offset=0)
+    rest = client.similar(pids[0], collections=places.names, limit=4, cursor=page.cursor)
+    assert [*page, *rest] == client.similar(pids[0], collections=places.names, limit=8)
+    alone = client.similar(pids[0], collections=others, merge="rrf")
+    assert {*others} == {hit.collection for hit in alone}
+    stranger = next(pid for pid, name in places.home.items() if name != first)
+    with pytest.raises(PassageNotFoundError, match=f"no passage '{stranger}' in collection"):
+        client.similar(stranger, collections=places.names)
 
 
 @pytest.mark.slow_over("loopback")

@@ -52,6 +52,15 @@ class Queries:
         body = await read_body(request, max_bytes=limits.query_bytes, timeout_s=limits.body_s)
         return parse_json(body, max_brackets=limits.query_brackets)
 
+    def check_ready(self) -> None:
+        """Check that the client exists.
+
+        Raises:
+            ProblemError: If it does not.
+        """
+        if self._searcher() is None:
+            raise _loading()
+
     async def run(self, call: Callable[[Searcher], Awaitable[_T]]) -> tuple[_T, Sequence[str]]:
         """Return the result of a call of the client, and the warnings of its filter.
 
@@ -68,7 +77,7 @@ class Queries:
         async with self._running:
             searcher = self._searcher()
             if searcher is None:
-                raise loading()
+                raise _loading()
             if tenant is not None:
                 searcher = cast("Searcher", TenantSearcher(searcher, tenant))
             notes: list[str] = []
@@ -94,7 +103,7 @@ class Queries:
         return await asyncio.to_thread(_answers_to_json, answers, notes, max_bytes)
 
 
-def loading() -> ProblemError:
+def _loading() -> ProblemError:
     """Return the refusal of a request before the client exists."""
     return later(problems.NOT_READY, "The model is loading: see /readyz.", 5)
 

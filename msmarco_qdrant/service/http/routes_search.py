@@ -14,7 +14,7 @@ from msmarco_qdrant.service.http import problems
 from msmarco_qdrant.service.http.auth import require
 from msmarco_qdrant.service.http.dependencies import AppDependencies
 from msmarco_qdrant.service.http.problems import invalid
-from msmarco_qdrant.service.http.queries import Queries, add_query, json_response, loading
+from msmarco_qdrant.service.http.queries import Queries, add_query, json_response
 from msmarco_qdrant.service.http.schemas import HitsOut
 from msmarco_qdrant.service.http.schemas_search import RankIn, SearchIn
 from msmarco_qdrant.service.http.schemas_similar import SimilarIn
@@ -59,6 +59,7 @@ class SearchRoutes:
     async def post_similar(self, request: Request) -> Response:
         """Return the passages most similar to some examples, and less similar to others."""
         given = parse_request(SimilarIn, await self._queries.read(request))
+        self._check_collections(given.collections or ())
         positive, negative = given.examples, given.counterexamples
         found, notes = await self._queries.run(
             lambda client: client.similar(positive=positive, negative=negative, **given.options)
@@ -73,9 +74,9 @@ class SearchRoutes:
             raise invalid(f"The search is invalid: {exc}.") from None
 
     def _check_collections(self, names: Sequence[str]) -> None:
+        if names:  # before the model is there, the own collection is not known
+            self._queries.check_ready()
         about = self._about()
-        if names and about is None:  # the own collection is not known yet
-            raise loading()
         own = () if about is None else (about.collection,)
         known = [*dict.fromkeys([*own, *self._permitted])]
         for name in names:

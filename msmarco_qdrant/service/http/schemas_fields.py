@@ -6,10 +6,13 @@ from typing import Annotated, Final, TypeAlias
 
 from pydantic import Field
 
+from msmarco_qdrant.core.search_types import Merge
+from msmarco_qdrant.search.request import MAX_COLLECTIONS
 from msmarco_qdrant.service.http.schemas_filter import MAX_FIELD_CHARS
 
 MAX_CURSOR_CHARS: Final = 10_000
 MAX_META_NAMES: Final = 100
+MAX_NAME_CHARS: Final = 255  # of a collection
 
 MetaName: TypeAlias = Annotated[str, Field(min_length=1, max_length=MAX_FIELD_CHARS)]
 """The name of a field of `meta`."""
@@ -44,3 +47,13 @@ MetaField: TypeAlias = Annotated[
     Field(description="False for an empty `meta`, or the names of its fields."),
 ]
 TextField: TypeAlias = Annotated[bool, Field(description="False for an empty text.")]
+CollectionName: TypeAlias = Annotated[str, Field(min_length=1, max_length=MAX_NAME_CHARS)]
+CollectionsField: TypeAlias = Annotated[
+    Annotated[list[CollectionName], Field(min_length=1, max_length=MAX_COLLECTIONS)] | None,
+    Field(
+        description="One ranking of the passages of these collections, which the sidecar permits."
+    ),
+]
+MergeField: TypeAlias = Annotated[
+    Merge, Field(description="How their rankings become one: by scores, or by ranks.")
+]

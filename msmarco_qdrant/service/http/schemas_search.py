@@ -8,21 +8,23 @@ from typing import Annotated, Final, Self, TypeAlias, cast
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 from pydantic.config import JsonDict
 
-from msmarco_qdrant.core.search_types import Fusion, FusionMethod, Merge, SearchMode
+from msmarco_qdrant.core.search_types import Fusion, FusionMethod, SearchMode
 from msmarco_qdrant.search.options import (
     RERANK_DEPTH,
     RankOptions,
     RerankDepth,
     SearchOptions,
 )
-from msmarco_qdrant.search.request import CONVEX, MAX_COLLECTIONS, MAX_SNIPPETS
+from msmarco_qdrant.search.request import CONVEX, MAX_SNIPPETS
 from msmarco_qdrant.service.http.schemas import SOME_TEXT, Pid, RequestModel, TenantField
 from msmarco_qdrant.service.http.schemas_fields import (
+    CollectionsField,
     CursorField,
     DiversityField,
     EfField,
     ExactField,
     GroupByField,
+    MergeField,
     MetaField,
     MetaName,
     OversamplingField,
@@ -38,7 +40,6 @@ MAX_QUERY_CHARS: Final = 2_000
 MAX_LIMIT: Final = 1_000  # hits per query
 MAX_HITS: Final = 10_000  # of all queries of a search together
 MAX_SNIPPET_HITS: Final = 100  # hits of a search whose sentences are encoded
-MAX_NAME_CHARS: Final = 255  # of a collection
 MAX_PAIRS: Final = 2_000  # pairs of query and passage that the cross-encoder scores in one search
 _ONE_OR_SEVERAL: Final[Sequence[JsonDict]] = [
     {"required": [one], "properties": {one: {"type": form}, other: {"type": "null"}}}
@@ -48,7 +49,6 @@ _ONE_OR_SEVERAL: Final[Sequence[JsonDict]] = [
 _OWN: Final = frozenset({"query", "queries", "filter", "rerank", "rerank_depth"})
 
 Query: TypeAlias = Annotated[str, Field(max_length=MAX_QUERY_CHARS, json_schema_extra=SOME_TEXT)]
-CollectionName: TypeAlias = Annotated[str, Field(min_length=1, max_length=MAX_NAME_CHARS)]
 
 
 class FusionIn(RequestModel):
@@ -116,15 +116,8 @@ class SearchIn(RequestModel):
         le=MAX_SNIPPETS,
         description="Most sentences per hit to return, those most similar to the query.",
     )
-    collections: (
-        Annotated[list[CollectionName], Field(min_length=1, max_length=MAX_COLLECTIONS)] | None
-    ) = Field(
-        default=None,
-        description="One ranking of the passages of these collections, which the sidecar permits.",
-    )
-    merge: Merge = Field(
-        default="scores", description="How their rankings become one: by scores, or by ranks."
-    )
+    collections: CollectionsField = None
+    merge: MergeField = "scores"
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:

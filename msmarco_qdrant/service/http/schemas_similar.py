@@ -11,11 +11,13 @@ from msmarco_qdrant.core.example import Example
 from msmarco_qdrant.search.options import SimilarOptions
 from msmarco_qdrant.service.http.schemas import SOME_TEXT, Pid, RequestModel, TenantField
 from msmarco_qdrant.service.http.schemas_fields import (
+    CollectionsField,
     CursorField,
     DiversityField,
     EfField,
     ExactField,
     GroupByField,
+    MergeField,
     MetaField,
     OversamplingField,
     RescoreField,
@@ -77,6 +79,18 @@ class SimilarIn(RequestModel):
     with_vectors: VectorsField = False
     with_meta: MetaField = True
     with_text: TextField = True
+    collections: CollectionsField = None
+    merge: MergeField = "scores"
+
+    @model_validator(mode="after")
+    def _check_work(self) -> Self:
+        count = len(self.collections or [None])
+        if (hits := (self.offset + self.limit) * count) > MAX_HITS:
+            raise ValueError(
+                f"offset and limit together times collections must be at most {MAX_HITS:,}, got "
+                f"{hits:,}: ask for fewer"
+            )
+        return self
 
     @property
     def examples(self) -> Sequence[Example]:

@@ -196,7 +196,7 @@ RANKINGS: Mapping[str, list[dict[str, Any]]] = {
 SIMILAR = {
     *("limit", "offset", "cursor", "score_threshold", "meta_filter", "tenant", "group_by"),
     *("diversity", "exact", "ef", "oversampling", "rescore"),
-    *("with_vectors", "with_meta", "with_text"),
+    *("with_vectors", "with_meta", "with_text", "collections", "merge"),
 }
 # Each argument of `similar`, with its form over HTTP: the examples, then the options of a search.
 _VECTOR = [1.0, *[0.0] * 63]
