@@ -156,13 +156,15 @@ def require_same_space(store: Store, collection: str, encoder: Encoder) -> None:
     Raises:
         ModelMismatchError: If it differs.
     """
+    import numpy as np
+
     name = store.metadata(collection).encoder.vector_name
     physical = store.collection(store.aliases().get(collection, collection))
     query = PointQuery(None, 1, fields=("text",), vector=name)
     for point in physical.query([query])[0]:
         text = point.payload.get("text")
         if point.vector is not None and isinstance(text, str):
-            require_same_vector(collection, text, point.vector, encoder)
+            require_same_vector(collection, text, np.asarray(point.vector, np.float32), encoder)
 
 
 def require_same_vector(
