@@ -151,7 +151,7 @@ def to_request(
     chosen = given.pop("meta_filter", None)
     try:
         request = _known_request(defaults, **given)
-    except TypeError:  # a value is no key, such as a list of names
+    except TypeError:  # a list of names, for example, cannot be a key
         request = _new_request(defaults, **given)
     if chosen is None:
         return request
