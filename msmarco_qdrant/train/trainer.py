@@ -297,7 +297,9 @@ def _mapped_errors(settings: TrainSettings) -> Iterator[None]:
         with quiet_hub(), hidden_progress():
             yield
     except _ProgressError as exc:
-        raise exc.error from None
+        if exc.__cause__ is not None:
+            raise exc.__cause__ from None
+        raise
     except torch.OutOfMemoryError as exc:
         raise EncodingError(
             f"the device has too little memory to train: {str(exc).splitlines()[0]} Use a smaller "
@@ -316,11 +318,7 @@ def _mapped_errors(settings: TrainSettings) -> Iterator[None]:
 
 
 class _ProgressError(Exception):
-    """An error of the caller's function, which is not one of the training."""
-
-    def __init__(self, error: Exception) -> None:
-        super().__init__(str(error))
-        self.error = error
+    """The cause is an error of the caller's function, and not one of the training."""
 
 
 class _ShowProgress(TrainerCallback):
@@ -335,7 +333,7 @@ class _ShowProgress(TrainerCallback):
         try:
             self._show(round(share * self._examples), self._examples)
         except Exception as exc:
-            raise _ProgressError(exc) from exc
+            raise _ProgressError from exc
 
 
 class _MarkCheckpoints(TrainerCallback):
