@@ -30,6 +30,7 @@ from msmarco_qdrant.integrations.langchain import (
     MsmarcoRetriever,
     MsmarcoVectorStore,
 )
+from msmarco_qdrant.migrate.tenants import set_tenant_field
 from msmarco_qdrant.search.client import SearchClient
 from msmarco_qdrant.stores import Store, open_store
 from msmarco_qdrant.testing import HashingEncoder, WordOverlapReranker
@@ -325,3 +326,23 @@ def test_a_path_is_opened_and_closed(tmp_path: Path) -> None:
         assert [{}] == [document.metadata for document in one.similarity_search("london", 1)]
     with SearchClient.open(place, bm25_only=True) as client:
         assert 2 == client.count()
+
+
+def test_a_tenant_of_the_search_options_is_that_of_every_method(
+    own_cities: MsmarcoVectorStore,
+) -> None:
+    """Reads, searches and deletions."""
+    store = own_cities.client.store
+    set_tenant_field(store, "msmarco", "lang")
+    french = MsmarcoVectorStore.open(
+        store, embedding=MsmarcoEmbeddings(HashingEncoder()), search_options={"tenant": "fr"}
+    )
+    found = [
+        french.similarity_search("city"),
+        french.max_marginal_relevance_search("city"),
+        french.similarity_search_by_vector([1.0] * 64),
+        french.get_by_ids(["1", "2", "3"]),
+    ]
+    assert [["3"]] * 4 == [*map(ids_of, found)]
+    french.delete(["1", "2", "3"])
+    assert (2, 0) == tuple(french.client.count(tenant=one) for one in ("en", "fr"))

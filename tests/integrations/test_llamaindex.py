@@ -30,6 +30,7 @@ from msmarco_qdrant.integrations.llamaindex import (
     MsmarcoRetriever,
     MsmarcoVectorStore,
 )
+from msmarco_qdrant.migrate.tenants import set_tenant_field
 from msmarco_qdrant.search.client import SearchClient
 from msmarco_qdrant.stores import Store, open_store
 from msmarco_qdrant.testing import HashingEncoder, WordOverlapReranker
@@ -366,3 +367,14 @@ def test_any_embedding_model_makes_a_collection(store: Store) -> None:
         assert 3 == len(opened.query(VectorStoreQuery(query_str="a", similarity_top_k=3)).ids)
     with pytest.raises(UsageError, match="an embedder of that framework"):
         MsmarcoVectorStore.open(store)
+
+
+def test_clear_leaves_other_tenants(store: Store) -> None:
+    """With a tenant in the search options; without one it is refused."""
+    open_cities(store).close()
+    set_tenant_field(store, "msmarco", "lang")
+    with MsmarcoVectorStore.open(store, embed_model=MODEL) as opened:
+        with pytest.raises(UsageError, match="tenant"):
+            opened.clear()
+        MsmarcoVectorStore(opened.client, search_options={"tenant": "en"}).clear()
+        assert (0, 1) == tuple(opened.client.count(tenant=one) for one in ("en", "fr"))
