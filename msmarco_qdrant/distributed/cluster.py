@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from msmarco_qdrant.core.encoder_types import EncoderInfo
 from msmarco_qdrant.core.records import Reject
+from msmarco_qdrant.distributed.files import SourceFiles
 from msmarco_qdrant.distributed.keys import KeyChunk, KeyReader, Repeats
 from msmarco_qdrant.distributed.splits import Split, SplitCount
 from msmarco_qdrant.distributed.tasks import TaskBoard
@@ -21,10 +22,9 @@ from msmarco_qdrant.distributed.worker import (
     IngestWorker,
     OpenedCollection,
     SplitOutcome,
-    SplitWork,
     WorkerSettings,
 )
-from msmarco_qdrant.errors import MissingExtraError, UsageError, WorkerError
+from msmarco_qdrant.errors import MissingExtraError, SourceError, UsageError, WorkerError
 from msmarco_qdrant.sources.corpus import Reading
 
 _log = logging.getLogger(__name__)
@@ -135,12 +135,36 @@ def _workers_on(node: dict[str, float], cpus: float, gpus: float) -> int:
     return min(by_cpus, int(node.get("GPU", 0) // gpus)) if gpus else by_cpus
 
 
+def is_dataset(source: object) -> bool:
+    """True for a dataset of Ray Data; Ray is not imported for it."""
+    return type(source).__module__.startswith("ray.data") and hasattr(source, "materialize")
+
+
+def open_dataset(source: Any, reading: Reading) -> SourceFiles:
+    """Run a dataset's plan, and return its blocks, in their order, as a source.
+
+    Raises:
+        SourceError: If the plan fails.
+    """
+    ray = _ray()
+    context = source.context
+    before = context.execution_options.preserve_order
+    context.execution_options.preserve_order = True  # the first occurrence of a pid wins
+    try:
+        found = source.materialize()
+        return SourceFiles.of_blocks(found.to_arrow_refs(), found.size_bytes() or 0, reading)
+    except ray.exceptions.RayError as exc:
+        raise SourceError(f"the dataset of Ray cannot be computed: {exc}") from exc
+    finally:
+        context.execution_options.preserve_order = before
+
+
 # ---- pass 1 and 2 ----------------------------------------------------------------------------
 
 
 def count_and_find_repeats(
     splits: Sequence[Split],
-    reading: Reading,
+    source: SourceFiles,
     partitions: int,
     on_repeats: Callable[[int, Any], None],
 ) -> list[SplitCount]:
@@ -148,7 +172,7 @@ def count_and_find_repeats(
 
     Args:
         splits: The splits.
-        reading: How their files are read.
+        source: The source that they are of.
         partitions: Number of partitions of the keys.
         on_repeats: Called with the number of a split and some of its rows; a row may come twice.
 
@@ -162,7 +186,7 @@ def count_and_find_repeats(
     ray = _ray()
     for _ in range(_LOST_OBJECTS_RETRIES):
         try:
-            counts, chunks = _read_all_keys(splits, reading, partitions)
+            counts, chunks = _read_all_keys(splits, source, partitions)
             for repeats in _find_all_repeats(chunks):
                 for number, rows in repeats.by_split():
                     on_repeats(number, rows)
@@ -178,7 +202,7 @@ def count_and_find_repeats(
 
 def _read_all_keys(
     splits: Sequence[Split],
-    reading: Reading,
+    source: SourceFiles,
     partitions: int,
 ) -> tuple[list[SplitCount], list[list[Any]]]:
     """Return the counts of each split, and for each partition the references of its chunks."""
@@ -197,7 +221,8 @@ def _read_all_keys(
     todo = iter(splits)
     while True:
         while len(running) < at_once and (split := next(todo, None)) is not None:
-            running.append(task.remote(split, reading, partitions))
+            blocks = split_blocks(split, source)
+            running.append(task.remote(split, source.reading, partitions, *blocks))
         if not running:
             return counts, chunks
         *found, last = running.pop(0)
@@ -206,10 +231,17 @@ def _read_all_keys(
         counts.append(ray.get(last))
 
 
-def _read_keys(split: Split, reading: Reading, partitions: int) -> Iterator[KeyChunk | SplitCount]:
-    reader = KeyReader(split, reading, partitions)
+def _read_keys(
+    split: Split, reading: Reading, partitions: int, *blocks: Any
+) -> Iterator[KeyChunk | SplitCount]:
+    reader = KeyReader(split, reading, partitions, blocks)
     yield from reader.chunks()
     yield reader.count()
+
+
+def split_blocks(split: Split, source: SourceFiles) -> list[Any]:
+    """Return the references of a split's tables, none for files."""
+    return [source.blocks[one.start] for one in split.extents if one.kind == "block"]
 
 
 def _find_all_repeats(chunks: Sequence[Sequence[Any]]) -> Iterator[Repeats]:
@@ -255,8 +287,8 @@ class _Worker:
 class SplitSink(Protocol):
     """Gives the work of a distributed ingest, and takes what comes back."""
 
-    def work(self, number: int, attempt: int) -> SplitWork:
-        """Return the work of a split's attempt."""
+    def work(self, number: int, attempt: int) -> tuple[Any, ...]:
+        """Return the arguments of `IngestWorker.ingest` for a split's attempt."""
 
     def add_rejects(self, number: int, attempt: int, rejects: list[Reject]) -> None:
         """Take some rejects of an attempt, which may still fail."""
@@ -368,7 +400,7 @@ class WorkerPool:
                     return
                 number, attempt = due
                 method = worker.actor.ingest.options(num_returns="streaming")
-                worker.running[method.remote(sink.work(number, attempt))] = _Running(
+                worker.running[method.remote(*sink.work(number, attempt))] = _Running(
                     number, attempt
                 )
 

@@ -16,7 +16,7 @@ from msmarco_qdrant.sources.corpus import (
     as_rows,
     require_default_reading,
 )
-from msmarco_qdrant.sources.extents import SourceFile, list_files, list_shards
+from msmarco_qdrant.sources.extents import Extent, SourceFile, list_files, list_shards
 from msmarco_qdrant.sources.fields import PASSAGE
 from msmarco_qdrant.sources.vector_shards import VectorShards
 
@@ -30,12 +30,21 @@ class SourceFiles:
         reading: How their rows are read.
         shards: The folder, if they are files of vectors.
         descriptions: The shape of each in one line.
+        blocks: References to Arrow tables in a cluster, instead of files.
     """
 
     files: Sequence[SourceFile]
     reading: Reading
     shards: VectorShards | None
     descriptions: tuple[str, ...]
+    blocks: Sequence[Any] = ()
+
+    @classmethod
+    def of_blocks(cls, blocks: Sequence[Any], size: int, reading: Reading) -> SourceFiles:
+        """Return blocks of so many bytes together as a source."""
+        each = size // max(1, len(blocks))
+        files = [SourceFile(Extent.of_block(number, each)) for number in range(len(blocks))]
+        return cls(files, reading, None, (), blocks)
 
     @property
     def bytes(self) -> int:
@@ -68,7 +77,7 @@ def open_files(source: Any, reading: Mapping[str, Any]) -> SourceFiles:
                 )
             return SourceFiles(list_files(rows), rows.reading, None, rows.descriptions)
     raise UsageError(
-        "source must be files that every machine can read, got "
+        "source must be files that every machine can read, or a ray.data.Dataset, got "
         f"{with_article(type(source).__name__)}: pass it to ingest_passages"
     )
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from msmarco_qdrant.collection.bulk import begin_bulk
 from msmarco_qdrant.collection.create import check_collection_name
@@ -30,7 +30,14 @@ from msmarco_qdrant.core.encoder_types import EncoderInfo, Prompts
 from msmarco_qdrant.core.records import WINDOW, Reject
 from msmarco_qdrant.core.reports import IngestProgress, IngestReport
 from msmarco_qdrant.core.source_types import Format
-from msmarco_qdrant.distributed.cluster import PoolSize, WorkerPool, check_address, connected
+from msmarco_qdrant.distributed.cluster import (
+    PoolSize,
+    WorkerPool,
+    check_address,
+    connected,
+    is_dataset,
+    open_dataset,
+)
 from msmarco_qdrant.distributed.files import SourceFiles, open_files
 from msmarco_qdrant.distributed.run import DistributedRun, SplitFiles, ended_by_errors
 from msmarco_qdrant.distributed.splits import plan_splits, split_size
@@ -52,18 +59,23 @@ from msmarco_qdrant.ingest.target import (
     to_payload_keys,
 )
 from msmarco_qdrant.runtime.progress import with_display
+from msmarco_qdrant.sources.corpus import MAX_LINE_BYTES, Reading
 from msmarco_qdrant.sources.extents import next_line
+from msmarco_qdrant.sources.fields import passage_fields
 from msmarco_qdrant.sources.rejects import RejectCount
 from msmarco_qdrant.sources.vector_shards import VectorShards
 from msmarco_qdrant.stores import DEFAULT_CONNECTION, INDEX_STALL_S, Connection
 from msmarco_qdrant.stores.connection import hide_secret, is_url, parse_address
+
+RayDataset: TypeAlias = Any
+"""A `ray.data.Dataset`."""
 
 _log = logging.getLogger(__name__)
 
 
 @suggest_keywords
 def ingest_dataset(  # noqa: PLR0913  # all but two have defaults
-    source: VectorShards | str | PathLike[str] | Sequence[str | PathLike[str]],
+    source: RayDataset | VectorShards | str | PathLike[str] | Sequence[str | PathLike[str]],
     url: str,
     *,
     address: str | None = None,
@@ -101,7 +113,8 @@ def ingest_dataset(  # noqa: PLR0913  # all but two have defaults
     rejects. Run it again to resume, also after this process was killed.
 
     Args:
-        source: One or several paths that every machine can read, a `Corpus`, or `VectorShards`.
+        source: One or several paths that every machine can read, a `Corpus`, or `VectorShards`; or
+            a `ray.data.Dataset`, whose rows have the fields of a row of a file.
         url: The URL of the server, as every machine reaches it.
         address: The cluster: "auto" for the running one of this machine, "local" to start one in
             it, or HOST:PORT; None for Ray's default. A process that has called `ray.init` keeps
@@ -156,13 +169,8 @@ def ingest_dataset(  # noqa: PLR0913  # all but two have defaults
         "title_field": title_field,
         "skip_field": skip_field,
     }
-    files = open_files(source, reading)
-    if files.shards is not None and (model is not None or make_encoder is not None):
-        raise UsageError(
-            f"{files.shards.folder} already holds vectors: omit model and make_encoder"
-        )
-    if make_encoder is not None and model is not None:
-        raise UsageError("pass either model or make_encoder, not both")
+    files = _open_source(source, reading)
+    _check_model(files, model, make_encoder)
     settings = WorkerSettings(
         url=url,
         connection=connection,
@@ -193,14 +201,16 @@ def ingest_dataset(  # noqa: PLR0913  # all but two have defaults
             display = IngestDisplay()
             on_progress = with_display(stack, display, display, on_progress)
         stack.enter_context(connected(address))
+        if is_dataset(source):
+            files = open_dataset(source, files.reading)
         size = PoolSize.of_cluster(workers, cpus_per_worker, gpus_per_worker)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="msmarco-qdrant-")))
         pool = WorkerPool(settings, size, has_vectors=files.shards is not None)
         stack.callback(pool.close)
         wanted = split_bytes or split_size(files.bytes, size.workers)
         splits = plan_splits(files.files, wanted, next_line)
-        run = DistributedRun(splits, SplitFiles(folder), rejected, on_progress, files.descriptions)
-        opened = _open(stack, destination, _encoders(files, pool), sparse, run, files)
+        run = DistributedRun(files, splits, SplitFiles(folder), rejected, on_progress)
+        opened = _open(stack, destination, _encoders(files, pool), sparse, run)
         if opened is None:
             _log.warning("the source has no passages: no collection was created")
             return run.report()
@@ -216,6 +226,27 @@ def ingest_dataset(  # noqa: PLR0913  # all but two have defaults
             if optimize:
                 run.index(guard, stall_s=math.inf if wait_index else INDEX_STALL_S)
         return run.report()
+
+
+def _open_source(source: Any, reading: Mapping[str, Any]) -> SourceFiles:
+    """Return the files of a source; of a dataset of Ray none, as its plan has not run."""
+    if not is_dataset(source):
+        return open_files(source, reading)
+    fields = {**reading}
+    if fields.pop("format") != "auto":
+        raise UsageError("format needs paths, got a dataset of Ray: omit it")
+    return SourceFiles.of_blocks((), 0, Reading("auto", MAX_LINE_BYTES, passage_fields(**fields)))
+
+
+def _check_model(
+    files: SourceFiles, model: str | PathLike[str] | None, make_encoder: object
+) -> None:
+    if files.shards is not None and (model is not None or make_encoder is not None):
+        raise UsageError(
+            f"{files.shards.folder} already holds vectors: omit model and make_encoder"
+        )
+    if make_encoder is not None and model is not None:
+        raise UsageError("pass either model or make_encoder, not both")
 
 
 def _absolute(model: str | PathLike[str]) -> str | PathLike[str]:
@@ -277,7 +308,6 @@ def _open(
     encoders: Encoders,
     bm25: Bm25Settings | None,
     run: DistributedRun,
-    files: SourceFiles,
 ) -> tuple[IngestTarget, AliasGuard, bool] | None:
     """Open the collection, or create it after everything it needs was found; count the rows.
 
@@ -288,9 +318,9 @@ def _open(
     except (StoreNotFoundError, CollectionNotFoundError):
         destination.check_creatable()
         encoders.for_new()  # a wrong model fails before the source is read
-        run.count(files)
+        run.count()
         if run.rows and not run.passages:
             raise no_passages(run.rows, run.first_reject) from None
         return create_target(stack, destination, encoders, bm25) if run.rows else None
-    run.count(files)
+    run.count()
     return target, guard, False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -43,12 +43,16 @@ class KeyReader:
         split: The split.
         reading: How its files are read.
         partitions: Number of partitions of the keys.
+        blocks: The tables of a split without files.
     """
 
-    def __init__(self, split: Split, reading: Reading, partitions: int) -> None:
+    def __init__(
+        self, split: Split, reading: Reading, partitions: int, blocks: Sequence[Any] = ()
+    ) -> None:
         self._split = split
         self._reading = reading
         self._partitions = partitions
+        self._blocks = blocks
         self._rows = self._passages = 0
         self._first_reject = ""
         self._keys: list[bytes] = []
@@ -57,9 +61,10 @@ class KeyReader:
 
     def chunks(self) -> Iterator[KeyChunk]:
         """Yield the keys of some passages at a time: a chunk for each partition in turn."""
+        blocks = iter(self._blocks)
         for extent in self._split.extents:
             before = self._rows
-            for row in read_extent(extent, self._reading, _any_lines(extent)):
+            for row in read_extent(extent, self._reading, _any_lines(extent), blocks):
                 self._add(row)
                 if len(self._keys) == _CHUNK_ROWS:
                     yield from self._take()

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from msmarco_qdrant.collection.bulk import end_bulk
 from msmarco_qdrant.collection.create import drop_if_empty
 from msmarco_qdrant.core.records import Reject
 from msmarco_qdrant.core.reports import IngestProgress, IngestReport, StageTiming
-from msmarco_qdrant.distributed.cluster import WorkerPool, count_and_find_repeats
+from msmarco_qdrant.distributed.cluster import WorkerPool, count_and_find_repeats, split_blocks
 from msmarco_qdrant.distributed.dedup import partition_count
 from msmarco_qdrant.distributed.files import SourceFiles
 from msmarco_qdrant.distributed.splits import (
@@ -100,26 +100,26 @@ class DistributedRun:
     """Counts and steps of one distributed ingest.
 
     Args:
-        splits: The splits of the source.
+        source: The source.
+        splits: Its splits.
         files: Keeps what is known of each.
         rejected: Counts the rejects, split after split in the source's order.
         on_progress: Called each second and after each split.
-        descriptions: The shape of each source in one line.
     """
 
     def __init__(
         self,
+        source: SourceFiles,
         splits: Sequence[Split],
         files: SplitFiles,
         rejected: RejectCount,
         on_progress: Callable[[IngestProgress], None] | None,
-        descriptions: tuple[str, ...],
     ) -> None:
+        self._source = source
         self._splits = splits
         self._files = files
         self._rejected = rejected
         self._on_progress = on_progress
-        self._descriptions = descriptions
         self._counts: Sequence[SplitCount] = ()
         self._lines: Sequence[Sequence[int]] = ()
         self._totals = _Totals()
@@ -152,17 +152,18 @@ class DistributedRun:
 
     # ---- pass 1 and 2 --------------------------------------------------------------------------
 
-    def count(self, source: SourceFiles) -> None:
+    def count(self) -> None:
         """Read all keys: count the rows, and find those whose pid came before them.
 
         Raises:
             SourceError: If a file cannot be read.
             WorkerError: If too many nodes are lost.
         """
+        source = self._source
         wanted = partition_count(source.bytes)
         self._counts = count_and_find_repeats(
             self._splits,
-            source.reading,
+            source,
             bounded_partitions(wanted, len(self._splits)),
             self._files.add_repeats,
         )
@@ -188,15 +189,16 @@ class DistributedRun:
         )
         pool.run(collection, board, self)
 
-    def work(self, number: int, attempt: int) -> SplitWork:
-        """Return the work of a split's attempt."""
-        return SplitWork(
+    def work(self, number: int, attempt: int) -> tuple[Any, ...]:
+        """Return the arguments of `IngestWorker.ingest` for a split's attempt."""
+        work = SplitWork(
             split=self._splits[number],
             lines_before=self._lines[number],
             rows=self._counts[number].rows,
             repeats=self._files.repeats(number),
             attempt=attempt,
         )
+        return (work, *split_blocks(self._splits[number], self._source))
 
     def add_rejects(self, number: int, attempt: int, rejects: list[Reject]) -> None:
         """Keep some rejects of an attempt, which may still fail."""
@@ -260,7 +262,7 @@ class DistributedRun:
                 StageTiming(name, seconds, min(seconds / wall, 1.0) if wall > 0 else 0.0)
                 for name, seconds in sorted(self._stages.items(), key=_stage_order)
             ),
-            sources=self._descriptions,
+            sources=self._source.descriptions,
             missing=self._missing,
         )
 

@@ -84,7 +84,7 @@ def _parts(file: SourceFile, size: int, next_line: Callable[[str, int], int]) ->
             yield replace(whole, start=start, stop=stop, bytes=stop - start)
     elif whole.kind == "groups":
         yield from _group_parts(file, size)
-    elif whole.bytes:
+    elif whole.bytes or whole.kind == "block":
         yield whole
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from os import PathLike
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 from msmarco_qdrant.core.encoder_types import EncoderInfo, Prompts
 from msmarco_qdrant.core.metadata_types import CollectionMetadata
@@ -198,8 +198,12 @@ class IngestWorker:
         self._collection = collection
         self._store()
 
-    def ingest(self, work: SplitWork) -> Iterator[list[Reject] | SplitOutcome]:
+    def ingest(self, work: SplitWork, *blocks: Any) -> Iterator[list[Reject] | SplitOutcome]:
         """Ingest a split; yield its rejects, then its counts.
+
+        Args:
+            work: The split.
+            *blocks: Its tables, if it has no files.
 
         Raises:
             MsmarcoQdrantError: If it ended early; the same split can be ingested again.
@@ -216,6 +220,7 @@ class IngestWorker:
                     work.lines_before,
                     work.repeats.tolist(),
                     work.rows,
+                    blocks,
                 )
                 run.ingest(RowStream(rows), self._settings.window, None)
             except MsmarcoQdrantError as exc:

@@ -21,15 +21,21 @@ from msmarco_qdrant.sources.content import read_content
 from msmarco_qdrant.sources.corpus import Corpus, Reading, check_first_rows
 from msmarco_qdrant.sources.files import open_source
 from msmarco_qdrant.sources.lines import read_lines
-from msmarco_qdrant.sources.parquet import group_rows, parquet_groups
+from msmarco_qdrant.sources.parquet import (
+    group_rows,
+    parquet_groups,
+    python_rows,
+    row_of_fields,
+)
 from msmarco_qdrant.sources.rejects import duplicate_pid_reason, reject_passage
 from msmarco_qdrant.sources.shapes import LineFormat, detect_shape, line_parser, parse_line
 from msmarco_qdrant.sources.vector_shards import VectorShards, shard_rows
 
-ExtentKind: TypeAlias = Literal["lines", "groups", "file", "shard"]
+ExtentKind: TypeAlias = Literal["lines", "groups", "file", "shard", "block"]
 Row: TypeAlias = Passage | EncodedPassage | Reject
 
 _SEARCH_BYTES = 1 << 16
+_ROWS_PER_SLICE = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +46,9 @@ class Extent:
         source: Path of the file, as it was given.
         path: Its absolute path, for processes with another current directory.
         kind: "lines" (bytes of a file of lines), "groups" (row groups of Parquet), "file" (all of
-            it) or "shard" (a file of vectors).
-        start: The first byte or row group.
-        stop: The byte or row group after the last.
+            it), "shard" (a file of vectors) or "block" (an Arrow table, without a file).
+        start: The first byte or row group, or the number of the block.
+        stop: The byte, row group or block after the last.
         bytes: Its size.
         form: Of lines, their format.
         similarity: Of a file of vectors, what they are scaled for.
@@ -61,6 +67,11 @@ class Extent:
     def is_first(self) -> bool:
         """True if it begins its file."""
         return self.start == 0
+
+    @classmethod
+    def of_block(cls, number: int, size: int) -> Extent:
+        """Return the extent of an Arrow table of so many bytes."""
+        return cls("", "", "block", number, number + 1, size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +145,9 @@ def next_line(source: str, offset: int) -> int:
     return at
 
 
-def read_extent(extent: Extent, reading: Reading, rows_before: int) -> Iterator[Row]:
+def read_extent(
+    extent: Extent, reading: Reading, rows_before: int, blocks: Iterator[Any]
+) -> Iterator[Row]:
     """Yield the rows of an extent.
 
     Args:
@@ -142,12 +155,15 @@ def read_extent(extent: Extent, reading: Reading, rows_before: int) -> Iterator[
         reading: How its file is read.
         rows_before: Lines, or rows of Parquet, of its file before it. If they are not known, any
             number above 0 gives rows that are right but for their line.
+        blocks: The tables of this extent and the next ones, if they are of kind "block".
 
     Raises:
         SourceError: If it cannot be read, or its file was cut since it was listed.
     """
     if extent.kind == "shard":
         yield from shard_rows(Path(extent.path), extent.similarity, extent.source)
+    elif extent.kind == "block":
+        yield from _block_rows(next(blocks), reading, rows_before)
     elif extent.kind == "file":
         yield from _file_rows(extent, reading)
     elif extent.kind == "groups":
@@ -157,6 +173,14 @@ def read_extent(extent: Extent, reading: Reading, rows_before: int) -> Iterator[
             yield from group_rows(extent.source, content, reading.fields, groups, rows_before)
     else:
         yield from _line_rows(extent, reading, rows_before)
+
+
+def _block_rows(table: Any, reading: Reading, rows_before: int) -> Iterator[Row]:
+    number = rows_before
+    for batch in table.to_batches(max_chunksize=_ROWS_PER_SLICE):
+        for row in python_rows(batch):
+            number += 1
+            yield row_of_fields("", number, row, reading.fields)
 
 
 def _file_rows(extent: Extent, reading: Reading) -> Iterator[Passage | Reject]:
@@ -229,6 +253,7 @@ class ExtentRows:
         rows_before: For each, the lines or rows of its file before it.
         repeats: Numbers of the rows, counted from 0 over all extents, whose pid came before them.
         rows: Number of rows.
+        blocks: The tables of the extents that are blocks.
 
     Attributes:
         size: The number of rows.
@@ -245,11 +270,13 @@ class ExtentRows:
         rows_before: Sequence[int],
         repeats: Iterable[int],
         rows: int,
+        blocks: Sequence[Any] = (),
     ) -> None:
         self._extents = extents
         self._reading = reading
         self._rows_before = rows_before
         self._repeats = repeats
+        self._blocks = blocks
         self.size = rows
         self.position = 0
 
@@ -258,8 +285,9 @@ class ExtentRows:
         repeats = iter(self._repeats)
         repeat = next(repeats, None)
         self.position = 0
+        blocks = iter(self._blocks)
         for extent, rows_before in zip(self._extents, self._rows_before, strict=True):
-            for row in read_extent(extent, self._reading, rows_before):
+            for row in read_extent(extent, self._reading, rows_before, blocks):
                 if self.position == repeat:
                     repeat = next(repeats, None)
                     yield _as_repeat(row)

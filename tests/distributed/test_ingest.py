@@ -120,7 +120,9 @@ def test_a_failure_creates_no_collection(
     path = tmp_path / "a.tsv"
     path.write_text(lines)
     with pytest.raises(error, match=message):
-        ingest_dataset(path, server.url, **{**ONE_CPU, "make_encoder": HashingEncoder, **options})
+        ingest_dataset(
+            path, server.url, **{**ONE_CPU, "make_encoder": HashingEncoder, "workers": 1, **options}
+        )
 
     assert [] == [*open_store(server.url).physical_names()]
 
@@ -210,3 +212,24 @@ def test_the_page_ray_md_is_right(server: LoopbackServer, tmp_path: Path) -> Non
     assert len(points(server.url)) == named["report"].written
     result = CliRunner().invoke(cli, [*words, "--ray-workers", "1", "--ray-cpus", "2"])
     assert "no node of the cluster has 2 processors" in result.output
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.*")
+def test_a_dataset_of_ray_is_a_source(server: LoopbackServer) -> None:
+    """Blocks are ingested in their order: the first occurrence of a pid wins."""
+    import pyarrow as pa
+
+    rows = [{"id": str(n % 40), "body": f"text {n}" if n % 7 else None} for n in range(60)]
+    dataset = ray.data.from_arrow([pa.Table.from_pylist(rows[n : n + 15]) for n in (0, 15, 30, 45)])
+    expected: list[Reject] = []
+    with LoopbackServer() as other:
+        table = pa.Table.from_pylist(rows)
+        ingest_passages(table, other.url, encoder=HashingEncoder(), on_reject=expected.append)
+        stored = points(other.url)
+    rejects: list[Reject] = []
+    ingest_dataset(
+        dataset, server.url, make_encoder=HashingEncoder, on_reject=rejects.append, **ONE_CPU
+    )
+
+    assert stored == points(server.url)
+    assert sorted(map(repr, expected)) == sorted(map(repr, rejects))

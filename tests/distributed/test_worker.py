@@ -28,7 +28,9 @@ from msmarco_qdrant.errors import StoreUnavailableError
 from msmarco_qdrant.ingest.alias_guard import resolve_alias
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.ingest.run import CollectionStart
+from msmarco_qdrant.sources.corpus import Reading
 from msmarco_qdrant.sources.extents import next_line
+from msmarco_qdrant.sources.fields import PASSAGE
 from msmarco_qdrant.sources.rejects import RejectCount
 from msmarco_qdrant.stores import DEFAULT_CONNECTION, open_store
 from msmarco_qdrant.testing import HashingEncoder
@@ -167,7 +169,8 @@ def test_rejects_are_passed_on_in_the_order_of_the_source(tmp_path: Path) -> Non
     """Those of a split wait for all splits before it; those of other attempts are dropped."""
     seen: list[Reject] = []
     kept = SplitFiles(tmp_path)
-    run = DistributedRun([], kept, RejectCount(seen.append), None, ())
+    source = SourceFiles.of_blocks((), 0, Reading("auto", 1, PASSAGE))
+    run = DistributedRun(source, [], kept, RejectCount(seen.append), None)
     for number, attempt in [(2, 1), (0, 1), (0, 2), (1, 1)]:
         kept.add_rejects(number, attempt, [Reject("f", number, f"attempt {attempt}", b"", 0)])
     outcome = SplitOutcome(run.report(), added=0, vectors=0, tokens=0)

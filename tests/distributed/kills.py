@@ -1,0 +1,215 @@
+"""An ingest on a Ray cluster of three nodes, with random kills of workers, nodes and the driver.
+
+It ends as an ingest by one process without kills: the same points, the same rejects.
+
+    python -m tests.distributed.kills [--passages 200000] [--kills 20] [--seeds 0 1 2 3 4 5 6 7 8 9]
+
+The nodes are processes of this machine, the server is the loopback server of the tests. Some of
+the passages are repeated, rejected, or stored before. A kill is `kill -9`, or a node's end without
+notice; a driver that is killed is started again with the same arguments.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from msmarco_qdrant.ingest.api import ingest_passages
+from msmarco_qdrant.sources.rejects import reject_to_json
+from msmarco_qdrant.stores import open_store
+from msmarco_qdrant.testing import HashingEncoder
+from tests.loopback import LoopbackServer
+
+NODES = 3
+_WORKER = "ray::IngestWorker"
+_PAUSE_S = (0.5, 4.0)
+
+
+def write_source(path: Path, passages: int, rng: random.Random) -> None:
+    """Lines of which a tenth repeats a pid, is rejected, or is empty."""
+    with path.open("w") as file:
+        for number in range(passages):
+            kind = rng.random()
+            if kind < 0.03:
+                file.write("no tab\n")
+            elif kind < 0.08:
+                file.write(f"{rng.randrange(passages)}\tagain {number}\n")
+            elif kind < 0.09:
+                file.write("\n")
+            elif kind < 0.1:
+                file.write(f"{number}\t...\n")  # no word, no vector
+            else:
+                file.write(f"{number}\tpassage number {number} of topic {number % 1000}\n")
+
+
+def points(url: str) -> dict[Any, Any]:
+    """The payloads of all points, without what differs between two runs."""
+    fields = ("pid", "text", "meta", "text_digest", "meta_digest")
+    return dict(open_store(url).collection("msmarco").scan(fields))
+
+
+def ingest_here(source: Path, url: str) -> list[dict[str, Any]]:
+    """Ingest by this process; return the rejects."""
+    rejects: list[dict[str, Any]] = []
+    ingest_passages(
+        source,
+        url,
+        encoder=HashingEncoder(),
+        on_reject=lambda reject: rejects.append(reject_to_json(reject)),
+    )
+    return rejects
+
+
+def drive(address: str, source: Path, url: str, rejects: Path) -> None:
+    """The driver: it ingests, and writes the rejects at the end."""
+    from msmarco_qdrant.distributed import ingest_dataset
+
+    logging.basicConfig(level=logging.WARNING)
+    found: list[dict[str, Any]] = []
+    report = ingest_dataset(
+        source,
+        url,
+        address=address,
+        workers=NODES,
+        cpus_per_worker=1,
+        split_bytes=max(20_000, source.stat().st_size // 24),
+        make_encoder=HashingEncoder,
+        window=1024,
+        on_reject=lambda reject: found.append(reject_to_json(reject)),
+    )
+    rejects.write_text(json.dumps(found))
+    print(repr(report), flush=True)
+
+
+class Kills:
+    """A cluster, a driver, and what is killed.
+
+    Args:
+        source: The source.
+        url: The server.
+        folder: For the rejects of the driver.
+        rng: Decides what is killed, and when.
+    """
+
+    def __init__(self, source: Path, url: str, folder: Path, rng: random.Random) -> None:
+        from ray.cluster_utils import Cluster
+
+        self._source, self._url = source, url
+        self._rejects = folder / "rejects.json"
+        self._rng = rng
+        self._node = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
+        head = {**self._node, "include_dashboard": False}
+        self._cluster = Cluster(initialize_head=True, head_node_args=head)
+        self._nodes = [self._cluster.add_node(**self._node) for _ in range(NODES - 1)]
+        self.done: Counter[str] = Counter()
+
+    def run(self, kills: int) -> list[dict[str, Any]]:
+        """Ingest, with so many kills if it lasts as long; return the rejects."""
+        driver = self._start()
+        while driver.poll() is None:
+            time.sleep(self._rng.uniform(*_PAUSE_S))
+            if sum(self.done.values()) == kills or driver.poll() is not None:
+                break
+            if self._kill(driver):
+                driver = self._start()
+        assert 0 == driver.wait()
+        found: list[dict[str, Any]] = json.loads(self._rejects.read_text())
+        return found
+
+    def close(self) -> None:
+        """End the cluster."""
+        self._cluster.shutdown()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        place = [str(self._source), self._url, str(self._rejects)]
+        command = [sys.executable, "-m", __spec__.name, "--drive", self._cluster.address, *place]
+        return subprocess.Popen(command)
+
+    def _kill(self, driver: subprocess.Popen[bytes]) -> bool:
+        """Kill something; True for the driver."""
+        kind = self._rng.choice(["worker", "worker", "node", "driver"])
+        ours = psutil.Process().children(recursive=True)  # of the nodes, which we started
+        workers = [process for process in ours if _is_worker(process)]
+        if kind == "worker" and not workers:
+            return False
+        self.done[kind] += 1
+        if kind == "worker":
+            self._rng.choice(workers).kill()
+        elif kind == "node":
+            lost = self._nodes.pop(self._rng.randrange(len(self._nodes)))
+            self._cluster.remove_node(lost, allow_graceful=False)
+            self._nodes.append(self._cluster.add_node(**self._node))
+        else:
+            driver.kill()
+            driver.wait()
+        return kind == "driver"
+
+
+def _is_worker(process: psutil.Process) -> bool:
+    """True for a worker, also while it ingests: Ray puts the method into its name."""
+    with suppress(psutil.Error):  # it has ended
+        return any(part.startswith(_WORKER) for part in process.cmdline())
+    return False
+
+
+def compare(passages: int, kills: int, seed: int) -> Counter[str]:
+    """Ingest with kills, and raise unless it ends as without; return the kills."""
+    rng = random.Random(seed)
+    with (
+        tempfile.TemporaryDirectory() as name,
+        LoopbackServer() as expected,
+        LoopbackServer() as server,
+    ):
+        source = Path(name) / "passages.tsv"
+        write_source(source, passages, rng)
+        before = Path(name) / "before.tsv"  # these are unchanged, or their text changes
+        write_source(before, passages // 5, rng)
+        for url in (expected.url, server.url):
+            ingest_here(before, url)
+        rejects = ingest_here(source, expected.url)
+        run = Kills(source, server.url, Path(name), rng)
+        try:
+            found = run.run(kills)
+        finally:
+            run.close()
+        assert sorted(map(json.dumps, rejects)) == sorted(map(json.dumps, found))
+        assert points(expected.url) == points(server.url)
+    return run.done
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the seeds, or the driver."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--passages", type=int, default=200_000)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--seeds", type=int, nargs="+", default=range(10))
+    parser.add_argument("--drive", nargs=4, metavar=("ADDRESS", "SOURCE", "URL", "REJECTS"))
+    given = parser.parse_args(arguments)
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    if given.drive:
+        address, source, url, rejects = given.drive
+        drive(address, Path(source), url, Path(rejects))
+        return
+    for seed in given.seeds:
+        started = time.perf_counter()
+        done = compare(given.passages, given.kills, seed)
+        seconds = time.perf_counter() - started
+        print(f"seed {seed}: same points and rejects after {dict(done)}, {seconds:.0f} s")
+
+
+if __name__ == "__main__":
+    main()
