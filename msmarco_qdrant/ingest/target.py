@@ -188,7 +188,7 @@ def open_existing(
     """Open a collection that exists.
 
     Raises:
-        StoreNotFoundError: If there is no store.
+        StoreNotFoundError: If the store does not exist.
         CollectionNotFoundError: If the store has no such collection.
     """
     name, indexes = destination.collection, destination.indexes
