@@ -28,7 +28,6 @@ from typing import Any
 import psutil
 from acknowledging_server import running_server
 
-COLLECTION = "msmarco"
 _WORDS = ["the", "city", "of", "london", "has", "a", "river", "and", "many", "old", "bridges"]
 
 
@@ -120,7 +119,7 @@ def _is_worker(process: psutil.Process) -> bool:
 
 def run(kind: str, path: Path) -> dict[str, float]:
     """Run one ingest in a process of its own, against a server of its own."""
-    with running_server(f"{COLLECTION}__0001") as (port, _taken):
+    with running_server("unused__0001") as (port, _taken):
         command = [sys.executable, __file__, "--one", kind, str(path), f"grpc://127.0.0.1:{port}"]
         answer = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     found: dict[str, float] = json.loads(answer.stdout.splitlines()[-1])
