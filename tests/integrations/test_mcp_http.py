@@ -158,7 +158,7 @@ async def test_requests_of_permitted_sites_are_answered(tmp_path: Path) -> None:
             assert 200 == found.status_code, (headers, found.text)
         other = await http.post(url.removesuffix("/mcp") + "/other", json=LIST, headers=ACCEPT)
         assert 404 == other.status_code
-        big = await http.post(url, content=b"x" * 2**25, headers=ACCEPT)
+        big = await http.post(url, content=b"x" * 2**21, headers=ACCEPT)
         assert 413 == big.status_code
 
 

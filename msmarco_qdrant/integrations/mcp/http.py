@@ -104,7 +104,7 @@ class McpApp:
             streamable_http_path=PATH,
             json_response=True,
             stateless_http=True,
-            max_request_body_size=limits.body_bytes,
+            max_request_body_size=limits.body_bytes if write else limits.query_bytes,
             # `_check_sender` does it, also for other hosts than 127.0.0.1
             transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
         )
