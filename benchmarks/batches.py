@@ -115,7 +115,7 @@ def measure(
         with running as url:
             wait_until_ready(url)
             first = httpx.post(
-                f"{url}/passages?wait=true", json=[{"pid": "first", "text": "creates the collection"}]
+                f"{url}/passages?wait=true", json=[{"pid": "first", "text": "the first of all"}]
             )
             first.raise_for_status()
             seconds = asyncio.run(post_all(url, passages, connections))
