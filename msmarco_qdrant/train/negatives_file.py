@@ -12,7 +12,8 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -105,15 +106,15 @@ def to_line(mined: MinedQuery) -> bytes:
                 f"negatives must not be positives, got {both!r} of {system!r} in both for query "
                 f"{mined.qid!r}"
             )
-    value = {
-        "qid": _to_json(mined.qid, "qid"),
-        "pos": [_to_json(pid, "pid") for pid in mined.positives],
-        "neg": {
-            system: [_to_json(pid, "pid") for pid in pids]
-            for system, pids in mined.negatives.items()
-        },
-    }
-    return json.dumps(value, separators=(",", ":")).encode() + b"\n"
+    negatives = ",".join(
+        f"{json.dumps(system)}:{_list_of(pids)}" for system, pids in mined.negatives.items()
+    )
+    line = f'{{"qid":{_to_json(mined.qid, "qid")},"pos":{_list_of(mined.positives)}'
+    return f'{line},"neg":{{{negatives}}}}}\n'.encode()
+
+
+def _list_of(pids: Sequence[str]) -> str:
+    return f"[{','.join([_to_json(pid, 'pid') for pid in pids])}]"
 
 
 def _file_name(source: str | PathLike[str]) -> str:
@@ -184,10 +185,16 @@ def _to_id(value: object, field: str, place: str) -> str:
     return str(value)
 
 
-def _to_json(name: str, kind: str) -> int | str:
+def _to_json(name: str, kind: str) -> str:
     if not isinstance(name, str) or not name:
         raise UsageError(f"{kind} must be a non-empty string, got {name!r}")
-    return int(name) if _INTEGER.fullmatch(name) else name
+    return _id_json(name)
+
+
+@lru_cache(maxsize=1 << 16)
+def _id_json(name: str) -> str:
+    """Return an id as JSON, an integer where it is the decimal form of one."""
+    return name if _INTEGER.fullmatch(name) else json.dumps(name)
 
 
 def _shorten(value: object) -> str:
