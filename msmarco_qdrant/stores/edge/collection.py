@@ -256,11 +256,12 @@ class EdgeCollection:
         """Close the shard, and end an index build; only the store calls this."""
         self._closing = True
         self._end_build()
-        self._shared.end()
-        with self._writing, self._lock, edge_errors(self.path, "closing"):
-            self._closed = True
-            if self._shard is not None:
-                self._shard.close()
+        with self._writing:
+            self._shared.end()  # no other process begins to use files while writers wait
+            with self._lock, edge_errors(self.path, "closing"):
+                self._closed = True
+                if self._shard is not None:
+                    self._shard.close()
 
     def invalidate_after_fork(self) -> None:
         """In a forked child: refuse every use from now on."""
@@ -350,7 +351,8 @@ class EdgeCollection:
 
     def _load(self) -> qdrant_edge.EdgeShard:
         with edge_errors(self.path, "loading"):
-            index_build.recover(self.path)  # the directory's lock excludes other processes
+            # The directory's lock excludes other processes but those that search shared files.
+            index_build.recover(self.path, keeps_shared=self._shared.is_used)
             return self._open()
 
     def _open(self) -> qdrant_edge.EdgeShard:

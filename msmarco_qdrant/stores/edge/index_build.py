@@ -125,10 +125,14 @@ def commit_swap(shard: Path) -> None:
     sync_directory(shard)
 
 
-def recover(shard: Path) -> None:
+def recover(shard: Path, *, keeps_shared: bool = False) -> None:
     """Restore the valid segments, and remove the remains of a build.
 
     The shard must be closed.
+
+    Args:
+        shard: The shard's directory.
+        keeps_shared: Keep the files for other processes, as some use them.
 
     Raises:
         OSError: If it failed; no passage is lost.
@@ -144,12 +148,18 @@ def recover(shard: Path) -> None:
         raise StoreCorruptError(f"{segments} is missing: restore it from a backup")
     sync_directory(shard)  # before any write: a power cut must not undo it
     remove_leftovers(shard)
+    if not keeps_shared:
+        _remove(shard / SHARED)
 
 
 def remove_leftovers(shard: Path) -> None:
-    """Remove the remains of a build, never valid segments."""
-    for name in LEFTOVERS:
-        shutil.rmtree(shard / name, ignore_errors=True)  # remains only take disk space
+    """Remove the remains of a build, never valid segments; other processes keep their files."""
+    for name in (_BUILDING, _TEMPORARY):
+        _remove(shard / name)
+
+
+def _remove(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)  # remains only take disk space
 
 
 SPARE_BYTES = 256 * 2**20

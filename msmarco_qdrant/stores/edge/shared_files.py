@@ -37,6 +37,12 @@ class SharedFiles:
         self._lock = threading.Lock()
         self._users: dict[Path, Callable[[], None]] = {}
 
+    @property
+    def is_used(self) -> bool:
+        """True if other processes may search some of the folders."""
+        with self._lock:
+            return bool(self._users)
+
     def add(self, on_change: Callable[[], None]) -> Path:
         """Make a folder. The shard must be flushed, and not be written to during the call.
 

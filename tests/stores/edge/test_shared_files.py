@@ -6,13 +6,13 @@ import hashlib
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 import pytest
 
 from msmarco_qdrant.core.records import Passage
-from msmarco_qdrant.errors import StoreUnavailableError
+from msmarco_qdrant.errors import StoreError, StoreUnavailableError
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.stores import Store, open_shared, open_store
 from msmarco_qdrant.stores.edge import index_build
@@ -50,6 +50,26 @@ def test_other_processes_search_shared_files(store: Store) -> None:
         assert before == digests(shard)
         assert folder.parent == shard / "shared"
     assert [] == [*folder.parent.iterdir()]
+
+
+@pytest.mark.parametrize("swaps", [True, False], ids=["built", "not-swapped"])
+def test_an_index_build_keeps_them(
+    store: Store, swaps: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that opened a half removed folder would find some of the passages, in silence."""
+    collection = store.collection("msmarco")
+
+    def fail(_shard: Path) -> None:
+        raise OSError(5, "Input/output error")
+
+    if not swaps:  # then the next call loads the former segments
+        monkeypatch.setattr(index_build, "commit_swap", fail)
+    with store.share_files("msmarco", lambda: None) as folder:
+        with nullcontext() if swaps else pytest.raises(StoreError):
+            collection.optimize()
+        assert 200 == collection.count()
+        with closing(open_shared(folder)) as opened:  # type: ignore[type-var]  # it has `close`
+            assert 200 == opened.count()
 
 
 @pytest.mark.parametrize("change", ["upsert", "delete", "index", "drop", "close"])
