@@ -7,7 +7,6 @@ somebody writes to a collection; then, and if a process fails, this process sear
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections.abc import Sequence
 from concurrent.futures import CancelledError
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from msmarco_qdrant.core.metadata_types import CollectionMetadata
+from msmarco_qdrant.encoding.backends.processor import usable_cores
 from msmarco_qdrant.errors import MsmarcoQdrantError, UsageError
 from msmarco_qdrant.runtime.subprocesses import SubprocessPool
 from msmarco_qdrant.search.session import read_collection
@@ -157,7 +157,7 @@ class MineProcesses:
         self._stack.close()
 
     def _count(self) -> int:
-        return self._wanted or min(os.cpu_count() or 1, MAX_PROCESSES)
+        return self._wanted or min(usable_cores(), MAX_PROCESSES)
 
     def _pays(self, searches: int) -> bool:
         if self._wanted is not None:
