@@ -8,6 +8,7 @@ arrays, without importing transformers or sentence-transformers, which takes lon
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,6 +75,8 @@ class CompactModel:
         eps: Epsilon of the normalizations.
         pooling: "mean" or "cls".
         normalizes: True if a module scales vectors to unit length.
+        pad_id: RoBERTa's id of padding, None for others. Such a token in a text has the last
+            row of `positions`, and the positions of later tokens do not count it.
     """
 
     words: NDArray[np.float32]
@@ -84,10 +87,13 @@ class CompactModel:
     eps: float
     pooling: Literal["mean", "cls"]
     normalizes: bool
+    pad_id: int | None = None
 
 
 def read_compact(directory: Path) -> CompactModel | None:
     """Return the model of a directory; None if it has other modules, settings or files."""
+    if not _has_library_modules(directory):
+        return None
     modules = list_modules(directory)
     kinds, pooling = [kind for kind, _ in modules], _pooling(modules)
     if kinds[:1] != ["Transformer"] or kinds[2:] not in ([], ["Normalize"]) or pooling is None:
@@ -95,13 +101,22 @@ def read_compact(directory: Path) -> CompactModel | None:
     transformer = modules[0][1]
     config = read_json(transformer / "config.json")
     path = transformer / "model.safetensors"
-    if not _is_known(config) or not path.is_file():
+    # An adapter, which the library adds to the weights, has files of its own.
+    is_adapted = (transformer / "adapter_config.json").exists()
+    if not _is_known(config) or not path.is_file() or is_adapted:
         return None
     try:
         weights = _Weights(path)
         return _build(weights, config, pooling, normalizes=kinds[2:] == ["Normalize"])
-    except LookupError:  # of another layout
+    except (LookupError, TypeError):  # of another layout, or in bfloat16, which NumPy lacks
         return None
+
+
+def _has_library_modules(directory: Path) -> bool:
+    """False if a module is of another package, whose code may change at any time."""
+    listing = directory / "modules.json"
+    entries = json.loads(listing.read_text("utf-8")) if listing.is_file() else []
+    return all(entry["type"].startswith("sentence_transformers.") for entry in entries)
 
 
 def _pooling(modules: list[tuple[str, Path]]) -> Literal["mean", "cls"] | None:
@@ -174,10 +189,13 @@ def _build(
     *,
     normalizes: bool,
 ) -> CompactModel:
+    import numpy as np
+
     kind = config["model_type"]
     positions = weights["embeddings.position_embeddings.weight"]
-    if kind in _LIKE_ROBERTA:
-        positions = positions[int(config["pad_token_id"]) + 1 :]
+    pad_id = int(config["pad_token_id"]) if kind in _LIKE_ROBERTA else None
+    if pad_id is not None:
+        positions = np.concatenate([positions[pad_id + 1 :], positions[pad_id : pad_id + 1]])
     if (segments := "embeddings.token_type_embeddings.weight") in weights:
         positions = positions + weights[segments][0]
     layers = _distilbert_layers if kind == "distilbert" else _bert_layers
@@ -190,6 +208,7 @@ def _build(
         eps=float(config.get("layer_norm_eps", _DEFAULT_EPS)),
         pooling=pooling,
         normalizes=normalizes,
+        pad_id=pad_id,
     )
 
 

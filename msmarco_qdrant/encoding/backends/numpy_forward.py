@@ -41,7 +41,11 @@ class NumpyForward:
             float32 `(hidden,)`.
         """
         model = self._model
-        values = model.words[ids] + model.positions[: len(ids)]
+        places = np.arange(len(ids))
+        if model.pad_id is not None:
+            counted = ids != model.pad_id
+            places = np.where(counted, counted.cumsum() - 1, -1)
+        values = model.words[ids] + model.positions[places]
         values = _normalize(values, model.norm, model.eps)
         for layer in model.layers:
             values = self._layer(values, layer)
