@@ -20,6 +20,7 @@ from msmarco_qdrant.core.encoder_types import EncodedBatch, Prompts, Similarity
 from msmarco_qdrant.encoding.backends.base import Backend, ForwardPass, Task
 from msmarco_qdrant.encoding.batching import split_by_tokens
 from msmarco_qdrant.encoding.catalog import PublishedModel
+from msmarco_qdrant.encoding.fingerprint import compute_fingerprint
 from msmarco_qdrant.encoding.forks import require_own_threads
 from msmarco_qdrant.encoding.opened_model import ModelRequest, open_by_library, open_proven
 from msmarco_qdrant.encoding.options import EncoderOptions, resolve_devices
@@ -285,7 +286,8 @@ class BiEncoder:
             models = [library or self._load_again(first)]
             models += [self._load_again(device) for device in others]
             made = [self._make_backend(model, self._options) for model in models]
-        self._opened.library = None
+        # The backends hold the weights that they use.
+        self._opened.library = self._opened.compact = None
         _log.info(
             "%s runs by %s on %s in %s",
             *(self.info.model, made[0].name, ", ".join(one.device for one in made)),
@@ -338,8 +340,20 @@ class BiEncoder:
         return normalized.astype(np.float32, copy=False)
 
     def _load_again(self, device: str | None) -> SentenceTransformer:
-        model = load_model(self.location, device)
+        """Load the model from the files that were opened, not from a newer version of the hub.
+
+        Raises:
+            EncodingError: If the files have changed since.
+        """
+        directory = self._opened.directory
+        model = load_model(str(directory), device)
         limit_length(model, self.info.model)
+        found = compute_fingerprint(directory, self.info.prompts, self.info.max_seq_length)
+        if found != self.info.fingerprint:
+            raise EncodingError(
+                f"the files of {self.info.model} in {directory} have changed since the model was "
+                "opened: load it again"
+            )
         return model
 
 

@@ -7,6 +7,7 @@ and compared for the next start.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +25,13 @@ from msmarco_qdrant.encoding.pretrained import (
     load_model,
     map_loading_errors,
 )
-from msmarco_qdrant.encoding.proof import make_proof, read_proof, save_proof
+from msmarco_qdrant.encoding.proof import (
+    Proof,
+    locate_proof,
+    make_proof,
+    read_proof,
+    save_proof,
+)
 from msmarco_qdrant.encoding.protocols import Tokenizer
 from msmarco_qdrant.encoding.tokenizers import build_tokenizer, count_prompt_tokens
 from msmarco_qdrant.errors import ModelNotFoundError
@@ -58,6 +65,7 @@ class OpenedModel:
 
     Attributes:
         info: The encoder's identity.
+        directory: The directory of its files.
         prompt_lengths: Tokens of the prompt of each task, for a pooling that excludes it.
         make_tokenizer: Returns the tokenizer of a task.
         compact: Its weights, if they are proven; else None.
@@ -65,6 +73,7 @@ class OpenedModel:
     """
 
     info: EncoderInfo
+    directory: Path
     prompt_lengths: dict[Task, int | None]
     make_tokenizer: Callable[[Task], Tokenizer]
     compact: CompactModel | None
@@ -93,7 +102,8 @@ def open_proven(request: ModelRequest) -> OpenedModel | None:
         directory = find_model_directory(request.location)
     except ModelNotFoundError:
         return None  # it is downloaded, or the library's loading reports why not
-    proof = read_proof(directory)
+    path = locate_proof(directory)
+    proof = read_proof(path) if path is not None else None
     if proof is None:
         return None
     require_own_threads()
@@ -102,7 +112,10 @@ def open_proven(request: ModelRequest) -> OpenedModel | None:
     compact = read_compact(directory)
     if compact is None or info.prompts != proof.prompts:
         return None  # other prompts have not been compared
-    return OpenedModel(info, proof.prompt_lengths, proof.tokenizer, compact, None)
+    if locate_proof(directory) != path:
+        return None  # the files changed while they were read
+    lengths, place = proof.prompt_lengths, directory.absolute()
+    return OpenedModel(info, place, lengths, proof.tokenizer, compact, None)
 
 
 def open_by_library(request: ModelRequest, device: str | None, *, prove: bool) -> OpenedModel:
@@ -112,6 +125,7 @@ def open_by_library(request: ModelRequest, device: str | None, *, prove: bool) -
         ModelNotFoundError: If it cannot be loaded.
         EncodingError: In a forked child whose parent has loaded a model.
     """
+    before = _locate_proof_before(request.location) if prove else None
     model = load_model(request.location, device)
     directory = find_model_directory(request.location)
     # The model is described in float32, so this comes before any change of precision.
@@ -123,13 +137,28 @@ def open_by_library(request: ModelRequest, device: str | None, *, prove: bool) -
             "query": build_tokenizer(model, "query", info.prompts.query),
         }
         lengths = count_prompt_tokens(model, info.prompts)
-    opened = OpenedModel(info, lengths, tokenizers.__getitem__, None, model)
+    place = directory.absolute()  # the working directory may be another one later
+    opened = OpenedModel(info, place, lengths, tokenizers.__getitem__, None, model)
     if prove:
         made = make_proof(model, directory, facts, info.prompts, tokenizers, lengths)
         if made is not None:
             proof, opened.compact = made
-            save_proof(directory, proof)
+            _save(proof, directory, before)
     return opened
+
+
+def _save(proof: Proof, directory: Path, before: Path | None) -> None:
+    """Save a proof, but not one of files that changed while they were read: it is of neither."""
+    path = locate_proof(directory)
+    if path is not None and before in (None, path):
+        save_proof(path, proof)
+
+
+def _locate_proof_before(location: str) -> Path | None:
+    """Return the path of the proof of a model that is not loaded yet; None before its download."""
+    with suppress(ModelNotFoundError):
+        return locate_proof(find_model_directory(location))
+    return None
 
 
 def _describe(request: ModelRequest, directory: Path, facts: ModelFacts) -> EncoderInfo:

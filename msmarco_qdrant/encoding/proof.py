@@ -2,7 +2,8 @@
 
 A first load compares `compact` with the library: token ids of texts on which tokenizers differ,
 and vectors of texts of random tokens. If all are equal, the result is a file in the user's cache,
-named by a digest of the model's files and of the versions that were compared. The next start of a
+named by a digest of the model's files, of the versions that were compared, of the code of the
+forward passes, and of the kind of machine. It starts with its own checksum. The next start of a
 process reads that file instead of importing the library, which takes seconds.
 """
 
@@ -11,7 +12,11 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
+import platform
+import sys
 from dataclasses import asdict, dataclass
+from functools import cache
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
@@ -19,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from msmarco_qdrant import __version__
 from msmarco_qdrant.core.encoder_types import Prompts
+from msmarco_qdrant.core.first_line import first_line
 from msmarco_qdrant.encoding.backends.base import Task
 from msmarco_qdrant.encoding.backends.cache import model_cache, prune
 from msmarco_qdrant.encoding.compact import CompactModel, read_compact
@@ -37,8 +43,12 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-# Raise it when the compact forward passes or the tokenizers change.
-_VERSION = 1
+# Of the file's form. Code that a proof is about counts by its bytes.
+_VERSION = 2
+_CODE = (
+    *("proof.py", "compact.py", "tokenizers.py", "describe.py"),
+    *("backends/fused.py", "backends/numpy_forward.py"),
+)
 _KEPT_FILES = 64
 _COMPARED = ("sentence-transformers", "transformers", "tokenizers", "torch", "numpy")
 _SETTINGS = (".json", ".txt", ".model", ".codes", ".bpe")
@@ -87,8 +97,14 @@ def make_proof(
         only the library has, or if any vector differs.
     """
     kinds = {task: _kind(tokenizer) for task, tokenizer in tokenizers.items()}
-    compact = read_compact(directory) if None not in kinds.values() else None
-    if compact is None or not _agrees(compact, model):
+    if None in kinds.values():
+        return None
+    try:
+        compact = read_compact(directory)
+        if compact is None or not _agrees(compact, model):
+            return None
+    except Exception as exc:  # noqa: BLE001  # of a shape that is not computed, or of memory
+        _log.info("%s has no compact form: %s", directory, first_line(exc))
         return None
     definition = tokenizers["query"].definition
     found = {task: str(kind) for task, kind in kinds.items()}
@@ -123,11 +139,13 @@ def _agrees(compact: CompactModel, model: SentenceTransformer) -> bool:
 def _random_texts(compact: CompactModel, longest: int | None) -> Tokenized:
     import numpy as np
 
-    positions = len(compact.positions)
+    positions = len(compact.positions) - (compact.pad_id is not None)
     longest = min(longest or positions, positions)
     lengths = [min(length, longest) for length in (*_LENGTHS, longest)]
     words = len(compact.words)
     ids = np.random.default_rng(0).integers(words // 2, words, sum(lengths), np.int32)
+    if compact.pad_id is not None:  # a text may contain the token, which shifts positions
+        ids[1 : lengths[0] : 4] = compact.pad_id
     return Tokenized.from_lengths(ids, lengths)
 
 
@@ -146,10 +164,13 @@ def _same(expected: NDArray[np.float32], found: NDArray[np.float32]) -> bool:
 # ---- the file --------------------------------------------------------------------------------
 
 
-def read_proof(directory: Path) -> Proof | None:
-    """Return the proof of a directory's model in its present state; None without one."""
+def read_proof(path: Path) -> Proof | None:
+    """Return the proof in a file; None without a whole one."""
     try:
-        found = json.loads(_path(directory).read_text("utf-8"))
+        checksum, _, content = path.read_bytes().partition(b"\n")
+        if checksum != _checksum(content):
+            return None
+        found = json.loads(content)
         return Proof(
             facts=ModelFacts(**found["facts"]),
             prompts=Prompts(**found["prompts"]),
@@ -158,29 +179,57 @@ def read_proof(directory: Path) -> Proof | None:
             prompt_lengths=found["prompt_lengths"],
         )
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        return None  # there is none, or it or the model's JSON is damaged: loading reports that
+        return None
 
 
-def save_proof(directory: Path, proof: Proof) -> None:
+def save_proof(path: Path, proof: Proof) -> None:
     """Write a proof; if that fails, the next start compares again."""
-    path = _path(directory)
+    content = json.dumps(asdict(proof)).encode()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as file:
-            file.write(json.dumps(asdict(proof)).encode())
+            file.write(_checksum(content) + b"\n" + content)
         prune(path.parent, "*.json", _KEPT_FILES)
     except (OSError, OutputError) as exc:
         _log.info("cannot write %s, so the next start imports the library again: %s", path, exc)
 
 
-def _path(directory: Path) -> Path:
-    parts = {
-        "version": [_VERSION, __version__],
-        "compared": {name: version(name) for name in _COMPARED},
-        "files": [(path.name, file_sha256(path)) for path in _files(directory)],
-    }
+def _checksum(content: bytes) -> bytes:
+    return hashlib.sha256(content).hexdigest().encode()
+
+
+def locate_proof(directory: Path) -> Path | None:
+    """Return the path of the proof of a directory's model in its present state.
+
+    None if the model's files or JSON are damaged, which loading reports; or if a library that is
+    compared is not installed.
+    """
+    try:
+        parts = {
+            "version": [_VERSION, __version__],
+            "compared": _describe_code(),
+            "files": [
+                (os.path.relpath(path, directory), file_sha256(path)) for path in _files(directory)
+            ],
+        }
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, ImportError):
+        return None
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
     return model_cache("proofs") / f"{digest[:32]}.json"
+
+
+@cache
+def _describe_code() -> dict[str, str]:
+    """Return the system, the versions of the libraries, and digests of the forward passes' code.
+
+    A home may be shared by machines of several kinds.
+    """
+    here = Path(__file__).parent
+    return {
+        "system": f"{sys.platform} {platform.machine()}",
+        **{name: version(name) for name in _COMPARED},
+        **{name: hashlib.sha256((here / name).read_bytes()).hexdigest() for name in _CODE},
+    }
 
 
 def _files(directory: Path) -> list[Path]:

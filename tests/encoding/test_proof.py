@@ -11,6 +11,7 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -18,17 +19,22 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from msmarco_qdrant.core.encoder_types import Prompts
-from msmarco_qdrant.encoding import load_encoder
+from msmarco_qdrant.encoding import bi_encoder, load_encoder, opened_model, proof
 from msmarco_qdrant.encoding.backends import fused
 from msmarco_qdrant.encoding.backends.cache import model_cache, prune
 from msmarco_qdrant.encoding.backends.fused import FusedBackend, FusedForward
 from msmarco_qdrant.encoding.backends.numpy_forward import NumpyForward
 from msmarco_qdrant.encoding.backends.processor import usable_cores
+from msmarco_qdrant.encoding.bi_encoder import BiEncoder
 from msmarco_qdrant.encoding.compact import CompactModel, read_compact
+from msmarco_qdrant.encoding.pretrained import load_model
 from msmarco_qdrant.encoding.tokens import Tokenized
 from msmarco_qdrant.errors import EncodingError
 from tests.encoding.conftest import Library, Tiny
 from tests.encoding.tiny_models import ARCHITECTURES, WORDS, Recipe, save_tiny
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
 
 pytestmark = pytest.mark.usefixtures("in_float32")
 
@@ -141,13 +147,159 @@ def test_a_changed_model_has_no_proof(tmp_path: Path, cache: Path) -> None:
 
 
 def test_a_damaged_proof_is_made_again(tiny: Tiny, cache: Path) -> None:
-    """A file cut off, or of another form, is not used."""
+    """A file cut off, of another form, or with another word in its tokenizer is not used."""
     expected = vectors(tiny(Recipe()))
     (path,) = proofs(cache)
-    for text in (path.read_text("utf-8")[:100], "{}", ""):
-        path.write_text(text, "utf-8")
+    whole = path.read_bytes()
+    for content in (whole[:100], b"{}", b"", whole.replace(b"london", b"lundon")):
+        path.write_bytes(content)
         np.testing.assert_array_equal(expected, vectors(tiny(Recipe())))
-        assert json.loads(path.read_text("utf-8"))["tokenizers"]
+        assert whole == path.read_bytes()
+
+
+def test_a_model_changed_while_it_is_loaded_has_no_proof(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its tokenizer may be of the former files."""
+    directory = save_tiny(tmp_path / "model", Recipe("bert"))
+
+    def load(location: str, device: str | None) -> SentenceTransformer:
+        model = load_model(location, device)
+        (directory / "tokenizer_config.json").write_text('{"do_lower_case": false}', "utf-8")
+        return model
+
+    monkeypatch.setattr(opened_model, "load_model", load)
+    load_encoder(directory, device="cpu")
+
+    assert [] == proofs(cache)
+
+
+def test_a_model_changed_while_its_proof_is_read_is_compared(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The weights may be of the later files."""
+    directory = save_tiny(tmp_path / "model", Recipe("bert"))
+    vectors(directory)
+
+    def read(place: Path) -> CompactModel | None:
+        (directory / "config.json").touch()
+        (directory / "extra.json").write_text("{}", "utf-8")
+        return read_compact(place)
+
+    monkeypatch.setattr(opened_model, "read_compact", read)
+    vectors(directory)
+
+    assert 2 == len(proofs(cache))
+
+
+def test_a_proof_is_of_these_versions_and_this_code(
+    tiny: Tiny, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another version of a library or other code compares again."""
+    vectors(tiny(Recipe("bert")))
+    before = proof._describe_code()
+    for name in ("torch", "backends/fused.py"):
+        monkeypatch.setattr(proof, "_describe_code", lambda name=name: before | {name: "other"})
+        vectors(tiny(Recipe("bert")))
+
+    assert {"compact.py", "backends/fused.py", "torch", "transformers"} <= {*before}
+    assert 3 == len(proofs(cache))
+
+
+def test_a_model_changed_before_its_first_batch_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU, or in bfloat16, the library loads a proven model at the first batch."""
+    directory = save_tiny(tmp_path / "model", Recipe("bert"))
+    vectors(directory)
+    monkeypatch.setattr(bi_encoder, "_is_fused", lambda *_: False)
+    encoder = load_encoder(directory, device="cpu")
+    weights = load_file(directory / "model.safetensors")
+    save_file({name: one * 1.5 for name, one in weights.items()}, directory / "model.safetensors")
+
+    with pytest.raises(EncodingError, match=r"the files of .* have changed since the model"):
+        encoder.encode(TEXTS)
+
+
+def test_a_proven_model_is_loaded_from_the_files_that_were_opened(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hub may have a newer version; its vectors would be called those of the opened one."""
+    directory = tiny(Recipe("bert"))
+    expected = vectors(directory)
+    monkeypatch.setattr(bi_encoder, "_is_fused", lambda *_: False)
+    monkeypatch.setattr(opened_model, "find_model_directory", lambda _: directory)
+    encoder = BiEncoder("organization/model-of-the-hub")
+
+    np.testing.assert_allclose(expected, encoder.encode(TEXTS), rtol=0, atol=1e-5)
+    assert encoder._opened.compact is None  # the weights are in memory once
+
+
+@pytest.mark.parametrize("kind", ["bfloat16", "no pad id", "adapter", "other package"])
+def test_files_that_are_not_compact_leave_the_model_to_the_library(
+    kind: str, tmp_path: Path, cache: Path
+) -> None:
+    """NumPy lacks bfloat16; settings may be null; adapters and other packages' code may change."""
+    directory = save_tiny(tmp_path / "model", Recipe("roberta"))
+    if kind == "bfloat16":
+        weights = load_file(directory / "model.safetensors")
+        half = {name: one.to(torch.bfloat16) for name, one in weights.items()}
+        save_file(half, directory / "model.safetensors", {"format": "pt"})
+    elif kind == "no pad id":
+        config = json.loads((directory / "config.json").read_text("utf-8"))
+        text = json.dumps(config | {"pad_token_id": None})
+        (directory / "config.json").write_text(text, "utf-8")
+    elif kind == "adapter":
+        (directory / "adapter_config.json").write_text("{}", "utf-8")
+    else:
+        modules = json.loads((directory / "modules.json").read_text("utf-8"))
+        modules[1]["type"] = "my_package.Pooling"
+        (directory / "modules.json").write_text(json.dumps(modules), "utf-8")
+
+    assert read_compact(directory) is None
+    if kind in ("bfloat16", "no pad id"):
+        encoder = load_encoder(directory, device="cpu")
+        assert [] == proofs(cache)
+        assert kind == "no pad id" or np.isfinite(encoder.encode(TEXTS)).all()
+
+
+def test_an_error_of_the_comparison_leaves_the_model_to_the_library(
+    tiny: Tiny, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As before, a model of any shape can be loaded."""
+
+    def fail(*_: object) -> bool:
+        raise RuntimeError("shape '[1, 3, 5]' is invalid")
+
+    monkeypatch.setattr(proof, "_agrees", fail)
+
+    assert np.isfinite(load_encoder(tiny(Recipe("bert")), device="cpu").encode(TEXTS)).all()
+    assert [] == proofs(cache)
+
+
+def test_the_name_of_padding_in_a_text_shifts_positions_as_in_the_library(
+    tiny: Tiny, library: Library
+) -> None:
+    """RoBERTa does not count these tokens."""
+    directory = tiny(Recipe("roberta"))
+    texts = ["london <pad> how cold", "the <pad> <pad> iceberg", "london", "<pad>"]
+    expected = library(directory).encode(texts, normalize_embeddings=True)
+    compact = read_compact(directory)
+    assert compact is not None
+
+    tokens = load_encoder(directory, device="cpu").tokenizer(texts[:1])
+    raw = NumpyForward(compact)(tokens.ids)
+    np.testing.assert_allclose(vectors(directory, texts), expected, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(raw / np.linalg.norm(raw), expected[0], rtol=0, atol=1e-5)
+
+
+def test_a_user_without_a_home_has_no_cache(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a directory named '~' would lie in the working directory."""
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)
+
+    assert np.isfinite(vectors(tiny(Recipe("bert")))).all()
+    assert not Path("~").exists()
 
 
 def test_other_prompts_are_compared_anew(tiny: Tiny) -> None:
@@ -251,6 +403,18 @@ def test_a_failed_pass_is_an_encoding_error(compact: CompactModel) -> None:
 
     with pytest.raises(EncodingError, match="1 texts of 2 tokens failed on cpu"):
         FusedBackend(compact, workers=1).launch(batch, "document").result()
+
+
+def test_many_queries_take_every_worker(compact: CompactModel) -> None:
+    """Batches of 1,024 tokens do not wait for the one thread that short batches have."""
+    backend, busy = FusedBackend(compact, workers=1), threading.Event()
+    batch = Tokenized.from_rows([[5, 6, 7, 8, 9, 10]] * 160)
+    try:
+        backend._queries.submit(busy.wait)
+        with ThreadPoolExecutor(1) as pool:
+            assert (160, 32) == pool.submit(backend.launch(batch, "query").result).result(30).shape
+    finally:
+        busy.set()
 
 
 def test_queries_do_not_wait_for_passages(compact: CompactModel) -> None:

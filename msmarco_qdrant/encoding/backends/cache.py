@@ -8,9 +8,12 @@ from pathlib import Path
 
 
 def model_cache(kind: str) -> Path:
-    """`$XDG_CACHE_HOME/msmarco-qdrant/KIND`, or under `~/.cache`."""
+    """`$XDG_CACHE_HOME/msmarco-qdrant/KIND`, or under `~/.cache`.
+
+    For a user without a home, as in some containers, a path at which there can be no file.
+    """
     base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
-    return Path(base) / "msmarco-qdrant" / kind
+    return Path(os.devnull if base.startswith("~") else base) / "msmarco-qdrant" / kind
 
 
 def prune(folder: Path, pattern: str, kept: int) -> None:
