@@ -45,11 +45,11 @@ def begin_bulk(store: Store, physical: str) -> None:
     """
     require_bulk(store)
     admin = store.admin_collection(physical)
-    if store.bulk_threshold(physical) is None:
-        found = admin.optimizers().indexing_threshold_kb
-        if found == BULK_THRESHOLD_KB:
-            return  # chosen by the user, who keeps it
-        store.record_bulk_threshold(physical, _DEFAULT_THRESHOLD_KB if found is None else found)
+    found = admin.optimizers().indexing_threshold_kb
+    if found == BULK_THRESHOLD_KB:
+        return  # of an interrupted run, or chosen by the user, who keeps it
+    # An older record is replaced: the threshold was changed since.
+    store.record_bulk_threshold(physical, _DEFAULT_THRESHOLD_KB if found is None else found)
     admin.alter(SettingsChange(indexing_threshold_kb=BULK_THRESHOLD_KB))
 
 

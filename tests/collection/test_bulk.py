@@ -103,6 +103,16 @@ def test_a_threshold_changed_during_the_bulk_mode_stays(store: Store) -> None:
     assert (88, None) == state(store)
 
 
+def test_a_threshold_changed_before_the_ingest_resumes_is_the_one_to_restore(store: Store) -> None:
+    """The record of the interrupted run is replaced."""
+    begin(store)
+    store.admin_collection("msmarco").alter(SettingsChange(indexing_threshold_kb=88))
+    begin(store)
+    assert (0, 88) == state(store)
+    end(store)
+    assert (88, None) == state(store)
+
+
 def test_a_threshold_of_zero_of_the_user_stays(store: Store) -> None:
     """Nothing is recorded, and nothing restored."""
     store.admin_collection("msmarco").alter(SettingsChange(indexing_threshold_kb=0))
