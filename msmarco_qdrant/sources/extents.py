@@ -255,6 +255,9 @@ class ExtentRows:
         rows: Number of rows.
         blocks: The tables of the extents that are blocks.
 
+    Raises:
+        SourceError: While it is read, if a file was changed since its rows were counted.
+
     Attributes:
         size: The number of rows.
         position: Rows read so far.
@@ -294,13 +297,19 @@ class ExtentRows:
                 else:
                     yield row
                 self.position += 1
+        if self.position != self.size:
+            raise _changed(self._extents[-1].source)
 
 
 def _as_repeat(row: Row) -> Reject:
     passage = row.passage if isinstance(row, EncodedPassage) else row
     if isinstance(passage, Reject):
-        raise SourceError(
-            f"{passage.source} was changed while it was read: run the same command again once "
-            "nothing writes to it"
-        )
+        raise _changed(passage.source)
     return reject_passage(passage, duplicate_pid_reason(passage))
+
+
+def _changed(source: str) -> SourceError:
+    return SourceError(
+        f"{source or 'the dataset'} was changed while it was read: run the same command again once "
+        "nothing writes to it"
+    )

@@ -160,6 +160,9 @@ def test_a_file_that_changes_while_it_is_read_is_an_error(tmp_path: Path) -> Non
     path.write_text("1 one \n2\ttwo\n")
     with pytest.raises(SourceError, match="was changed while it was read"):
         list(ExtentRows(split.extents, corpus.reading, [0], [0], 2))
+    path.write_text("1 one 2 two\n")
+    with pytest.raises(SourceError, match="was changed while it was read"):
+        list(ExtentRows(split.extents, corpus.reading, [0], [], 2))
     path.write_text("1\tone\n")
     with pytest.raises(SourceError, match="has become shorter"):
         list(ExtentRows(split.extents, corpus.reading, [0], [], 2))
