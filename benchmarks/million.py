@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import resource
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -60,7 +61,8 @@ def queries(count: int, of: int) -> list[str]:
 
 
 def fill(folder: str, dimension: int, storage: str, count: int, piece: int) -> dict[str, float]:
-    """Ingest without the index of the last piece."""
+    """Ingest without the index of the last piece, from the start: a part would distort the rate."""
+    shutil.rmtree(folder, ignore_errors=True)
     encoder, seconds, stored = HashingEncoder(dimension), 0.0, 0
     step = piece or count
     for start in range(0, count, step):
