@@ -31,6 +31,7 @@ _log = logging.getLogger(__name__)
 
 _CPUS_PER_WORKER = 4
 _POLL_S = 1.0
+_IDLE_S = 0.1
 _WARN_AFTER_S = 60.0
 _SPLITS_AT_ONCE_ON_GPU = 2  # the card has batches while one split begins or ends
 _TASK_RETRIES = 5
@@ -120,7 +121,7 @@ class PoolSize:
         gpus = (1 if all_gpus else 0) if gpus is None else gpus
         if cpus is None:
             largest = max((node.get("CPU", 0) for node in nodes), default=1)
-            cpus = max(1, min(_CPUS_PER_WORKER, largest))
+            cpus = max(1, min(_CPUS_PER_WORKER, int(largest)))
         fitting = sum(_workers_on(node, cpus, gpus) for node in nodes)
         if not fitting:
             raise UsageError(
@@ -329,6 +330,7 @@ class WorkerPool:
         self._make: Callable[[], Any] = lambda: remote.remote(settings)
         self._workers: list[_Worker] = []
         self._first: Any = None
+        self._ready_at = time.monotonic()
 
     def load(self, stored: EncoderInfo | None) -> EncoderInfo:
         """Load the encoder on the first worker, and return its properties."""
@@ -363,8 +365,9 @@ class WorkerPool:
         Raises:
             MsmarcoQdrantError: If a split failed and may not be tried again.
         """
+        self._ready_at = time.monotonic()
         while not board.is_complete:
-            self._fill(collection, board.left)
+            self._fill(collection, board)
             self._start_due(board, sink)
             self._handle_next(board, sink)
             sink.poll(self._poll())
@@ -380,14 +383,19 @@ class WorkerPool:
         """Wait for an answer, and warn if the cluster has no place for the worker."""
         ready, _ = self._ray.wait([answer], timeout=_WARN_AFTER_S)
         if not ready:
-            _log.warning(
-                "waiting for a node with %g processors and %g GPUs that loads the model",
-                *(self._size.cpus, self._size.gpus),
-            )
+            self._warn_of_place()
 
-    def _fill(self, collection: OpenedCollection, left: int) -> None:
+    def _warn_of_place(self) -> None:
+        _log.warning(
+            "waiting for a node with %g free processors and %g GPUs that loads the model",
+            *(self._size.cpus, self._size.gpus),
+        )
+
+    def _fill(self, collection: OpenedCollection, board: TaskBoard) -> None:
         """Start workers in place of lost ones, not more than there are splits."""
-        wanted = min(self._size.workers, left)
+        if not board.may_start_workers(time.monotonic()):
+            return
+        wanted = min(self._size.workers, board.left)
         while len(self._workers) < wanted:
             actor, self._first = self._first or self._make(), None
             self._workers.append(_Worker(actor, actor.begin.remote(collection)))
@@ -415,11 +423,22 @@ class WorkerPool:
             for worker in self._workers
             for reference in (worker.running if worker.is_ready else [worker.ready])
         }
-        if not waiting:
+        if not waiting:  # until the next start of a split or a worker
+            time.sleep(_IDLE_S)
             return
+        self._warn_if_none_is_ready()
         ready, _ = self._ray.wait([*waiting], timeout=_POLL_S, fetch_local=True)
         for reference in ready:
             self._handle(waiting[reference], reference, board, sink)
+
+    def _warn_if_none_is_ready(self) -> None:
+        """Warn each minute in which no worker works, as if the cluster has no place for one."""
+        now = time.monotonic()
+        if any(worker.is_ready for worker in self._workers):
+            self._ready_at = now
+        elif now - self._ready_at >= _WARN_AFTER_S:
+            self._ready_at = now
+            self._warn_of_place()
 
     def _handle(
         self,
@@ -433,6 +452,7 @@ class WorkerPool:
             if running is None:
                 self._ray.get(reference)
                 worker.is_ready = True
+                board.worker_ready()
                 return
             item = self._ray.get(next(reference))
         except StopIteration:
@@ -440,22 +460,25 @@ class WorkerPool:
         except self._ray.exceptions.RayTaskError as exc:
             worker.running.pop(reference, None)
             if running is None:
-                raise exc.cause from None
-            board.failed(running.number, running.attempt, exc.cause, time.monotonic())
+                self._lose(worker, board, exc.cause)
+            else:
+                board.failed(running.number, running.attempt, exc.cause, time.monotonic())
         except self._ray.exceptions.RayError:
             self._lose(worker, board)
         else:
             if isinstance(item, list):
                 sink.add_rejects(running.number, running.attempt, item)
-            elif board.finished(running.number, time.monotonic()):
+            elif board.finished(running.number):
                 sink.finish(running.number, running.attempt, item)
 
-    def _lose(self, worker: _Worker, board: TaskBoard) -> None:
+    def _lose(self, worker: _Worker, board: TaskBoard, error: BaseException | None = None) -> None:
         """Give up a worker that died or cannot be reached; other workers get its splits."""
         if worker not in self._workers:
             return
         self._workers.remove(worker)
         self._ray.kill(worker.actor)
+        if not worker.is_ready:
+            board.worker_failed(error, time.monotonic())
         for running in worker.running.values():
             board.lost(running.number, running.attempt, time.monotonic())
 

@@ -11,7 +11,7 @@ import logging
 import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from os import PathLike
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -160,6 +160,8 @@ def ingest_dataset(  # noqa: PLR0913  # all but two have defaults
         UsageError: If an argument is invalid, or `url` is not that of a server.
     """
     _check(url, workers, split_bytes, window)
+    _check_share("cpus_per_worker", cpus_per_worker, least="more than 0")
+    _check_share("gpus_per_worker", gpus_per_worker, least="0 or more")
     check_collection_name(collection)
     check_address(address)
     reading = {
@@ -218,11 +220,10 @@ def ingest_dataset(  # noqa: PLR0913  # all but two have defaults
         guard.warn_if_unfinished()
         if bulk:
             begin_bulk(guard.store, guard.physical)
-        with ended_by_errors(run, guard, is_new=is_new):
-            run.ingest(pool, target, guard)
-            if is_new and rejected.count and not run.written:
-                raise no_passages(rejected.count, rejected.first)
-            run.check(target)
+        with ended_by_errors(run, guard, is_new=is_new), closing(pool):
+            run.ingest(pool, target, guard, retry_s=connection.retry_s)
+            run.check(target, is_new=is_new)
+            pool.close()  # the index needs no workers
             if optimize:
                 run.index(guard, stall_s=math.inf if wait_index else INDEX_STALL_S)
         return run.report()
@@ -264,6 +265,15 @@ def _check(url: object, workers: int | None, split_bytes: int | None, window: in
     for name, value in (("workers", workers), ("split_bytes", split_bytes), ("window", window)):
         if value is not None and value < 1:
             raise UsageError(f"{name} must be 1 or more, got {value}")
+
+
+def _check_share(name: str, value: float | None, *, least: str) -> None:
+    """Refuse what Ray does not take: below 1 a share of one, above it whole ones only."""
+    if value is None:
+        return
+    is_right = isinstance(value, int | float) and math.isfinite(value) and value >= 0
+    if not is_right or (value > 1 and value % 1) or (value == 0 and least != "0 or more"):
+        raise UsageError(f"{name} must be {least}, and whole above 1, got {value!r}")
 
 
 def _encoders(files: SourceFiles, pool: WorkerPool) -> Encoders:

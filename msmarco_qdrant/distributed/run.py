@@ -33,12 +33,14 @@ from msmarco_qdrant.errors import IngestStoppedError, MsmarcoQdrantError, StoreE
 from msmarco_qdrant.ingest.alias_guard import AliasGuard
 from msmarco_qdrant.ingest.run import CollectionStart, check_length, count_missing
 from msmarco_qdrant.ingest.stages import IngestTarget
+from msmarco_qdrant.ingest.target import no_passages
 from msmarco_qdrant.sources.rejects import RejectCount
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _STAGES = ("read", "skip", "tokenize", "forward", "sparse", "write")
+_STALLED_RETRIES = 5
 
 
 class SplitFiles:
@@ -126,14 +128,19 @@ class DistributedRun:
         self._stages: defaultdict[str, float] = defaultdict(float)
         self._finished: dict[int, int] = {}  # attempts, until the rejects' turn
         self._next_rejects = 0
-        self._missing = 0
+        self._read = self._missing = 0
         self._start = CollectionStart(0, 0, replicated=False)
         self._started = time.perf_counter()
 
     @property
     def written(self) -> int:
-        """Passages that are durable, of finished splits."""
+        """Passages that this run wrote, of finished splits."""
         return self._totals.written
+
+    @property
+    def stored(self) -> int:
+        """Passages of finished splits: those written, and those that were there already."""
+        return self._totals.written + self._totals.unchanged
 
     @property
     def passages(self) -> int:
@@ -171,8 +178,16 @@ class DistributedRun:
 
     # ---- the splits ----------------------------------------------------------------------------
 
-    def ingest(self, pool: WorkerPool, target: IngestTarget, guard: AliasGuard) -> None:
+    def ingest(
+        self, pool: WorkerPool, target: IngestTarget, guard: AliasGuard, *, retry_s: float
+    ) -> None:
         """Ingest every split.
+
+        Args:
+            pool: The workers.
+            target: The collection and the properties of its encoder.
+            guard: The collection's name.
+            retry_s: Seconds for which a worker retries a request.
 
         Raises:
             MsmarcoQdrantError: If a split failed and may not be tried again.
@@ -180,7 +195,7 @@ class DistributedRun:
         self._start = CollectionStart.of(guard, target.collection)
         board = TaskBoard(
             [split.number for split in self._splits],
-            TaskPolicy(),
+            TaskPolicy(stall_s=_STALLED_RETRIES * retry_s),
             random.random,
             time.monotonic(),
         )
@@ -221,7 +236,6 @@ class DistributedRun:
             for reject in self._files.take_rejects(self._next_rejects, attempt_of):
                 self._rejected.add(reject)
             self._next_rejects += 1
-        self.poll(0)
 
     def poll(self, rows: int) -> None:
         """Report the progress, with so many durable rows of unfinished splits."""
@@ -229,17 +243,25 @@ class DistributedRun:
 
     # ---- the end -------------------------------------------------------------------------------
 
-    def check(self, target: IngestTarget) -> None:
-        """Warn if passages are missing, or if BM25 assumes another length."""
+    def check(self, target: IngestTarget, *, is_new: bool) -> None:
+        """Warn if passages are missing, or if BM25 assumes another length.
+
+        Raises:
+            SourceError: If the collection is new, and every row was rejected.
+        """
         totals = self._totals
-        stored = totals.written + totals.unchanged
-        self._missing = count_missing(target.collection, self._start.points, totals.added, stored)
+        # What a lost worker wrote is unchanged for the next one: it is a passage, too.
+        if is_new and self._rejected.count and not self.stored:
+            raise no_passages(self._rejected.count, self._rejected.first)
+        self._missing = count_missing(
+            target.collection, self._start.points, totals.added, self.stored
+        )
         check_length(totals.tokens, totals.vectors, target.bm25.settings)
 
     def index(self, guard: AliasGuard, *, stall_s: float) -> None:
         """End a bulk mode and wait for the index; see `Collection.optimize`."""
         end_bulk(guard.store, guard.physical)
-        if self._totals.written + self._totals.unchanged == 0:
+        if not self.stored:
             return
         self._report_progress("index", 0)
         started = time.perf_counter()
@@ -250,7 +272,7 @@ class DistributedRun:
         """Return the counts of all finished splits."""
         wall, totals = time.perf_counter() - self._started, self._totals
         return IngestReport(
-            read=totals.written + totals.unchanged + self._rejected.count,
+            read=self.stored + self._rejected.count,
             written=totals.written,
             unchanged=totals.unchanged,
             rejected=self._rejected.count,
@@ -270,9 +292,10 @@ class DistributedRun:
         if self._on_progress is None:
             return
         report = self.report()
-        done = report.read + unfinished
-        fraction = min(done / self.rows, 1.0) if self.rows else None
-        self._on_progress(IngestProgress(stage, done, fraction, report))
+        # A worker's last answer may include a split that was finished since, or that was lost.
+        self._read = max(self._read, min(report.read + unfinished, self.rows))
+        fraction = self._read / self.rows if self.rows else None
+        self._on_progress(IngestProgress(stage, self._read, fraction, report))
 
 
 def _stage_order(item: tuple[str, float]) -> int:
@@ -286,7 +309,7 @@ def ended_by_errors(run: DistributedRun, guard: AliasGuard, *, is_new: bool) -> 
         yield
     except MsmarcoQdrantError as exc:
         reason = guard.root_cause(exc)
-        done = f"{run.written:,} passages were written; the same ingest resumes there"
+        done = f"at least {run.written:,} passages were written; the same ingest resumes there"
         if is_new and _drop_unwritten(run, guard):
             done = "nothing was written"
         raise IngestStoppedError(f"{reason} ({done})", run.report()) from reason
@@ -298,7 +321,7 @@ def ended_by_errors(run: DistributedRun, guard: AliasGuard, *, is_new: bool) -> 
 
 def _drop_unwritten(run: DistributedRun, guard: AliasGuard) -> bool:
     """Drop a new collection if it holds no passage; True if it was dropped."""
-    if not run.written:
+    if not run.stored:
         with suppress(StoreError):  # the reason is the error to report
             return drop_if_empty(guard.store, guard.name, guard.physical)
     return False

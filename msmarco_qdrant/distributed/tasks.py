@@ -11,8 +11,10 @@ import heapq
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from msmarco_qdrant.errors import UsageError, WorkerError
+from msmarco_qdrant.errors import StoreError, UsageError, WorkerError
 from msmarco_qdrant.service.retry import Retryability, retryability_of
+
+_CALM_S = 600.0  # longer than a failing attempt and the wait after it
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +24,8 @@ class TaskPolicy:
     Attributes:
         first_wait_s: Longest wait after the first failure of a task; it doubles with each.
         longest_wait_s: Longest wait of all.
-        stall_s: A transient error ends the run if no task has succeeded for so long.
+        stall_s: Transient errors end the run if they come for so long without a success of any
+            task. Tasks may take longer than that.
         max_uncertain: Failures of one task with errors that may pass; the last ends the run.
         max_lost: Workers that one task may lose; the last ends the run, as the task itself may
             take more memory than there is.
@@ -77,7 +80,10 @@ class TaskBoard:
         self._left = {task: _Task() for task in tasks}
         self._due = [(now, task) for task in sorted(self._left)]  # a heap, as it is sorted
         self._ready: list[int] = []
-        self._last_success = now
+        self._failing_since: float | None = None
+        self._last_failure = now
+        self._starts = _Task()
+        self._next_start = now
 
     @property
     def is_complete(self) -> bool:
@@ -108,7 +114,7 @@ class TaskBoard:
             return 0.0
         return max(0.0, self._due[0][0] - now) if self._due else None
 
-    def finished(self, number: int, now: float) -> bool:
+    def finished(self, number: int) -> bool:
         """Note a success, also of an earlier attempt.
 
         Returns:
@@ -116,7 +122,7 @@ class TaskBoard:
         """
         if self._left.pop(number, None) is None:
             return False
-        self._last_success = now
+        self._failing_since = None
         return True
 
     def failed(self, number: int, attempt: int, error: BaseException, now: float) -> None:
@@ -155,6 +161,45 @@ class TaskBoard:
             )
         self._again(number, task, now)
 
+    def may_start_workers(self, now: float) -> bool:
+        """True unless workers were lost before they were ready, just before."""
+        return now >= self._next_start
+
+    def worker_ready(self) -> None:
+        """Note that a worker has started."""
+        self._starts = _Task()
+
+    def worker_failed(self, error: BaseException | None, now: float) -> None:
+        """Note that a worker has not started, and wait before the next start.
+
+        Those that end during the wait, as of one lost machine, count as one.
+
+        Args:
+            error: What it raised; None if it died or cannot be reached.
+            now: The time.
+
+        Raises:
+            WorkerError: If too many were lost one after the other.
+            BaseException: `error`, unless the store may answer later.
+        """
+        if error is not None and not (
+            isinstance(error, StoreError)
+            and retryability_of(error) is Retryability.TRANSIENT
+            and not self._is_stalled(now)
+        ):
+            raise error
+        if now < self._next_start:
+            return
+        starts = self._starts
+        starts.lost += error is None
+        if starts.lost >= self._policy.max_lost:
+            raise WorkerError(
+                f"{starts.lost} workers in a row were lost while they loaded the model, as if it "
+                "needs more memory than they have: use fewer workers per node"
+            )
+        starts.failures += 1
+        self._next_start = now + self._wait_s(starts.failures)
+
     def _running(self, number: int, attempt: int) -> _Task | None:
         """Return a task if this is its last attempt and the task has not succeeded."""
         task = self._left.get(number)
@@ -163,9 +208,16 @@ class TaskBoard:
     def _again(self, number: int, task: _Task, now: float) -> None:
         task.is_running = False
         task.failures += 1
-        longest = self._policy.first_wait_s * 2.0 ** min(task.failures - 1, 30)
-        wait_s = min(longest, self._policy.longest_wait_s) * (0.5 + self._random() / 2)
-        heapq.heappush(self._due, (now + wait_s, number))
+        heapq.heappush(self._due, (now + self._wait_s(task.failures), number))
+
+    def _wait_s(self, failures: int) -> float:
+        longest = self._policy.first_wait_s * 2.0 ** min(failures - 1, 30)
+        return min(longest, self._policy.longest_wait_s) * (0.5 + self._random() / 2)
 
     def _is_stalled(self, now: float) -> bool:
-        return now - self._last_success >= self._policy.stall_s
+        """Note a transient error; return True if they have come for too long."""
+        is_calm = now - self._last_failure >= max(_CALM_S, 2 * self._policy.stall_s)
+        if self._failing_since is None or is_calm:
+            self._failing_since = now
+        self._last_failure = now
+        return now - self._failing_since >= self._policy.stall_s

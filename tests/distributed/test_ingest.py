@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +166,36 @@ def test_a_lost_server_ends_it_and_the_same_call_resumes(
     assert len(points(server.url)) == report.written + report.unchanged
 
 
+class DyingEncoder(HashingEncoder):
+    """An encoder whose first warm-up ends the process, as one without memory."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self._began = folder / "began"
+
+    def warm_up(self) -> None:
+        """End the process once."""
+        if not self._began.exists():
+            self._began.touch()
+            os._exit(1)
+
+
+def test_a_worker_that_dies_before_it_is_ready_is_replaced(
+    server: LoopbackServer, tmp_path: Path
+) -> None:
+    """The ingest ends as without its loss."""
+    source = write_lines(tmp_path / "passages.tsv", 60)
+    report = ingest_dataset(
+        source,
+        server.url,
+        make_encoder=partial(DyingEncoder, tmp_path),
+        **{**ONE_CPU, "workers": 1},
+    )
+
+    assert (tmp_path / "began").exists()
+    assert len(points(server.url)) == report.written
+
+
 @pytest.mark.parametrize(
     ("source", "url", "options", "message"),
     [
@@ -172,6 +204,10 @@ def test_a_lost_server_ends_it_and_the_same_call_resumes(
         ("a.tsv", "http://localhost", {"address": "ray://localhost:1"}, "ray job submit"),
         ("a.tsv", "http://localhost", {"address": "a.tsv"}, "auto, local or HOST:PORT"),
         ("a.tsv", "http://localhost", {"workers": 0}, "workers must be 1 or more, got 0"),
+        ("a.tsv", "http://localhost", {"cpus_per_worker": 0}, "must be more than 0, and whole"),
+        ("a.tsv", "http://localhost", {"cpus_per_worker": 1.5}, "whole above 1, got 1.5"),
+        ("a.tsv", "http://localhost", {"gpus_per_worker": -1}, "must be 0 or more, and whole"),
+        ("a.tsv", "http://localhost", {"gpus_per_worker": float("nan")}, "got nan"),
         ("-", "http://localhost", {}, "standard input or a pipe"),
         ([("1", "one")], "http://localhost", {}, "pass it to ingest_passages"),
         ("a.tsv", "http://localhost", {"model": "m"}, "either model or make_encoder"),

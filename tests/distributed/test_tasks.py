@@ -6,6 +6,7 @@ import pytest
 
 from msmarco_qdrant.distributed.tasks import TaskBoard, TaskPolicy
 from msmarco_qdrant.errors import (
+    ModelNotFoundError,
     MsmarcoQdrantError,
     StoreError,
     StoreUnavailableError,
@@ -26,7 +27,7 @@ def test_tasks_start_in_order_and_end() -> None:
     tasks = board(2, 0, 1)
     assert [(0, 1), (1, 1), (2, 1), None] == [tasks.start(0) for _ in range(4)]
     assert tasks.wait_s(0) is None
-    assert [True, False, True, True] == [tasks.finished(task, 1) for task in (1, 1, 0, 2)]
+    assert [True, False, True, True] == [tasks.finished(task) for task in (1, 1, 0, 2)]
     assert tasks.is_complete
 
 
@@ -58,16 +59,67 @@ def test_an_error_that_lasts_ends_the_run(error: Exception, failures: int) -> No
         tasks.failed(0, failures, error, 99.0 * failures)
 
 
+AWAY = StoreUnavailableError("away")
+
+
+def fails_at(tasks: TaskBoard, attempt: int, now: float) -> None:
+    """Start task 0 again, and fail at that time."""
+    tasks.start(now)
+    tasks.failed(0, attempt, AWAY, now)
+
+
 def test_a_transient_error_ends_the_run_only_without_progress() -> None:
     """A success of any task starts the time again."""
     tasks = board(0, 1)
     tasks.start(0)
     tasks.start(0)
-    tasks.finished(1, 50)
-    tasks.failed(0, 1, StoreUnavailableError("away"), 100)
-    tasks.start(105)
+    tasks.failed(0, 1, AWAY, 10)
+    fails_at(tasks, 2, 65)
+    tasks.finished(1)
+    fails_at(tasks, 3, 80)
+    fails_at(tasks, 4, 139)
     with pytest.raises(StoreUnavailableError):
-        tasks.failed(0, 2, StoreUnavailableError("away"), 110)
+        fails_at(tasks, 5, 140)
+
+
+def test_a_task_that_takes_hours_survives_a_transient_error() -> None:
+    """Time counts from the first error, and an error long after the last one is a first one."""
+    tasks = board(0)
+    for attempt, now in enumerate([9_000, 9_059, 20_000, 20_059], start=1):
+        fails_at(tasks, attempt, now)
+    with pytest.raises(StoreUnavailableError):
+        fails_at(tasks, 5, 20_060)
+
+
+def test_workers_that_are_lost_before_they_are_ready_end_the_run() -> None:
+    """Each start waits longer; those of one moment count as one, a ready worker as a success."""
+    tasks, now, waits = board(0), 0.0, []
+    for lost in range(3):
+        if lost == 1:
+            tasks.worker_ready()
+        assert tasks.may_start_workers(now)
+        tasks.worker_failed(None, now)
+        tasks.worker_failed(None, now)
+        waits.append(next(s for s in range(1, 99) if tasks.may_start_workers(now + s)))
+        now += waits[-1]
+    tasks.worker_failed(None, now)
+    assert [1, 1, 2] == waits
+    with pytest.raises(WorkerError, match="4 workers in a row were lost"):
+        tasks.worker_failed(None, now + 4)
+
+
+@pytest.mark.parametrize(
+    ("error", "lasts_s"), [(AWAY, 60), (ModelNotFoundError("no folder"), 0), (ValueError("x"), 0)]
+)
+def test_a_worker_that_cannot_start_waits_for_the_store_only(
+    error: Exception, lasts_s: float
+) -> None:
+    """A missing model ends the run at once."""
+    tasks = board(0)
+    for now in range(0, int(lasts_s), 5):
+        tasks.worker_failed(error, now)
+    with pytest.raises(type(error)):
+        tasks.worker_failed(error, lasts_s)
 
 
 def test_a_lost_worker_is_replaced_up_to_a_limit() -> None:
@@ -90,7 +142,7 @@ def test_an_earlier_attempt_changes_only_by_its_success() -> None:
     tasks.failed(0, 1, UsageError("of the lost worker"), 6)
     tasks.lost(0, 1, 6)
     assert tasks.wait_s(6) is None  # the second attempt still runs
-    assert tasks.finished(0, 7)
+    assert tasks.finished(0)
     tasks.lost(0, 2, 8)
     assert tasks.is_complete
     assert tasks.start(99) is None
@@ -101,7 +153,7 @@ def test_a_waiting_task_that_a_lost_worker_finished_is_not_started_again() -> No
     tasks = board(0, 1)
     tasks.start(0)
     tasks.lost(0, 1, 0)
-    assert tasks.finished(0, 0.5)
+    assert tasks.finished(0)
     assert (1, 1) == tasks.start(9)
     assert tasks.start(9) is None
 

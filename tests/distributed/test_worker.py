@@ -23,11 +23,13 @@ from msmarco_qdrant.distributed.worker import (
     SplitWork,
     WorkerSettings,
 )
+from msmarco_qdrant.encoding import Bm25Encoder
 from msmarco_qdrant.encoding.options import to_encoder_options
-from msmarco_qdrant.errors import StoreUnavailableError
+from msmarco_qdrant.errors import SourceError, StoreUnavailableError
 from msmarco_qdrant.ingest.alias_guard import resolve_alias
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.ingest.run import CollectionStart
+from msmarco_qdrant.ingest.stages import IngestTarget
 from msmarco_qdrant.sources.corpus import Reading
 from msmarco_qdrant.sources.extents import next_line
 from msmarco_qdrant.sources.fields import PASSAGE
@@ -163,6 +165,33 @@ def test_a_failed_split_can_be_ingested_again(
         ingest.ingest(number, attempt=2)
 
     assert expected[0] == points(server.url)
+
+
+def test_passages_that_a_lost_worker_wrote_are_passages(
+    server: LoopbackServer, source: Path, tmp_path: Path
+) -> None:
+    """A new collection with them is not refused as one without passages."""
+    create(server.url)
+    ingest = Ingest(server.url, source, tmp_path)
+    rejected = RejectCount(None)
+    run = DistributedRun(ingest.files, ingest.splits, ingest.kept, rejected, None)
+    for number in range(len(ingest.splits)):
+        ingest.ingest(number)  # its outcome is lost
+    with open_store(server.url) as store:
+        guard = resolve_alias(store, "msmarco")
+        target = IngestTarget(
+            guard.collection, guard.metadata.encoder, Bm25Encoder(guard.metadata.bm25), None
+        )
+        rejected.add(Reject("f", 1, "no passage", b"", 0))
+        with pytest.raises(SourceError, match="the source has no passage"):
+            run.check(target, is_new=True)
+        for number in range(len(ingest.splits)):
+            rejects, outcome = ingest.ingest(number, attempt=2)
+            run.add_rejects(number, 2, rejects)
+            run.finish(number, 2, outcome)
+        run.check(target, is_new=True)
+    assert (0, len(points(server.url))) == (run.written, run.stored)
+    assert 0 == run.report().missing
 
 
 def test_rejects_are_passed_on_in_the_order_of_the_source(tmp_path: Path) -> None:

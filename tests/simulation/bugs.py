@@ -14,7 +14,7 @@ class _DroppedRetry(TaskBoard):
     """A task whose worker was lost counts as done."""
 
     def lost(self, number: int, attempt: int, now: float) -> None:  # noqa: ARG002
-        self.finished(number, now)
+        self.finished(number)
 
 
 def _repeats_by_arrival(keys: Any, splits: Any, rows: Any) -> tuple[Any, Any]:

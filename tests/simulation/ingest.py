@@ -120,7 +120,7 @@ class Ingest:
                 continue
             kind, task, attempt, content = message
             if kind == "done":
-                if board.finished(task, loop.now):
+                if board.finished(task):
                     results[task] = content
             elif kind == "failed":
                 board.failed(task, attempt, content, loop.now)
