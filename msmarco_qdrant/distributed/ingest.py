@@ -32,13 +32,13 @@ from msmarco_qdrant.core.reports import IngestProgress, IngestReport
 from msmarco_qdrant.core.source_types import Format
 from msmarco_qdrant.distributed.cluster import (
     PoolSize,
-    WorkerPool,
     check_address,
     connected,
     is_dataset,
     open_dataset,
 )
 from msmarco_qdrant.distributed.files import SourceFiles, open_files
+from msmarco_qdrant.distributed.pool import WorkerPool
 from msmarco_qdrant.distributed.run import DistributedRun, SplitFiles, ended_by_errors
 from msmarco_qdrant.distributed.splits import plan_splits, split_size
 from msmarco_qdrant.distributed.worker import WorkerSettings

@@ -18,9 +18,10 @@ from msmarco_qdrant.collection.bulk import end_bulk
 from msmarco_qdrant.collection.create import drop_if_empty
 from msmarco_qdrant.core.records import Reject
 from msmarco_qdrant.core.reports import IngestProgress, IngestReport, StageTiming
-from msmarco_qdrant.distributed.cluster import WorkerPool, count_and_find_repeats, split_blocks
+from msmarco_qdrant.distributed.cluster import count_and_find_repeats, split_blocks
 from msmarco_qdrant.distributed.dedup import partition_count
 from msmarco_qdrant.distributed.files import SourceFiles
+from msmarco_qdrant.distributed.pool import WorkerPool
 from msmarco_qdrant.distributed.splits import (
     Split,
     SplitCount,

@@ -1,0 +1,263 @@
+"""Workers of a distributed ingest on a Ray cluster: actors, their splits, and what they lose."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from msmarco_qdrant.core.encoder_types import EncoderInfo
+from msmarco_qdrant.core.records import Reject
+from msmarco_qdrant.distributed.cluster import PoolSize, import_ray
+from msmarco_qdrant.distributed.tasks import TaskBoard
+from msmarco_qdrant.distributed.worker import (
+    IngestWorker,
+    OpenedCollection,
+    SplitOutcome,
+    WorkerSettings,
+)
+from msmarco_qdrant.errors import WorkerError
+
+_log = logging.getLogger(__name__)
+
+_POLL_S = 1.0
+_IDLE_S = 0.1
+_WARN_AFTER_S = 60.0
+_SPLITS_AT_ONCE_ON_GPU = 2  # the card has batches while one split begins or ends
+_LOADS = 3
+
+
+@dataclass(slots=True, eq=False)
+class _Running:
+    """An attempt at a split on a worker."""
+
+    number: int
+    attempt: int
+
+
+@dataclass(slots=True, eq=False)
+class _Worker:
+    """An actor: starting until `ready` is answered, then with attempts by their generators."""
+
+    actor: Any
+    ready: Any
+    is_ready: bool = False
+    running: dict[Any, _Running] = field(default_factory=dict)
+    done: int = 0
+    asked: Any = None
+
+
+class SplitSink(Protocol):
+    """Gives the work of a distributed ingest, and takes what comes back."""
+
+    def work(self, number: int, attempt: int) -> tuple[Any, ...]:
+        """Return the arguments of `IngestWorker.ingest` for a split's attempt."""
+
+    def add_rejects(self, number: int, attempt: int, rejects: list[Reject]) -> None:
+        """Take some rejects of an attempt, which may still fail."""
+
+    def finish(self, number: int, attempt: int, outcome: SplitOutcome) -> None:
+        """Take the counts of a split; called once for each."""
+
+    def poll(self, rows: int) -> None:
+        """Take the number of durable rows of unfinished splits; called each second."""
+
+
+class WorkerPool:
+    """Workers of a distributed ingest; a lost one is replaced.
+
+    Args:
+        settings: Settings of every worker.
+        size: Number and size of them.
+        has_vectors: True if the passages come with their vectors.
+
+    Attributes:
+        has_vectors: The same.
+    """
+
+    def __init__(self, settings: WorkerSettings, size: PoolSize, *, has_vectors: bool) -> None:
+        self.has_vectors = has_vectors
+        self._ray = import_ray()
+        self._size = size
+        splits_at_once = _SPLITS_AT_ONCE_ON_GPU if size.gpus else 1
+        self._splits_at_once = splits_at_once
+        options = {
+            "num_cpus": size.cpus,
+            "num_gpus": size.gpus,
+            "max_concurrency": splits_at_once + 1,  # one answers how far the others are
+            "max_restarts": 0,
+            "scheduling_strategy": "SPREAD",
+        }
+        remote = self._ray.remote(IngestWorker).options(**options)
+        self._make: Callable[[], Any] = lambda: remote.remote(settings)
+        self._workers: list[_Worker] = []
+        self._first: Any = None
+        self._ready_at = time.monotonic()
+
+    def load(self, stored: EncoderInfo | None) -> EncoderInfo:
+        """Load the encoder on the first worker, and return its properties."""
+        exceptions = self._ray.exceptions
+        for _ in range(_LOADS):
+            self._first = self._make()
+            answer = self._first.load.remote(stored)
+            try:
+                self._wait_for(answer)
+                info: EncoderInfo = self._ray.get(answer)
+            except exceptions.RayTaskError as exc:
+                raise exc.cause from None
+            except exceptions.RayError as exc:
+                reason = exc
+                continue
+            return info
+        raise WorkerError(f"the worker that loads the model was lost: {reason}") from reason
+
+    def run(
+        self,
+        collection: OpenedCollection,
+        board: TaskBoard,
+        sink: SplitSink,
+    ) -> None:
+        """Ingest every split of a board.
+
+        Args:
+            collection: The collection.
+            board: The splits.
+            sink: Gives the work, and takes what comes back.
+
+        Raises:
+            MsmarcoQdrantError: If a split failed and may not be tried again.
+        """
+        self._ready_at = time.monotonic()
+        while not board.is_complete:
+            self._fill(collection, board)
+            self._start_due(board, sink)
+            self._handle_next(board, sink)
+            sink.poll(self._poll())
+
+    def close(self) -> None:
+        """End all workers at once; what they have flushed stays."""
+        actors = [worker.actor for worker in self._workers]
+        for actor in [*actors, *([self._first] if self._first is not None else [])]:
+            self._ray.kill(actor)
+        self._workers, self._first = [], None
+
+    def _wait_for(self, answer: Any) -> None:
+        """Wait for an answer, and warn if the cluster has no place for the worker."""
+        ready, _ = self._ray.wait([answer], timeout=_WARN_AFTER_S)
+        if not ready:
+            self._warn_of_place()
+
+    def _warn_of_place(self) -> None:
+        _log.warning(
+            "waiting for a node with %g free processors and %g GPUs that loads the model",
+            *(self._size.cpus, self._size.gpus),
+        )
+
+    def _fill(self, collection: OpenedCollection, board: TaskBoard) -> None:
+        """Start workers in place of lost ones, not more than there are splits."""
+        if not board.may_start_workers(time.monotonic()):
+            return
+        wanted = min(self._size.workers, board.left)
+        while len(self._workers) < wanted:
+            actor, self._first = self._first or self._make(), None
+            self._workers.append(_Worker(actor, actor.begin.remote(collection)))
+
+    def _start_due(self, board: TaskBoard, sink: SplitSink) -> None:
+        for worker in self._workers:
+            while worker.is_ready and len(worker.running) < self._splits_at_once:
+                due = board.start(time.monotonic())
+                if due is None:
+                    return
+                number, attempt = due
+                method = worker.actor.ingest.options(num_returns="streaming")
+                worker.running[method.remote(*sink.work(number, attempt))] = _Running(
+                    number, attempt
+                )
+
+    def _handle_next(
+        self,
+        board: TaskBoard,
+        sink: SplitSink,
+    ) -> None:
+        """Wait for one event, for a second at most."""
+        waiting = {
+            reference: worker
+            for worker in self._workers
+            for reference in (worker.running if worker.is_ready else [worker.ready])
+        }
+        if not waiting:  # until the next start of a split or a worker
+            time.sleep(_IDLE_S)
+            return
+        self._warn_if_none_is_ready()
+        ready, _ = self._ray.wait([*waiting], timeout=_POLL_S, fetch_local=True)
+        for reference in ready:
+            self._handle(waiting[reference], reference, board, sink)
+
+    def _warn_if_none_is_ready(self) -> None:
+        """Warn each minute in which no worker works, as if the cluster has no place for one."""
+        now = time.monotonic()
+        if any(worker.is_ready for worker in self._workers):
+            self._ready_at = now
+        elif now - self._ready_at >= _WARN_AFTER_S:
+            self._ready_at = now
+            self._warn_of_place()
+
+    def _handle(
+        self,
+        worker: _Worker,
+        reference: Any,
+        board: TaskBoard,
+        sink: SplitSink,
+    ) -> None:
+        running = worker.running.get(reference)
+        try:
+            if running is None:
+                self._ray.get(reference)
+                worker.is_ready = True
+                board.worker_ready()
+                return
+            item = self._ray.get(next(reference))
+        except StopIteration:
+            worker.running.pop(reference)
+        except self._ray.exceptions.RayTaskError as exc:
+            worker.running.pop(reference, None)
+            if running is None:
+                self._lose(worker, board, exc.cause)
+            else:
+                board.failed(running.number, running.attempt, exc.cause, time.monotonic())
+        except self._ray.exceptions.RayError:
+            self._lose(worker, board)
+        else:
+            if isinstance(item, list):
+                sink.add_rejects(running.number, running.attempt, item)
+            elif board.finished(running.number):
+                sink.finish(running.number, running.attempt, item)
+
+    def _lose(self, worker: _Worker, board: TaskBoard, error: BaseException | None = None) -> None:
+        """Give up a worker that died or cannot be reached; other workers get its splits."""
+        if worker not in self._workers:
+            return
+        self._workers.remove(worker)
+        self._ray.kill(worker.actor)
+        if not worker.is_ready:
+            board.worker_failed(error, time.monotonic())
+        for running in worker.running.values():
+            board.lost(running.number, running.attempt, time.monotonic())
+
+    def _poll(self) -> int:
+        """Return the durable rows of unfinished splits, as far as workers have answered."""
+        for worker in self._workers:
+            if worker.asked is None:
+                worker.asked = worker.actor.done.remote() if worker.is_ready else None
+                continue
+            ready, _ = self._ray.wait([worker.asked], timeout=0)
+            if not ready:
+                continue
+            try:
+                worker.done = self._ray.get(worker.asked)
+            except self._ray.exceptions.RayError:
+                worker.done = 0  # it is lost, which its splits show
+            worker.asked = None
+        return sum(worker.done for worker in self._workers)
