@@ -69,6 +69,10 @@ def _options(what: str) -> list[Callable[[_F], _F]]:
 
 
 def _arguments(address: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
+    for name in ("ray_cpus", "ray_gpus"):
+        if (chosen[name] or 0) > 1 and chosen[name] % 1:
+            option = "--" + name.replace("_", "-")
+            raise click.UsageError(f"{option} must be whole above 1, got {chosen[name]:g}")
     return {
         "address": address,
         "workers": chosen["ray_workers"],
