@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ _log = logging.getLogger(__name__)
 _POLL_S = 1.0
 _IDLE_S = 0.1
 _WARN_AFTER_S = 60.0
+_WARN_EVERY_S = 10.0
 _SPLITS_AT_ONCE_ON_GPU = 2  # the card has batches while one split begins or ends
 _LOADS = 3
 
@@ -95,6 +97,7 @@ class WorkerPool:
         self._workers: list[_Worker] = []
         self._first: Any = None
         self._ready_at = time.monotonic()
+        self._warned_at = -math.inf
 
     def load(self, stored: EncoderInfo | None) -> EncoderInfo:
         """Load the encoder on the first worker, and return its properties."""
@@ -227,6 +230,7 @@ class WorkerPool:
                 self._lose(worker, board, exc.cause)
             else:
                 board.failed(running.number, running.attempt, exc.cause, time.monotonic())
+                self._warn("a part of the source is ingested again: %s", exc.cause)
         except self._ray.exceptions.RayError:
             self._lose(worker, board)
         else:
@@ -243,8 +247,18 @@ class WorkerPool:
         self._ray.kill(worker.actor)
         if not worker.is_ready:
             board.worker_failed(error, time.monotonic())
+            self._warn("a worker has not started, so another one will: %s", error or "it was lost")
+        elif worker.running:
+            self._warn("a worker was lost, so another one ingests its part of the source again")
         for running in worker.running.values():
             board.lost(running.number, running.attempt, time.monotonic())
+
+    def _warn(self, message: str, *values: object) -> None:
+        """Warn at most each few seconds: of one outage, every worker has an error."""
+        now = time.monotonic()
+        if now - self._warned_at >= _WARN_EVERY_S:
+            self._warned_at = now
+            _log.warning(message, *values)
 
     def _poll(self) -> int:
         """Return the durable rows of unfinished splits, as far as workers have answered."""

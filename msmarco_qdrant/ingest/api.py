@@ -152,7 +152,7 @@ def ingest_passages(  # noqa: PLR0913  # all but two have defaults
         wait_index: Wait for a server's index without a bound. By default the ingest ends with a
             warning if the server builds no index.
         bulk: Let a server build the index at the end only, which is faster for many passages. If
-            the run is interrupted, the next ingest or `optimize` ends the bulk mode.
+            the run is interrupted, the next ingest or the command `optimize` ends it.
         index_every: Build the index of a directory after each so many written passages, not only at
             the end: an interruption then loses one build at most. The graphs stay apart, so a
             search takes longer.

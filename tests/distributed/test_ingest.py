@@ -181,9 +181,9 @@ class DyingEncoder(HashingEncoder):
 
 
 def test_a_worker_that_dies_before_it_is_ready_is_replaced(
-    server: LoopbackServer, tmp_path: Path
+    server: LoopbackServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The ingest ends as without its loss."""
+    """The ingest ends as without its loss, and a warning names it."""
     source = write_lines(tmp_path / "passages.tsv", 60)
     report = ingest_dataset(
         source,
@@ -193,6 +193,7 @@ def test_a_worker_that_dies_before_it_is_ready_is_replaced(
     )
 
     assert (tmp_path / "began").exists()
+    assert "a worker has not started, so another one will: it was lost" in caplog.text
     assert len(points(server.url)) == report.written
 
 
