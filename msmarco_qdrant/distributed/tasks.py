@@ -11,7 +11,14 @@ import heapq
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from msmarco_qdrant.errors import StoreError, UsageError, WorkerError
+from msmarco_qdrant.errors import (
+    CollectionReplacedError,
+    ModelMismatchError,
+    ModelNotFoundError,
+    StoreError,
+    UsageError,
+    WorkerError,
+)
 from msmarco_qdrant.service.retry import Retryability, retryability_of
 
 _CALM_S = 600.0  # longer than a failing attempt and the wait after it
@@ -47,6 +54,13 @@ class TaskPolicy:
             )
         if self.max_uncertain < 1 or self.max_lost < 1:
             raise UsageError(f"max_uncertain and max_lost must be 1 or more, got {self}")
+
+
+def _retryability_of(error: BaseException) -> Retryability:
+    """Classify an error; all tasks of a run keep its collection and its model."""
+    if isinstance(error, CollectionReplacedError | ModelMismatchError | ModelNotFoundError):
+        return Retryability.PERMANENT
+    return retryability_of(error)
 
 
 @dataclass(slots=True)
@@ -134,7 +148,7 @@ class TaskBoard:
         task = self._running(number, attempt)
         if task is None:
             return
-        kind = retryability_of(error)
+        kind = _retryability_of(error)
         task.uncertain += kind is Retryability.UNCERTAIN
         if (
             kind is Retryability.PERMANENT
@@ -184,7 +198,7 @@ class TaskBoard:
         """
         if error is not None and not (
             isinstance(error, StoreError)
-            and retryability_of(error) is Retryability.TRANSIENT
+            and _retryability_of(error) is Retryability.TRANSIENT
             and not self._is_stalled(now)
         ):
             raise error

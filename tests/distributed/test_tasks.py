@@ -6,6 +6,7 @@ import pytest
 
 from msmarco_qdrant.distributed.tasks import TaskBoard, TaskPolicy
 from msmarco_qdrant.errors import (
+    CollectionReplacedError,
     ModelNotFoundError,
     MsmarcoQdrantError,
     StoreError,
@@ -46,7 +47,13 @@ def test_a_failed_task_waits_twice_as_long_after_each_failure() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "failures"), [(UsageError("wrong"), 1), (StoreError("odd"), 3), (OSError("odd"), 3)]
+    ("error", "failures"),
+    [
+        (UsageError("wrong"), 1),
+        (CollectionReplacedError("re-embedded during the run"), 1),
+        (StoreError("odd"), 3),
+        (OSError("odd"), 3),
+    ],
 )
 def test_an_error_that_lasts_ends_the_run(error: Exception, failures: int) -> None:
     """A permanent error is raised at once, one that may pass after a few attempts."""
