@@ -79,7 +79,9 @@ def _parts(file: SourceFile, size: int, next_line: Callable[[str, int], int]) ->
     whole = file.whole
     if whole.kind == "lines":
         wanted = cut_points(whole.bytes, size)
-        cuts = sorted({0, *(next_line(whole.path, cut) for cut in wanted), whole.stop})
+        lines = (next_line(whole.path, cut) for cut in wanted)
+        # A file that something writes to is read as far as it was when it was listed.
+        cuts = sorted({0, *(line for line in lines if line < whole.stop), whole.stop})
         for start, stop in itertools.pairwise(cuts):
             yield replace(whole, start=start, stop=stop, bytes=stop - start)
     elif whole.kind == "groups":

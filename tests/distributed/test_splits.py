@@ -132,6 +132,19 @@ def test_every_cut_falls_on_a_line(tmp_path: Path) -> None:
     assert [0, 3, 3, 3, 4, 6, 6, 10, 10, 10, 10] == [next_line(str(path), n) for n in range(11)]
 
 
+def test_a_file_that_grows_is_cut_up_to_its_listed_end(tmp_path: Path) -> None:
+    """A line that was longer when the file was cut makes no part beyond its end."""
+    path = tmp_path / "a.tsv"
+    path.write_text("1\tone\n2\ttwo\n")
+    files = list_files(Corpus(path))
+    splits = plan_splits(files, 5, lambda _path, offset: 2 * offset)
+
+    extents = [extent for split in splits for extent in split.extents]
+    assert (0, 12) == (extents[0].start, extents[-1].stop)
+    assert [extent.stop for extent in extents[:-1]] == [extent.start for extent in extents[1:]]
+    assert all(extent.bytes > 0 for extent in extents)
+
+
 def test_a_repeated_row_is_rejected_as_in_one_process(tmp_path: Path) -> None:
     """Its reason, line and raw bytes are those of an ingest by one process."""
     path = tmp_path / "a.tsv"
