@@ -263,8 +263,8 @@ def _check(url: object, workers: int | None, split_bytes: int | None, window: in
         )
     parse_address(url, DEFAULT_CONNECTION)
     for name, value in (("workers", workers), ("split_bytes", split_bytes), ("window", window)):
-        if value is not None and value < 1:
-            raise UsageError(f"{name} must be 1 or more, got {value}")
+        if value is not None and (not isinstance(value, int) or value < 1):
+            raise UsageError(f"{name} must be an integer of 1 or more, got {value!r}")
 
 
 def _check_share(name: str, value: float | None, *, least: str) -> None:
