@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -85,7 +86,7 @@ def upsert_with_vectors(
 
     Args:
         client: The client.
-        passages: The passages.
+        passages: The passages. Of those with the same pid the last one is written.
         vectors: Vectors by pid; the client's encoder encodes the other passages.
 
     Raises:
@@ -94,13 +95,17 @@ def upsert_with_vectors(
     """
     import numpy as np
 
-    by_text = {
-        passage.text: np.asarray(vectors[passage.pid], np.float32)
-        for passage in passages
-        if passage.pid in vectors
+    latest = {
+        passage.pid: replace(passage, line=number)
+        for number, passage in enumerate(passages, start=1)
     }
-    report = UpsertReport()
-    for batch in in_batches(passages, WINDOW):
+    by_text = {
+        passage.text: np.asarray(vectors[pid], np.float32)
+        for pid, passage in latest.items()
+        if pid in vectors
+    }
+    report = UpsertReport(superseded=len(passages) - len(latest))
+    for batch in in_batches(latest.values(), WINDOW):
         outcomes = client.writer.upsert_using(batch, partial(GivenVectors, by_text))
         report += client.writer.report(outcomes)
     return report

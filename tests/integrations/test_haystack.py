@@ -146,6 +146,41 @@ def test_an_update_keeps_text_and_embedding(store: MsmarcoDocumentStore) -> None
     assert 1 == store.update_by_filter(one, {"m": 2})
     (found,) = store.filter_documents(one)
     assert Document(id="e", content="e", meta={"n": 1, "m": 2}, embedding=[0.5] * 64) == found
+    with pytest.raises(DocumentStoreError, match="reserved: rename it in document e"):
+        store.update_by_filter(one, {"_haystack": 1})
+
+
+class _FailingEncoder(HashingEncoder):
+    """An encoder that fails while `fails` is True."""
+
+    fails = False
+
+    def encode_passages(self, passages: Any) -> Any:
+        """Encode passages, or fail."""
+        if self.fails:
+            raise EncodingError("no memory")
+        return super().encode_passages(passages)
+
+
+@pytest.mark.parametrize("content", ["one word", None])
+def test_another_embedding_of_a_text_replaces_the_stored_one(content: str | None) -> None:
+    """A failure of the write loses neither the document nor its content."""
+    encoder = _FailingEncoder()
+    store = MsmarcoDocumentStore(":memory:", encoder=encoder)
+    first, second = ([*[0.0] * n, 1.0, *[0.0] * (63 - n)] for n in range(2))
+    blob = None if content else ByteStream(b"image")
+    for embedding in (first, second):
+        written = Document(id="x", content=content, blob=blob, embedding=embedding)
+        store.write_documents([written], DuplicatePolicy.OVERWRITE)
+        assert [written] == store.filter_documents()
+        (hit,) = store.client.similar(vector=embedding)
+        assert pytest.approx(1.0) == hit.score
+    encoder.fails = True
+    bare = Document(id="x", content=content, blob=blob)
+    with pytest.raises(EncodingError, match="no memory"):
+        store.write_documents([bare], DuplicatePolicy.OVERWRITE)
+    assert [written] == store.filter_documents()
+    store.close()
 
 
 def test_a_recreated_collection_has_its_settings(tmp_path: Path) -> None:
@@ -406,5 +441,10 @@ def test_a_serialized_store_has_no_secret(monkeypatch: pytest.MonkeyPatch) -> No
     assert saved == json.dumps(MsmarcoDocumentStore.from_dict(json.loads(saved)).to_dict())
     with pytest.raises(UsageError, match="encoder"):
         MsmarcoDocumentStore("s", encoder=HashingEncoder()).to_dict()
+    in_memory = MsmarcoDocumentStore(":memory:", embedding_dim=2)
+    saved = json.dumps(in_memory.to_dict())
+    assert 0 == in_memory.count_documents()
+    assert saved == json.dumps(in_memory.to_dict())
+    in_memory.close()
     with pytest.raises(DeserializationError):
         MsmarcoDocumentStore.from_dict({"type": "other.Store", "init_parameters": {}})

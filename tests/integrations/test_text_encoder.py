@@ -114,6 +114,20 @@ def test_given_vectors_are_stored_and_others_encoded(client: SearchClient) -> No
     assert (0, 1) == (report.written, report.rejected)
 
 
+def test_the_vector_of_a_pid_is_not_that_of_its_earlier_text(client: SearchClient) -> None:
+    """Of rows with the same pid the last one counts; another passage keeps the vector it came with.
+
+    A reject has the row's number.
+    """
+    first, second = ([*[0.0] * n, 1.0, *[0.0] * (63 - n)] for n in range(2))
+    rows = [Passage("3", "rome"), Passage("4", "rome"), Passage("4", "oslo"), Passage("5", "bonn")]
+    report = upsert_with_vectors(client, rows, {"3": first, "4": second, "5": [0.0] * 64})
+    assert (2, 1, 1) == (report.written, report.superseded, report.rejected)
+    assert 4 == report.rejects[0].line
+    found = client.similar(vector=first, limit=1, with_vectors=True)
+    assert [("3", first)] == [(hit.pid, [*map(float, hit.vector or ())]) for hit in found]
+
+
 def test_a_failed_opening_is_tried_again(client: SearchClient) -> None:
     """Callers that wait for it get its error; a closed client is opened again."""
     clients = LoopClients(client)

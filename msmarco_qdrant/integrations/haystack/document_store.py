@@ -149,8 +149,9 @@ class MsmarcoDocumentStore:
         """
         dimension, embedding_model, similarity = self._embedding
         encoder = None if dimension is not None else self._encoder
+        store = self._store if self._in_memory is None else ":memory:"
         for name, value in (
-            ("store", self._store),
+            ("store", store),
             ("encoder", encoder),
             ("reranker", self._reranker),
         ):
@@ -162,7 +163,7 @@ class MsmarcoDocumentStore:
         model, reranker = self._model, cast("str | PathLike[str] | None", self._reranker)
         data: dict[str, Any] = default_to_dict(
             self,
-            store=fspath(cast("str | PathLike[str]", self._store)),
+            store=fspath(cast("str | PathLike[str]", store)),
             collection=self._collection,
             model=None if model is None else fspath(model),
             reranker=None if reranker is None else fspath(reranker),

@@ -35,11 +35,7 @@ def to_passage(document: Document, order: int) -> Passage:
     Raises:
         DocumentStoreError: If it cannot be a passage.
     """
-    if RESERVED in document.meta:
-        raise DocumentStoreError(
-            f"meta must not have the field {RESERVED!r}, which is reserved: rename it in document "
-            f"{document.id}"
-        )
+    _check_reserved(document.meta, document.id)
     extra = {"order": order, **_extra(document)}
     text = document.content
     if text is None or not text.strip():  # a document of an image, with an embedding
@@ -84,8 +80,9 @@ def with_meta(passage: Passage, fields: Mapping[str, Any]) -> Passage:
     """Return a passage whose `meta` has other values of some fields.
 
     Raises:
-        DocumentStoreError: If a value cannot be stored.
+        DocumentStoreError: If a value cannot be stored, or a field is reserved.
     """
+    _check_reserved(fields, passage.pid)
     row = check_row(replace(passage, meta={**passage.meta, **fields}))
     if isinstance(row, Reject):
         raise DocumentStoreError(f"document {passage.pid} cannot be updated: {row.reason}")
@@ -122,6 +119,14 @@ def unpack(packed: Mapping[str, str]) -> list[float]:
     ((kind, text),) = packed.items()
     numbers: list[float] = np.frombuffer(base64.b64decode(text), f"<{kind}").tolist()
     return numbers
+
+
+def _check_reserved(meta: Mapping[str, Any], id_: str) -> None:
+    if RESERVED in meta:
+        raise DocumentStoreError(
+            f"meta must not have the field {RESERVED!r}, which is reserved: rename it in document "
+            f"{id_}"
+        )
 
 
 def _extra(document: Document) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.errors import EncodingError, ModelMismatchError
@@ -68,9 +69,9 @@ def write_documents(
         else to_passage(document, number)
         for document, number in zip(chosen, clock.take(len(chosen)), strict=True)
     ]
-    replaced = [one.pid for one in passages if _has_new_vector(one, stored.get(one.pid))]
-    if replaced:  # an upsert keeps the vector of a text that did not change
-        client.delete(replaced)
+    # An upsert keeps the vector of a text that did not change, so it changes for a moment.
+    replaced = [one for one in passages if _has_new_vector(one, stored.get(one.pid))]
+    write_passages(client, [*map(_with_other_text, replaced)])
     write_passages(client, passages)
     return len(documents) if policy == DuplicatePolicy.OVERWRITE else len(chosen)
 
@@ -141,6 +142,14 @@ def _has_new_vector(passage: Passage, stored: Passage | None) -> bool:
     return (
         stored is not None and stored.text == passage.text and _packed(stored) != _packed(passage)
     )
+
+
+def _with_other_text(passage: Passage) -> Passage:
+    """Return a passage of another text, which is the same document."""
+    extra = passage.meta[RESERVED]
+    content = extra.get("content", passage.text)
+    meta = {**passage.meta, RESERVED: {**extra, "content": content}}
+    return replace(passage, text=f"{passage.text} ", meta=meta)
 
 
 def _packed(passage: Passage) -> Mapping[str, str] | None:
