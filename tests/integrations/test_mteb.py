@@ -22,6 +22,7 @@ from msmarco_qdrant.cli.app import main
 from msmarco_qdrant.errors import SourceError, UsageError
 from msmarco_qdrant.integrations.mteb import MsmarcoEncoder, MsmarcoSearch, local_task
 from msmarco_qdrant.integrations.mteb.models import collection_name
+from msmarco_qdrant.integrations.mteb.tasks import run_tasks
 from msmarco_qdrant.stores import Store
 from msmarco_qdrant.testing import HashingEncoder, WordOverlapReranker
 from tests.docs.pages import blocks, output_after, page
@@ -189,6 +190,48 @@ def test_files_make_a_task(files: Mapping[str, Path], caplog: pytest.LogCaptureF
         assert 1.0 == scores_of(MsmarcoSearch(store, HashingEncoder()), task)["recall_at_1"]
         assert 4 == count_passages(store, collection="mteb-Cities-default-test")
     assert "1 rows of the corpus are left out" in caplog.text
+
+
+class TaskWithout(LocalTask):
+    """The task with a document that has no text."""
+
+    def __init__(self, empty: str) -> None:
+        super().__init__()
+        self._empty = empty
+
+    def load_data(self, **options: Any) -> None:
+        """Make the data."""
+        super().load_data(**options)
+        texts = {**dict(zip(CORPUS["id"], CORPUS["text"], strict=True)), self._empty: ""}
+        corpus = {"id": [*texts], "title": [""] * len(texts), "text": [*texts.values()]}
+        self.dataset["default"]["test"]["corpus"] = Dataset.from_dict(corpus)
+
+
+def test_a_document_without_text_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    """As data sets of BEIR have them: it is counted, also by a second run, and ends none."""
+
+    name = collection_name("LocalCities", "default", "test")
+    with open_store(":memory:", create=True) as store:
+        model = MsmarcoSearch(store, HashingEncoder())
+        for empty, count in (("d5", 4), ("d5", 4), ("d4", 3)):
+            caplog.clear()
+            scores_of(model, TaskWithout(empty))
+            assert count == count_passages(store, collection=name)
+            assert "1 rows were rejected" in caplog.text
+
+
+def test_the_result_of_other_files_is_refused(files: Mapping[str, Path], tmp_path: Path) -> None:
+    """MTEB would return it for every task of that name."""
+    given = files["corpus"], files["queries"], files["qrels"]
+    with open_store(":memory:", create=True) as store:
+        model = MsmarcoSearch(store, HashingEncoder())
+        first = run_tasks(model, [local_task(*given)], tmp_path / "results")
+        assert first == run_tasks(model, [local_task(*given)], tmp_path / "results")
+        files["qrels"].write_text("query-id\tcorpus-id\tscore\nq1\td1\t1\n")
+        with pytest.raises(UsageError, match="got a result of another 'Local'"):
+            run_tasks(model, [local_task(*given)], tmp_path / "results")
+        (other,) = run_tasks(model, [local_task(*given, name="Other")], tmp_path / "results")
+        assert 0.0 == other["scores"]["recall_at_1"]
 
 
 def test_files_that_make_no_task_are_refused(files: Mapping[str, Path], tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from msmarco_qdrant.core.records import Passage
+from msmarco_qdrant.core.records import Passage, PrunePolicy
 from msmarco_qdrant.core.search_types import SearchMode
 from msmarco_qdrant.encoding import Encoder, Reranker
 from msmarco_qdrant.encoding.texts import encode_texts
@@ -141,6 +141,8 @@ class MsmarcoSearch:
     ) -> None:
         """Ingest a corpus; unchanged passages are skipped, and those of no row are deleted.
 
+        Rows without a text are left out, with a warning: several data sets have some.
+
         Raises:
             IngestStoppedError: If the ingest fails.
         """
@@ -149,7 +151,7 @@ class MsmarcoSearch:
             self._store,
             collection=collection_name(task_metadata.name, hf_subset, hf_split),
             encoder=self._encoder,
-            prune=1.0,
+            prune=PrunePolicy(max_share=1.0, allow_rejects=True),
             progress=self._progress,
         )
 

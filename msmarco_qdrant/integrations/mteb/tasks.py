@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from hashlib import blake2b
 from os import PathLike
 from pathlib import Path
 from typing import Any, Final
@@ -57,13 +58,14 @@ def local_task(
             "judgments of these queries"
         )
     passages = _read_passages(corpus)
+    grades = {query: judged[query] for query in asked}
     data = {
         "corpus": Dataset.from_dict({"id": [*passages], "text": [*passages.values()]}),
         "queries": Dataset.from_dict({"id": [*asked], "text": [*asked.values()]}),
-        "relevant_docs": {query: judged[query] for query in asked},
+        "relevant_docs": grades,
         "top_ranked": None,
     }
-    return _task_of(name, data)
+    return _task_of(name, _digest(passages.items(), asked.items(), grades.items()), data)
 
 
 def named_tasks(names: Sequence[str]) -> Sequence[Any]:
@@ -100,11 +102,18 @@ def run_tasks(
     Returns:
         For each task, subset and split: "task", "subset", "split", "main_score", and "scores" with
         every score by its name.
+
+    Raises:
+        UsageError: If the folder has a result of a task of this name with other data.
     """
+    cache = None if results is None else ResultCache(results)
+    if cache is not None:
+        for task in tasks:
+            _check_data(cache, task, model)
     done = mteb.evaluate(
         model,
         tasks,
-        cache=None if results is None else ResultCache(results),
+        cache=cache,
         co2_tracker=False,
         show_progress_bar=False,
     )
@@ -124,6 +133,27 @@ def run_tasks(
         for split, subsets in one.scores.items()
         for scores in subsets
     ]
+
+
+def _check_data(cache: ResultCache, task: Any, model: Any) -> None:
+    """Refuse the stored result of other data, which MTEB would return as this task's."""
+    name, revision = task.metadata.name, task.metadata.revision
+    stored = cache.load_task_result(name, model.mteb_model_meta)
+    if stored is not None and stored.dataset_revision != revision:
+        raise UsageError(
+            f"results must be of the same data, got a result of another {name!r} (revision "
+            f"{stored.dataset_revision}, not {revision}): choose another folder, or another name "
+            "for a task of files"
+        )
+
+
+def _digest(*parts: Iterable[object]) -> str:
+    digest = blake2b(digest_size=16)
+    for part in parts:
+        for row in part:
+            digest.update(repr(row).encode("utf-8", "backslashreplace"))
+        digest.update(b"\n")
+    return digest.hexdigest()
 
 
 def _read_passages(
@@ -147,7 +177,7 @@ def _read_passages(
     return passages
 
 
-def _task_of(name: str, data: Mapping[str, Any]) -> AbsTaskRetrieval:
+def _task_of(name: str, revision: str, data: Mapping[str, Any]) -> AbsTaskRetrieval:
     """Return a task of loaded data; MTEB reads the name from the class."""
 
     class LocalTask(AbsTaskRetrieval):
@@ -155,7 +185,7 @@ def _task_of(name: str, data: Mapping[str, Any]) -> AbsTaskRetrieval:
 
         metadata = TaskMetadata(
             name=name,
-            dataset={"path": name, "revision": "local"},
+            dataset={"path": name, "revision": revision},
             description="A retrieval task of local files.",
             type="Retrieval",
             modalities=["text"],
