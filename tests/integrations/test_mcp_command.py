@@ -13,6 +13,7 @@ import pytest
 
 pytest.importorskip("mcp")
 
+import httpx
 from mcp import Client, StdioServerParameters
 
 from msmarco_qdrant import EncoderOptions, get_passages, ingest_passages, set_tenant_field
@@ -87,8 +88,12 @@ async def test_a_client_adds_and_deletes_with_write(sample: Path) -> None:
 
 
 @pytest.mark.slow
-async def test_several_clients_share_a_server_over_http(sample: Path) -> None:
-    """Which ends in order by SIGTERM."""
+async def test_several_clients_share_a_server_over_http(
+    sample: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which ends in order by SIGTERM. A browser lets pages of the operator's sites call it."""
+    site = "https://app.example"
+    monkeypatch.setenv("MSMARCO_QDRANT_CORS_ORIGINS", site)
     started = started_by(sample, "--collection", "quickstart", "--http", "--port", "0")
     with subprocess.Popen(
         [started.command, *started.args], stderr=subprocess.PIPE, text=True
@@ -100,6 +105,17 @@ async def test_several_clients_share_a_server_over_http(sample: Path) -> None:
             async with session_of(url) as one, session_of(url) as other:
                 assert [*READS] == await tools_of(one)
                 assert ["208"] == await pids_of(other, "how big is london", limit=1)
+            preflight = {
+                "Origin": site,
+                "Access-Control-Request-Method": "POST",
+                "Access-Control-Request-Headers": "authorization,content-type,mcp-protocol-version",
+            }
+            async with httpx.AsyncClient() as http:
+                allowed = await http.options(url, headers=preflight)
+                answered = await http.post(url, json={}, headers={"Origin": site})
+            assert 200 == allowed.status_code
+            for found in (allowed, answered):
+                assert site == found.headers["Access-Control-Allow-Origin"]
             process.send_signal(signal.SIGTERM)
             process.stderr.read()
             assert 0 == process.wait(TIMEOUT_S)

@@ -209,7 +209,6 @@ class TaskWithout(LocalTask):
 
 def test_a_document_without_text_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
     """As data sets of BEIR have them: it is counted, also by a second run, and ends none."""
-
     name = collection_name("LocalCities", "default", "test")
     with open_store(":memory:", create=True) as store:
         model = MsmarcoSearch(store, HashingEncoder())

@@ -18,6 +18,7 @@ from msmarco_qdrant.integrations.mcp.server import server_over
 from msmarco_qdrant.integrations.mcp.stdio import serve_stdio
 from msmarco_qdrant.runtime.stop_signals import on_signals, until
 from msmarco_qdrant.search.async_client import AsyncSearchClient
+from msmarco_qdrant.service.http.cors import with_cors
 from msmarco_qdrant.service.http.server import HttpServer, listen, url_of
 from msmarco_qdrant.service.http.tokens import check_binding, check_origins
 from msmarco_qdrant.service.settings import SidecarSettings
@@ -103,7 +104,8 @@ async def run_http(
             origins=settings.origins,
             limits=limits,
         )
-        server = HttpServer(app, grace_s=settings.grace_s, limits=limits)
+        open_to_sites = with_cors(app, settings.origins)
+        server = HttpServer(open_to_sites, grace_s=settings.grace_s, limits=limits)
         async with app.running():
             url = url_of(listening) + PATH
             _log.info("listening on %s", url, extra={"fields": {"url": url}})

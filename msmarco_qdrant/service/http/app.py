@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Sequence
 
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 
 from msmarco_qdrant import __version__
+from msmarco_qdrant.service.http.cors import CORS
 from msmarco_qdrant.service.http.dependencies import AppDependencies, MountedApp
 from msmarco_qdrant.service.http.middleware import RequestMiddleware
 from msmarco_qdrant.service.http.openapi import DescribedApp, problem_responses
@@ -19,12 +19,6 @@ from msmarco_qdrant.service.http.routes_ingest import ingest_router
 from msmarco_qdrant.service.http.routes_passages import passage_router
 from msmarco_qdrant.service.http.routes_search import search_router
 from msmarco_qdrant.service.http.routes_status import status_router
-
-_CORS: Final[Mapping[str, Any]] = {
-    "allow_methods": ("GET", "POST", "DELETE"),
-    "allow_headers": ("Authorization", "Content-Type", "Content-Encoding"),
-    "expose_headers": ("Location", "Retry-After", "WWW-Authenticate", "X-Request-Id"),
-}
 
 
 def create_app(
@@ -52,7 +46,7 @@ def create_app(
         RequestMiddleware, metrics=dependencies.metrics, timeout_s=dependencies.limits.request_s
     )
     if dependencies.origins:
-        app.add_middleware(CORSMiddleware, allow_origins=dependencies.origins, **_CORS)
+        app.add_middleware(CORSMiddleware, allow_origins=dependencies.origins, **CORS)
     handle_problems(app)
     queries = queries or Queries(dependencies)
     app.include_router(ingest_router(dependencies))

@@ -21,7 +21,7 @@ def _preflight(origin: str, origins: list[str], path: str = "/search") -> httpx.
     headers = {
         "origin": origin,
         "access-control-request-method": "POST",
-        "access-control-request-headers": "authorization,content-type",
+        "access-control-request-headers": "authorization,content-type,mcp-protocol-version",
     }
     return exchange("OPTIONS", path, headers=headers, app={"origins": origins})
 
