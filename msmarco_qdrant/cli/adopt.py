@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,8 +62,8 @@ _NAMES = {
     "origin",
     metavar="PATH_OR_URL",
     shell_complete=complete_files,
-    help="The server, or the folder of QdrantClient(path=...), that has SOURCE.  [default: that of "
-    "--store]",
+    help="The server, or the folder of QdrantClient(path=...), that has SOURCE. A server gets the "
+    "API key, too.  [default: that of --store]",
 )
 @settings_options("store", "transport", "collection", *ENCODER)
 @model_option(
@@ -181,7 +181,7 @@ def _preview(source: ForeignPassages, *, allow_rejects: bool, as_json: bool) -> 
 
     found: dict[type, list[Any]] = {Passage: [], Reject: []}
     counts: Counter[type] = Counter()
-    for row in source:
+    for row in _each_pid_once(source):
         counts[type(row)] += 1
         if counts[type(row)] <= _SHOWN:
             found[type(row)].append(row)
@@ -202,6 +202,19 @@ def _preview(source: ForeignPassages, *, allow_rejects: bool, as_json: bool) -> 
     ]
     print_result(value, *lines, as_json=as_json)
     return _REJECTED if counts[Reject] and not allow_rejects else 0
+
+
+def _each_pid_once(source: ForeignPassages) -> Iterator[Passage | Reject]:
+    """Yield rows as an ingest takes them: a pid that was read before is a reject."""
+    from msmarco_qdrant.core.pid_set import PidSet
+    from msmarco_qdrant.sources.rejects import duplicate_pid_reason, reject_passage
+
+    seen = PidSet()
+    for row in source:
+        if isinstance(row, Passage) and not seen.add(row.pid):
+            yield reject_passage(row, duplicate_pid_reason(row))
+        else:
+            yield row
 
 
 def _fields(source: ForeignPassages) -> dict[str, Any]:

@@ -68,6 +68,27 @@ def test_dry_run_writes_nothing(folder: str) -> None:
     assert not Path("store").exists()
 
 
+def test_chunks_with_one_pid_are_rejected(tmp_path: Path, tiny: str) -> None:
+    """By the preview as by the ingest; none is lost in silence."""
+    place = str(tmp_path / "local")
+    client = QdrantClient(path=place)
+    vectors = models.VectorParams(size=2, distance=models.Distance.COSINE)
+    client.create_collection("docs", vectors_config=vectors)
+    payloads = [{"text": f"chunk {n} of a book", "book": n // 2} for n in range(4)]
+    points = [
+        models.PointStruct(id=number, vector=[1.0, 0.0], payload=payload)
+        for number, payload in enumerate(payloads)
+    ]
+    client.upsert("docs", points)
+    client.close()
+    preview = adopt(place, "--pid-field", "book", "--dry-run")
+    assert 3 == preview.status
+    assert "rejected: collection docs, point 1: pid '0' was read before in this run" in preview.out
+    assert "2 passages, 2 rejected\n" in preview.out
+    done = adopt(place, "--pid-field", "book", "--model", tiny)
+    assert (3, True) == (done.status, done.out.startswith("4 read: 2 written, 0 unchanged, 2 rej"))
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
