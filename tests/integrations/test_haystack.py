@@ -23,6 +23,8 @@ from haystack.errors import FilterError
 from haystack.utils import Secret
 from haystack.utils.filters import document_matches_filter
 
+from msmarco_qdrant.collection.metadata import save_search_defaults
+from msmarco_qdrant.core.search_defaults import SearchDefaults
 from msmarco_qdrant.errors import (
     EncodingError,
     ModelMismatchError,
@@ -40,6 +42,7 @@ from msmarco_qdrant.integrations.haystack import (
 )
 from msmarco_qdrant.integrations.haystack.filters import to_filter
 from msmarco_qdrant.migrate.indexes import list_indexes
+from msmarco_qdrant.migrate.tenants import set_tenant_field
 from msmarco_qdrant.testing import HashingEncoder, WordOverlapReranker
 from tests.docs.pages import blocks, output_after, page
 from tests.encoding.tiny_cross_encoders import PairRecipe, save_tiny_pairs
@@ -184,7 +187,10 @@ def test_another_embedding_of_a_text_replaces_the_stored_one(content: str | None
 
 
 def test_a_recreated_collection_has_its_settings(tmp_path: Path) -> None:
-    """The model, BM25 settings and payload indexes of the dropped one."""
+    """The model, BM25 settings, payload indexes and search options of the dropped one.
+
+    With tenants it is refused: the new one would have none.
+    """
     ingest_passages(
         [("1", "Ein Haus.")],
         tmp_path / "store",
@@ -193,13 +199,18 @@ def test_a_recreated_collection_has_its_settings(tmp_path: Path) -> None:
         payload_indexes={"year": "integer"},
     )
     store = MsmarcoDocumentStore(tmp_path / "store", encoder=HashingEncoder())
-    before = list_indexes(store.client.store, "msmarco")
+    before, defaults = list_indexes(store.client.store, "msmarco"), SearchDefaults(ef=99)
+    save_search_defaults(store.client.store, defaults)
     store.delete_all_documents(recreate_index=True)
     assert 0 == store.count_documents()
-    assert (before, "german") == (
+    assert (before, "german", defaults) == (
         list_indexes(store.client.store, "msmarco"),
         store.client.metadata.bm25.language,
+        store.client.metadata.search_defaults,
     )
+    set_tenant_field(store.client.store, "msmarco", "owner")
+    with pytest.raises(UsageError, match="got the tenant field 'owner'"):
+        store.delete_all_documents(recreate_index=True)
     store.close()
 
 

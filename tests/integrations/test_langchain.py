@@ -236,6 +236,12 @@ def test_relevance_scores_are_0_to_1(cities: MsmarcoVectorStore, mode: str) -> N
             "got mode='bm25'",
         ),
         (
+            lambda s: s.similarity_search_with_relevance_scores(
+                "a", collections=["msmarco", "other"], merge="rrf"
+            ),
+            "merge='rrf'",
+        ),
+        (
             lambda s: s.similarity_search_with_relevance_scores("a", rerank_depth=9),
             "rerank_sigmoid=True",
         ),

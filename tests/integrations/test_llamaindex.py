@@ -279,6 +279,10 @@ def test_a_retriever_of_a_client(cities: MsmarcoVectorStore) -> None:
     query = "paris in france"
     assert ["3"] == [one.node_id for one in retriever.retrieve(query)]
     assert ["3"] == [one.node_id for one in asyncio.run(retriever.aretrieve(query))]
+    store = MsmarcoVectorStore(client, search_options={"filter": {"lang": "en"}})
+    for options, expected in (({}, ["1"]), ({"filter": {"lang": "fr"}}, ["3"])):
+        found = store.query(VectorStoreQuery(query_str=query, similarity_top_k=1), **options)
+        assert expected == found.ids
     plain = MsmarcoRetriever(client, search_options={"filter": {"lang": "en"}})
     bundle = QueryBundle("ignored", embedding=MODEL.get_query_embedding(query))
     assert ["1", "2"] == [one.node_id for one in plain.retrieve(bundle)]

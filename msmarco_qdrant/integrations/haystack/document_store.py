@@ -9,7 +9,9 @@ from os import PathLike, fspath
 from typing import Any, cast
 
 from msmarco_qdrant.collection.create import create_collection, drop_collection
+from msmarco_qdrant.collection.metadata import save_search_defaults
 from msmarco_qdrant.core.encoder_types import Similarity
+from msmarco_qdrant.core.search_defaults import NO_DEFAULTS
 from msmarco_qdrant.encoding import Encoder, Reranker
 from msmarco_qdrant.errors import CollectionNotFoundError, StoreNotFoundError, UsageError
 from msmarco_qdrant.integrations.extras import imports_of
@@ -227,19 +229,16 @@ class MsmarcoDocumentStore:
         Args:
             recreate_index: Drop the collection and create it with the same model and settings,
                 which is faster. Migrations of your own are not applied again.
+
+        Raises:
+            UsageError: If the collection has tenants.
         """
         client = self.client
         if not recreate_index:
             client.delete([passage.pid for passage in client.scroll()])
             return
-        store, metadata = client.store, client.metadata
-        spec = store.collection(self._collection).spec()
-        sharding = spec.sharding if store.capabilities.replicas else None
-        indexes = {key: kind for key, kind in spec.payload_indexes.items() if key != "seq"}
-        settings = (metadata.encoder, metadata.bm25, spec.storage, indexes, sharding)
         with self._lock:
-            drop_collection(store, self._collection)
-            create_collection(store, self._collection, *settings)
+            _recreate(client.store, self._collection)
             self._opened = None  # the next call opens the new collection
         client.close()
 
@@ -368,3 +367,20 @@ class MsmarcoDocumentStore:
         return await asyncio.to_thread(
             self.get_metadata_field_unique_values, metadata_field, search_term, from_, size, filters
         )
+
+
+def _recreate(store: Store, name: str) -> None:
+    """Drop a collection, and create it with the same model and settings."""
+    metadata, spec = store.metadata(name), store.collection(name).spec()
+    if metadata.tenant_field is not None:
+        raise UsageError(
+            f"collection '{name}' must not have tenants to be recreated, got the tenant field "
+            f"'{metadata.tenant_field}': delete the documents of each tenant"
+        )
+    sharding = spec.sharding if store.capabilities.replicas else None
+    indexes = {key: kind for key, kind in spec.payload_indexes.items() if key != "seq"}
+    settings = (metadata.encoder, metadata.bm25, spec.storage, indexes, sharding)
+    drop_collection(store, name)
+    create_collection(store, name, *settings)
+    if metadata.search_defaults != NO_DEFAULTS:
+        save_search_defaults(store, metadata.search_defaults, collection=name)

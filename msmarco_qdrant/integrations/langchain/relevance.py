@@ -25,10 +25,11 @@ def relevance_scale(client: SearchClient, options: Mapping[str, Any]) -> Callabl
             return float
         raise UsageError("relevance scores of reranked documents need rerank_sigmoid=True")
     mode, similarity = options.get("mode", "dense"), client.metadata.encoder.similarity
-    if mode == "dense" and similarity == "cosine":
+    merge = options.get("merge", "scores")  # of several collections
+    if mode == "dense" and similarity == "cosine" and merge == "scores":
         return lambda cosine: (cosine + 1) / 2
     raise UsageError(
         "relevance scores of 0 to 1 exist for cosines (mode='dense') and for rerank_depth with "
-        f"rerank_sigmoid=True, got mode={mode!r} and {similarity} similarity: use "
+        f"rerank_sigmoid=True, got mode={mode!r}, merge={merge!r} and {similarity} similarity: use "
         "similarity_search_with_score(..., score_threshold=...)"
     )

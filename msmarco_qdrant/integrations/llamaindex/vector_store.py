@@ -295,7 +295,10 @@ class MsmarcoVectorStore(BasePydanticVectorStore):
             of_documents: SearchFilter = {DOCUMENT_FIELD: [*query.doc_ids]}
             meta_filter = combine(meta_filter, of_documents)
         node_ids = query.node_ids or None  # LlamaIndex passes an empty list for all
-        return plan_query(query, {**self._options, **kwargs}, _restricted(meta_filter, node_ids))
+        own = self._options
+        if "filter" in kwargs:  # another name of `meta_filter`, which it replaces
+            own = {name: own[name] for name in own if name != "meta_filter"}
+        return plan_query(query, {**own, **kwargs}, _restricted(meta_filter, node_ids))
 
     def _check_embedding(
         self, texts: Mapping[str, str], vectors: Mapping[str, Sequence[float]]
