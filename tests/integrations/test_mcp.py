@@ -12,11 +12,21 @@ pytest.importorskip("mcp")
 
 from mcp import Client
 
+from msmarco_qdrant import ingest_passages
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.integrations.mcp import create_mcp_server
 from msmarco_qdrant.integrations.mcp.server import READS, WRITES
+from msmarco_qdrant.testing import HashingEncoder
 from tests.docs.pages import blocks, output_after, page, rows
-from tests.integrations.mcp_parts import NAME, answer, opened, pids_of, refusal, tools_of
+from tests.integrations.mcp_parts import (
+    NAME,
+    PASSAGES,
+    answer,
+    opened,
+    pids_of,
+    refusal,
+    tools_of,
+)
 
 
 @pytest.mark.parametrize("engine", ["edge", "memory", "loopback"])
@@ -204,6 +214,28 @@ async def test_an_error_of_the_store_shows_no_place(tmp_path: Path) -> None:
         reason = await refusal(session, "search", query="city")
         assert "try again soon" in reason
         assert str(tmp_path) not in reason
+
+
+async def test_a_command_that_an_error_advises_shows_no_place(tmp_path: Path) -> None:
+    """A collection without tenants beside one with some."""
+    async with opened(tmp_path, "edge", tenants=True) as client:
+        ingest_passages(PASSAGES, client.store, collection="other", encoder=HashingEncoder())
+        server = create_mcp_server(client, tenant="ada", collections=["other"])
+        async with Client(server) as session:
+            reason = await refusal(session, "search", query="city", collections=["other"])
+            assert "`msmarco-qdrant index tenant FIELD --collection other`" in reason
+            assert str(tmp_path) not in reason
+
+
+async def test_a_tenant_of_a_collection_without_tenants_is_refused(tmp_path: Path) -> None:
+    """By every tool."""
+    async with (
+        opened(tmp_path) as client,
+        Client(create_mcp_server(client, write=True, tenant="ada")) as session,
+    ):
+        for tool, given in (("count", {}), ("add", {"passages": [{"text": "rome"}]})):
+            assert "'cities' has no tenants" in await refusal(session, tool, **given)
+        assert 3 == await client.count()
 
 
 async def test_a_reranker_is_used_on_demand(tmp_path: Path) -> None:

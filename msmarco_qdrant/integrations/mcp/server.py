@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
@@ -43,6 +44,8 @@ _INSTRUCTIONS: Final = (
     "Search a collection of passages by meaning or by words. Start with search; "
     "list_collections shows the fields that filters can use. Cite passages by their pid."
 )
+_STORE: Final = re.compile(r" --store [^`]*(?=`)")
+"""The place of the store in a command that an error advises."""
 _log = logging.getLogger(__name__)
 
 
@@ -171,7 +174,7 @@ def _public_reason(exc: BaseException | None) -> str | None:
     """
     match exc:
         case UsageError() | UnsupportedError():
-            return str(exc)
+            return _STORE.sub("", str(exc))
         case EncodingError() if exc.__cause__ is None:  # a text without a vector
             return str(exc)
         case CollectionNotFoundError():

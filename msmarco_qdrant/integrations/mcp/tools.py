@@ -222,9 +222,15 @@ class Tools:
         """Describe the collection, once the caller's tenant is known where it has tenants.
 
         Raises:
-            UsageError: If it has tenants and the caller has none.
+            UsageError: If it has tenants and the caller has none, or the other way round.
         """
         about = await self._backend.about()
+        if about.tenant_field is None and self.access.tenant is not None:
+            raise UsageError(
+                f"the collection '{about.collection}' has no tenants, and this server, or the "
+                f"token, is of the tenant {self.access.tenant!r}: its operator chooses the field "
+                "of the tenants, or starts it without"
+            )
         if about.tenant_field is not None and self.access.tenant is None:
             raise UsageError(
                 "this collection is read and written by one tenant at a time, and this server has "
