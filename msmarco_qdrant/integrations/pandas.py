@@ -25,11 +25,7 @@ with imports_of("pandas", "the accessor of DataFrames", "pandas"):
 
 @pd.api.extensions.register_dataframe_accessor("msmarco")
 class MsmarcoAccessor:
-    """Methods of `df.msmarco`.
-
-    Args:
-        frame: The DataFrame.
-    """
+    """Methods of `df.msmarco`, a DataFrame of passages or of queries."""
 
     def __init__(self, frame: pd.DataFrame) -> None:
         self._frame = frame
@@ -47,8 +43,8 @@ class MsmarcoAccessor:
             **options: Those of `SearchClient.search_many`.
 
         Returns:
-            One row per hit, with the columns of `Hits.to_pandas`. Its index is that of the query's
-            row, so that `queries.join(hits)` shows both.
+            One row per hit, with the columns of `Hits.to_pandas`, under the label of the query's
+            row: `queries.join(hits)` shows both, if the labels are unique.
 
         Raises:
             UsageError: For an unknown column, or a query that is not a non-empty string.

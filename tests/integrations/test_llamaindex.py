@@ -111,6 +111,8 @@ def test_every_method_on_each_store(engine: str, tmp_path: Path) -> None:
         assert ["1", "2"] == sorted(node.node_id for node in opened.get_nodes())
         opened.delete_nodes(["1", "2"], only("year", FilterOperator.EQ, 2002))
         opened.delete_nodes(["9"])
+        opened.delete_nodes([], only("year", FilterOperator.EQ, 2001))  # none of none
+        assert [] == opened.get_nodes([], only("year", FilterOperator.EQ, 2001))
         opened.delete("doc-fr")
         assert ["1"] == [node.node_id for node in opened.get_nodes()]
         opened.clear()

@@ -233,6 +233,19 @@ def test_the_result_of_other_files_is_refused(files: Mapping[str, Path], tmp_pat
         assert 0.0 == other["scores"]["recall_at_1"]
 
 
+def test_data_that_cannot_be_downloaded_end_it_in_a_line() -> None:
+    """With the reason of the network, instead of a traceback."""
+
+    class Absent(LocalTask):
+        def load_data(self, **_options: Any) -> None:
+            raise ConnectionError("no route to the hub")
+
+    with open_store(":memory:", create=True) as store:
+        model = MsmarcoSearch(store, HashingEncoder())
+        with pytest.raises(SourceError, match="no route to the hub"):
+            run_tasks(model, [Absent()])
+
+
 def test_files_that_make_no_task_are_refused(files: Mapping[str, Path], tmp_path: Path) -> None:
     """With the reason."""
     empty, other = tmp_path / "empty", tmp_path / "other"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from os import PathLike
 from pathlib import Path
@@ -104,20 +104,25 @@ def run_tasks(
         every score by its name.
 
     Raises:
+        SourceError: If the data cannot be downloaded, or a file cannot be read or written.
         UsageError: If the folder has a result of a task of this name with other data.
     """
     cache = None if results is None else ResultCache(results)
     if cache is not None:
         for task in tasks:
             _check_data(cache, task, model)
-    done = mteb.evaluate(
-        model,
-        tasks,
-        cache=cache,
-        co2_tracker=False,
-        show_progress_bar=False,
-    )
-    return [
+    try:
+        done = mteb.evaluate(model, tasks, cache=cache, co2_tracker=False, show_progress_bar=False)
+    except OSError as exc:  # such as that of a download
+        raise SourceError(
+            f"the data of a task or its results cannot be read or written: {exc}"
+        ) from exc
+    return [*_scores_of(done)]
+
+
+def _scores_of(done: Any) -> Iterator[Mapping[str, Any]]:
+    """Yield the scores of each task, subset and split."""
+    yield from (
         {
             "task": one.task_name,
             "subset": scores["hf_subset"],
@@ -132,7 +137,7 @@ def run_tasks(
         for one in done.task_results
         for split, subsets in one.scores.items()
         for scores in subsets
-    ]
+    )
 
 
 def _check_data(cache: ResultCache, task: Any, model: Any) -> None:
