@@ -21,6 +21,7 @@ from msmarco_qdrant.cli.app import main
 from msmarco_qdrant.cli.quickstart import sample_passages
 from msmarco_qdrant.cli.serve import _mounts
 from msmarco_qdrant.integrations.mcp.server import READS, WRITES
+from msmarco_qdrant.integrations.mcp.stdio import MAX_LINE_BYTES
 from msmarco_qdrant.service.settings import SidecarSettings
 from msmarco_qdrant.testing import HashingEncoder
 from tests.integrations.mcp_parts import (
@@ -149,6 +150,22 @@ def test_a_signal_ends_it_while_it_waits_for_its_client(
             assert status == process.wait(TIMEOUT_S)
         finally:
             process.kill()
+
+
+@pytest.mark.slow
+def test_a_message_that_is_too_long_ends_it_in_a_line(sample: Path) -> None:
+    """With the rule; the memory of a message is bounded."""
+    started = started_by(sample, "--collection", "quickstart")
+    done = subprocess.run(
+        [started.command, *started.args],
+        input=b"x" * (MAX_LINE_BYTES + 2**17),
+        capture_output=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+    assert (2, b"") == (done.returncode, done.stdout)
+    (*_, line) = done.stderr.decode().strip().splitlines()
+    assert "a message must have at most 16,777,216 bytes" in line
 
 
 REFUSED = {

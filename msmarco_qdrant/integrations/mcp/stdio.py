@@ -34,9 +34,12 @@ async def serve_stdio(server: MCPServer[Any]) -> None:
     """
     low_level = server._lowlevel_server  # noqa: SLF001  # as `run_stdio_async`, with other input
     with _claimed_input() as descriptor:
-        lines = cast("anyio.AsyncFile[str]", _Lines(descriptor))
-        async with stdio_server(stdin=lines) as (incoming, outgoing):
+        lines = _Lines(descriptor)
+        file = cast("anyio.AsyncFile[str]", lines)
+        async with stdio_server(stdin=file) as (incoming, outgoing):
             await low_level.run(incoming, outgoing, low_level.create_initialization_options())
+    if lines.is_too_long:
+        raise UsageError(f"a message must have at most {MAX_LINE_BYTES:,} bytes")
 
 
 @contextmanager
@@ -49,10 +52,16 @@ def _claimed_input() -> Iterator[int]:
 
 
 class _Lines:
-    """The lines of a descriptor, each read in a daemon thread, which keeps no process alive."""
+    """The lines of a descriptor, each read in a daemon thread, which keeps no process alive.
+
+    Attributes:
+        is_too_long: True if a line has too many bytes, which ends them: an error raised here
+            would reach the caller within groups of exceptions.
+    """
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
+        self.is_too_long = False
 
     async def __aiter__(self) -> AsyncIterator[str]:
         parts: list[bytes] = []
@@ -63,7 +72,8 @@ class _Lines:
                 yield b"".join(parts).decode(errors="replace")
                 parts = [part]
             if sum(map(len, parts)) > MAX_LINE_BYTES:
-                raise UsageError(f"a message must have at most {MAX_LINE_BYTES:,} bytes")
+                self.is_too_long = True
+                return
         if last := b"".join(parts):
             yield last.decode(errors="replace")
 
