@@ -267,6 +267,9 @@ def test_other_kinds_of_nodes_and_passages_of_others(store: Store) -> None:
         opened.add([IndexNode(id_="8", text="an index", index_id="films")])
         (passage, other) = opened.get_nodes(["7", "8"])
         assert ("berlin is a city", {"lang": "de"}) == (passage.text, passage.metadata)
+        bare = TextNode(id_="9", text="", metadata={"topic": "owls"})
+        opened.add([bare])
+        assert [bare] == opened.get_nodes(["9"])
         assert isinstance(other, IndexNode)
         assert "films" == other.index_id
         passage.embedding = MODEL.get_text_embedding(passage.get_content("embed"))

@@ -55,8 +55,9 @@ def to_node(found: Passage | Hit) -> Any:
     if _CONTENT_FIELD not in found.meta:
         return _to_text_node(found.pid, found.text, found.meta)
     node = metadata_dict_to_node(found.meta)
-    if not node.get_content(metadata_mode=MetadataMode.NONE):
-        node.set_content(found.text)
+    is_empty = not node.get_content(metadata_mode=MetadataMode.NONE)
+    if is_empty and node.get_content(metadata_mode=MetadataMode.EMBED) != found.text:
+        node.set_content(found.text)  # unless the node has nothing but metadata
     return node
 
 
