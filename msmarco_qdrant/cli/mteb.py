@@ -15,6 +15,7 @@ from msmarco_qdrant.cli.options import (
     exact_option,
     json_option,
     model_option,
+    refuse_unused,
     settings_options,
 )
 from msmarco_qdrant.cli.output import echo, print_json
@@ -88,6 +89,7 @@ def mteb(  # noqa: PLR0913  # click passes every option
     encodes nothing again.
     """
     _check(tasks, corpus, queries, qrels, name)
+    refuse_unused("--reranker", used=reranker is not None, options=["rerank_depth"])
     from msmarco_qdrant.encoding import load_encoder, load_reranker
     from msmarco_qdrant.integrations.mteb import MsmarcoSearch
     from msmarco_qdrant.integrations.mteb.tasks import local_task, named_tasks, run_tasks

@@ -291,6 +291,7 @@ def test_one_command_runs_a_task_and_stores_its_result(
         (["NFCorpus", "--corpus", "a", "--queries", "b", "--qrels", "c"], "not both"),
         (["--corpus", "a"], "needs all of --corpus"),
         (["NFCorpus", "--name", "x"], "--name needs --corpus"),
+        (["NFCorpus", "--rerank-depth", "9"], "--rerank-depth needs --reranker"),
         (["NoSuchTask"], "got 'NoSuchTask'"),
         (["STS12"], "must be of retrieval or reranking, got 'STS12'"),
     ],
