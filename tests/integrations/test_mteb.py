@@ -224,8 +224,9 @@ def test_the_result_of_other_files_is_refused(files: Mapping[str, Path], tmp_pat
     given = files["corpus"], files["queries"], files["qrels"]
     with open_store(":memory:", create=True) as store:
         model = MsmarcoSearch(store, HashingEncoder())
-        first = run_tasks(model, [local_task(*given)], tmp_path / "results")
-        assert first == run_tasks(model, [local_task(*given)], tmp_path / "results")
+        for _ in range(2):  # the second time from the folder
+            (own,) = run_tasks(model, [local_task(*given)], tmp_path / "results")
+            assert 1.0 == own["scores"]["recall_at_1"]
         files["qrels"].write_text("query-id\tcorpus-id\tscore\nq1\td1\t1\n")
         with pytest.raises(UsageError, match="got a result of another 'Local'"):
             run_tasks(model, [local_task(*given)], tmp_path / "results")
