@@ -121,9 +121,8 @@ class _Worker:
     def _silence_error(self) -> WorkerError:
         self._process.kill()
         return WorkerError(
-            "a subprocess that reads or tokenizes passages did not answer for "
-            f"{self._answer_s:.0f} s and was ended: run it again, with fewer workers if this "
-            "machine is busy"
+            f"a subprocess did not answer for {self._answer_s:.0f} s and was ended: run it again, "
+            "with fewer workers or processes if this machine is busy"
         )
 
     def _worker_error(self) -> WorkerError:
@@ -133,8 +132,8 @@ class _Worker:
             self._process.kill()
             status = self._process.wait()
         return WorkerError(
-            "a subprocess that reads or tokenizes passages ended with status "
-            f"{status}; if memory ran out, use fewer workers"
+            f"a subprocess ended with status {status}; if memory ran out, use fewer workers or "
+            "processes"
         )
 
 
