@@ -363,10 +363,8 @@ def _is_fused(device: str | None, options: EncoderOptions) -> bool:
 
     from msmarco_qdrant.encoding.backends import openvino, processor
 
-    if device is None:
-        has_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
-    else:
-        has_gpu = device != "cpu"
+    # Without a device, the library takes an accelerator of any kind.
+    has_gpu = torch.accelerator.is_available() if device is None else device != "cpu"
     in_float32 = options.precision == "float32" or not processor.detect().is_fast_in_bfloat16
     prefers_other = options.backend == "auto" and openvino.is_preferred()
     return not has_gpu and in_float32 and not prefers_other

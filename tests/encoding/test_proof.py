@@ -293,6 +293,18 @@ def test_the_name_of_padding_in_a_text_shifts_positions_as_in_the_library(
     np.testing.assert_allclose(raw / np.linalg.norm(raw), expected[0], rtol=0, atol=1e-5)
 
 
+def test_a_gpu_of_any_kind_runs_the_library_s_model(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as Intel's, which `device=None` means; `device="cpu"` does not."""
+    directory = tiny(Recipe("bert"))
+    vectors(directory)
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+
+    assert not isinstance(load_encoder(directory)._require_backends()[0], FusedBackend)
+    assert np.isfinite(vectors(directory)).all()
+
+
 def test_a_user_without_a_home_has_no_cache(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else a directory named '~' would lie in the working directory."""
     monkeypatch.delenv("XDG_CACHE_HOME")
