@@ -160,7 +160,7 @@ def test_model_change_commands_print_the_shown_output(tmp_path: Path) -> None:
         assert without_times(shown) == without_times(output), line
 
 
-CONTINUED = ("similar.md",)
+CONTINUED = ("haystack.md", "langchain.md", "llamaindex.md", "similar.md")
 """Pages whose blocks use names of the blocks before."""
 
 

@@ -85,7 +85,7 @@ def test_a_store_that_is_corrupt_as_a_whole(
         failures = iter(events.next_failure, None)
         later = (number for id_, number, _ in failures if id_ == ids[1])
         assert [*range(1, 3 * TRIES)] == [*itertools.islice(later, 3 * TRIES - 1)]
-        assert ["working", "queued"] == [state_of(spool, id_).state for id_ in ids[1:]]
+        assert ["working", "working"] == [state_of(spool, id_).state for id_ in ids[1:]]
         broken.is_broken = False
         assert ["done", "done"] == [ended(spool, id_).state for id_ in ids[1:]]
     assert {"0": "nought", "2": "text", "3": "text"} == texts_in(store)
