@@ -29,7 +29,7 @@ STEPS = [
     *("sync_directory", "rename", "sync_directory", "rmtree", "rmtree"),
 ]
 """The steps of a build that can fail, in this order."""
-RECOVERY = ["mkdir", "rename", "rename", "sync_directory", "rmtree", "rmtree", "_open"]
+RECOVERY = ["mkdir", "rename", "rename", "sync_directory", *3 * ["rmtree"], "_open"]
 """The same for loading a shard after `swap_in` without `commit_swap`."""
 
 Before = Callable[..., None]
