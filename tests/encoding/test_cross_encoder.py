@@ -111,6 +111,7 @@ def _high(model: PreTrainedModel) -> None:
 
 
 @every_architecture
+@pytest.mark.usefixtures("in_bfloat16")
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_the_best_do_not_tie(precision: Any, architecture: Architecture, tmp_path: Path) -> None:
     """The head is in float32: between 8 and 16, bfloat16 has steps of 0.0625, and float16 0.0078.
@@ -254,6 +255,7 @@ def test_what_float16_cannot_hold_is_tried_in_float32(
     assert 1 == len([line for line in caplog.messages if "not finite in float16" in line])
 
 
+@pytest.mark.usefixtures("in_bfloat16")
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_score_that_is_not_finite_is_an_error(precision: Any, tmp_path: Path) -> None:
     """It names the pair; without it, the others of its batch are scored."""
