@@ -6,7 +6,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -104,8 +104,7 @@ class LoopbackServer:
         self._tls = tls
         self._prefix = prefix
         self._serve_grpc = serve_grpc
-        if adjacent:
-            self.rest_proxy.port, self.proxy.port = _adjacent_ports()
+        self._is_choosing = adjacent
         self._lock = threading.Lock()
         self._engine = Engine()
         self.snapshots = SnapshotsService(lambda: self._engine)
@@ -139,6 +138,14 @@ class LoopbackServer:
         Raises:
             OSError: the port of the last start is in use.
         """
+        while self._is_choosing:
+            self.rest_proxy.port, self.proxy.port = _adjacent_ports()
+            with suppress(OSError):  # another process took one of them first
+                self._start()
+                self._is_choosing = False
+        self._start()
+
+    def _start(self) -> None:
         if self._running is not None:
             return
         gate = Gate(self._keys, self.faults, self.requests, self.proxy, self._lock)
