@@ -63,6 +63,8 @@ GOOD: list[tuple[str, str, Any]] = [
     ("reranker", "ms-marco-MiniLM-L6-v2", "ms-marco-MiniLM-L6-v2"),
     ("cors_origins", "https://app.example.com", "https://app.example.com"),
     ("search_collections", "films,books", "films,books"),
+    ("mcp", "true", True),
+    ("mcp_write", "true", True),
     ("index", "year=integer,lang=keyword", "year=integer,lang=keyword"),
     ("spool_bytes", "1", 1),
     ("spool_batches", "1", 1),
