@@ -36,7 +36,11 @@ from tests.loopback import LoopbackServer
 
 NODES = 3
 _WORKER = "ray::IngestWorker"
-_PAUSE_S = (0.5, 4.0)
+_WRITE = "Points.Upsert"
+_SPLITS = 24
+_PER_REQUEST = 256  # Connection.batch_points
+_POLL_S = 0.02
+_LONG_S = 600.0
 
 
 def write_source(path: Path, passages: int, rng: random.Random) -> None:
@@ -86,7 +90,7 @@ def drive(address: str, source: Path, url: str, rejects: Path) -> None:
         address=address,
         workers=NODES,
         cpus_per_worker=1,
-        split_bytes=max(20_000, source.stat().st_size // 24),
+        split_bytes=max(20_000, source.stat().st_size // _SPLITS),
         make_encoder=HashingEncoder,
         window=1024,
         on_reject=lambda reject: found.append(reject_to_json(reject)),
@@ -100,15 +104,26 @@ class Kills:
 
     Args:
         source: The source.
-        url: The server.
+        passages: Number of its lines.
+        server: The server.
         folder: For the rejects of the driver.
         rng: Decides what is killed, and when.
     """
 
-    def __init__(self, source: Path, url: str, folder: Path, rng: random.Random) -> None:
+    def __init__(
+        self,
+        source: Path,
+        passages: int,
+        server: LoopbackServer,
+        folder: Path,
+        rng: random.Random,
+    ) -> None:
         from ray.cluster_utils import Cluster
 
-        self._source, self._url = source, url
+        self._source, self._server = source, server
+        # Each split and each request's worth of passages is a write at least, of which half may be
+        # of unchanged passages: the last kill is far from the end.
+        self._writes_before_kills = max(_SPLITS, passages // _PER_REQUEST) // 2
         self._rejects = folder / "rejects.json"
         self._rng = rng
         self._node = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
@@ -118,13 +133,15 @@ class Kills:
         self.done: Counter[str] = Counter()
 
     def run(self, kills: int) -> list[dict[str, Any]]:
-        """Ingest, with so many kills if it lasts as long; return the rejects."""
+        """Ingest, with so many kills after random writes; return the rejects."""
+        begun = self._server.requests.count(_WRITE)
         driver = self._start()
-        while driver.poll() is None:
-            time.sleep(self._rng.uniform(*_PAUSE_S))
-            if sum(self.done.values()) == kills or driver.poll() is not None:
-                break
-            if self._kill(driver):
+        for writes in sorted(self._rng.sample(range(1, self._writes_before_kills), kills)):
+            self._server.requests.wait_for(_WRITE, begun + writes, timeout_s=_LONG_S)
+            killed: str | None = None
+            while driver.poll() is None and not (killed := self._kill(driver)):
+                time.sleep(_POLL_S)  # no worker is there
+            if killed == "driver":
                 driver = self._start()
         assert 0 == driver.wait()
         found: list[dict[str, Any]] = json.loads(self._rejects.read_text())
@@ -135,17 +152,17 @@ class Kills:
         self._cluster.shutdown()
 
     def _start(self) -> subprocess.Popen[bytes]:
-        place = [str(self._source), self._url, str(self._rejects)]
+        place = [str(self._source), self._server.url, str(self._rejects)]
         command = [sys.executable, "-m", __spec__.name, "--drive", self._cluster.address, *place]
         return subprocess.Popen(command)
 
-    def _kill(self, driver: subprocess.Popen[bytes]) -> bool:
-        """Kill something; True for the driver."""
+    def _kill(self, driver: subprocess.Popen[bytes]) -> str | None:
+        """Kill something, and return what; None if a worker is to be killed and none is there."""
         kind = self._rng.choice(["worker", "worker", "node", "driver"])
         ours = psutil.Process().children(recursive=True)  # of the nodes, which we started
         workers = [process for process in ours if _is_worker(process)]
         if kind == "worker" and not workers:
-            return False
+            return None
         self.done[kind] += 1
         if kind == "worker":
             self._rng.choice(workers).kill()
@@ -156,7 +173,7 @@ class Kills:
         else:
             driver.kill()
             driver.wait()
-        return kind == "driver"
+        return kind
 
 
 def _is_worker(process: psutil.Process) -> bool:
@@ -181,7 +198,7 @@ def compare(passages: int, kills: int, seed: int) -> Counter[str]:
         for url in (expected.url, server.url):
             ingest_here(before, url)
         rejects = ingest_here(source, expected.url)
-        run = Kills(source, server.url, Path(name), rng)
+        run = Kills(source, passages, server, Path(name), rng)
         try:
             found = run.run(kills)
         finally:
