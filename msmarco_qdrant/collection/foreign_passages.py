@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import ExitStack
 from dataclasses import replace
 from itertools import chain, islice
 from os import PathLike
@@ -77,7 +77,7 @@ class ForeignPassages:
         self._text_field = text_field
         self._pid_field = pid_field
         self._pids = pids
-        self._opened: AbstractContextManager[Store] | None = None
+        self._opened = ExitStack()
         self._shapes: Counter[str] = Counter()
         self.duplicates = 0
 
@@ -109,15 +109,12 @@ class ForeignPassages:
             StoreError: If the store cannot be opened.
             UsageError: If the collection is one of this package, or an argument is invalid.
         """
-        opened = use_foreign_store(store, connection)
-        entered = opened.__enter__()
-        try:
-            points = entered.point_reader(collection)
+        with ExitStack() as stack:
+            points = stack.enter_context(use_foreign_store(store, connection)).point_reader(
+                collection
+            )
             passages = cls(points, text_field=text_field, pid_field=pid_field, pids=pids)
-        except BaseException:
-            opened.__exit__(None, None, None)
-            raise
-        passages._opened = opened
+            passages._opened = stack.pop_all()
         return passages
 
     @property
@@ -152,9 +149,7 @@ class ForeignPassages:
 
     def close(self) -> None:
         """Close the store if `open` opened it. Closing twice is harmless."""
-        if self._opened is not None:
-            self._opened.__exit__(None, None, None)
-            self._opened = None
+        self._opened.close()
 
     def __enter__(self) -> Self:
         return self

@@ -1,5 +1,7 @@
 """Worker: one thread that applies the spool's batches to the store, strictly in order.
 
+Small batches that wait are applied together (see `group`). If that fails, each is applied alone.
+
 A transient error (the store does not answer, the collection was replaced, a model is missing) is
 retried without end, with the batch first in the queue. An error of the batch itself fails it, and
 the next one follows. An uncertain error, also a bug or a lack of memory, is retried a few times
@@ -7,8 +9,8 @@ before the batch fails. If that happens to two batches in a row, the worker chec
 fails no batch while the store does not answer.
 
 A failed batch lies in `failed` with its reason; `spool requeue` applies it again. A bug outside of
-the attempts ends the thread, which the log and `alive` show; the current batch is leased first at
-the next start.
+the attempts ends the thread, which the log and `alive` show; the leased batches are first at the
+next start.
 """
 
 from __future__ import annotations
