@@ -25,7 +25,6 @@ from typing import NamedTuple
 import httpx
 from harness import in_background
 
-_TIMEOUT_S = 60.0
 _TIMEOUT_S = 600.0
 _LOOKS_S = 0.1
 _AFTER_AN_ERROR_S = 0.05

@@ -12,6 +12,7 @@ import click
 from msmarco_qdrant.cli.completion import complete_files
 from msmarco_qdrant.cli.help import Command
 from msmarco_qdrant.cli.ingest_options import (
+    HAS_REJECTS,
     bulk_option,
     index_option,
     ingest_and_print,
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
     from msmarco_qdrant.settings import Settings
 
 _SHOWN = 3
-_REJECTED = 3
 _NAMES = {
     "langchain": "LangChain",
     "llamaindex": "LlamaIndex",
@@ -201,7 +201,7 @@ def _preview(source: ForeignPassages, *, allow_rejects: bool, as_json: bool) -> 
         "nothing was written (--dry-run)",
     ]
     print_result(value, *lines, as_json=as_json)
-    return _REJECTED if counts[Reject] and not allow_rejects else 0
+    return HAS_REJECTS if counts[Reject] and not allow_rejects else 0
 
 
 def _each_pid_once(source: ForeignPassages) -> Iterator[Passage | Reject]:

@@ -11,6 +11,7 @@ import click
 from msmarco_qdrant.cli.completion import complete_files
 from msmarco_qdrant.cli.help import Command
 from msmarco_qdrant.cli.ingest_options import (
+    HAS_REJECTS,
     bulk_option,
     index_every_option,
     index_option,
@@ -47,7 +48,6 @@ if TYPE_CHECKING:
     from msmarco_qdrant.sources.vector_shards import VectorShards
 
 _FAILED = 1
-_REJECTS = 3
 _OF_MODEL = ("model", "query_prompt", "passage_prompt")
 
 
@@ -186,7 +186,7 @@ def _preview(
     if any(preview.error is not None for preview in previews):
         return _FAILED
     is_rejected = any(preview.rejected for preview in previews)
-    return _REJECTS if is_rejected and not allow_rejects else 0
+    return HAS_REJECTS if is_rejected and not allow_rejects else 0
 
 
 def _check_sources(sources: tuple[str, ...], vectors: Path | None) -> None:

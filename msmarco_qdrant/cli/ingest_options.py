@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from msmarco_qdrant.sources.rejects import RejectsFile
     from msmarco_qdrant.sources.vector_shards import VectorShards
 
-_REJECTS = 3
+HAS_REJECTS = 3
+"""The exit status of a command that has finished with rejects."""
 
 prompt_options = chain_options(
     click.option(
@@ -123,7 +124,7 @@ def ingest_and_print(
     print_rejects(rejected)
     if refused is not None:
         raise refused
-    return _REJECTS if report.rejected and not allow_rejects else 0
+    return HAS_REJECTS if report.rejected and not allow_rejects else 0
 
 
 @contextmanager
