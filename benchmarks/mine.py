@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
 import sys
 import tempfile
@@ -22,6 +21,7 @@ from typing import Any
 
 import numpy as np
 from harness import Report, Row, data_folder, json_option, run_apart, spread
+from memory import status
 from numpy.typing import NDArray
 
 from msmarco_qdrant import SearchClient, open_store
@@ -232,8 +232,8 @@ def mine_synthetic(count: int) -> dict[str, float]:
         mine_negatives(client, queries, SyntheticPositives(count), out, depth=DEPTH)
         seconds = time.perf_counter() - started
         size = (out / "negatives.jsonl.gz").stat().st_size
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"queries": count, "mib": peak, "file_mib": size / 2**20, "s": seconds}
+    # Of this program alone: ru_maxrss begins with that of the process that started it.
+    return {"queries": count, "mib": status("VmHWM"), "file_mib": size / 2**20, "s": seconds}
 
 
 if __name__ == "__main__":
