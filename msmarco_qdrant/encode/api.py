@@ -38,7 +38,7 @@ from msmarco_qdrant.sources.shard_file import VectorType, read_footer, shard_pat
 
 # Of 1 MiB of a file each, which is 3,000 passages of MS MARCO, or of 1,024 rows that have no lines.
 _CHUNKS_ON_GPU, _CHUNKS = 12, 3
-_WORKERS_PER_GPU = 6
+_WORKERS_PER_GPU = 8
 
 
 @suggest_keywords

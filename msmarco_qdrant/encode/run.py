@@ -8,9 +8,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from msmarco_qdrant.core.encoder_types import EncoderInfo
+from msmarco_qdrant.core.records import Reject
 from msmarco_qdrant.core.reports import EncodeProgress, EncodeReport
 from msmarco_qdrant.encode.feed import ExistingShard, Layout, TokenizedShard
 from msmarco_qdrant.encoding import Encoder
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 
 _SHARDS_AHEAD = 1
 
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Encoded:
@@ -44,10 +48,21 @@ class _Encoded:
     is_finite: NDArray[np.bool_]  # before the cast to the stored type
 
 
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """A shard on disk: its header, rejects, tokens, cut texts, and end in the source."""
+
+    header: ShardHeader
+    rejects: list[Reject]
+    tokens: int
+    cut: int
+    position: int
+
+
 class EncodeRun:
     """One encode: its counts, and the steps from shards of tokens to files.
 
-    Only the caller's thread writes, counts and calls back.
+    Only the caller's thread counts and calls back.
     """
 
     def __init__(
@@ -74,14 +89,24 @@ class EncodeRun:
     def run(self, feed: Iterable[TokenizedShard | ExistingShard]) -> None:
         """Encode every missing shard."""
         forward = ThreadPoolExecutor(self._shards_at_once)
+        # A GPU encodes a shard about as fast as one thread writes it.
+        writing = ThreadPoolExecutor(self._shards_at_once)
+        failures: list[Exception] = []  # raised when what is being written has been counted
         with Pipeline() as stages:
             try:
                 shards = stages.run(feed, prefetch=_SHARDS_AHEAD)
-                for shard in self._forward_shards(shards, forward):
+                encoded = _in_order(shards, forward, self._forward, self._shards_at_once)
+                # On a CPU each shard is on disk before the next one is awaited.
+                for shard in _in_order(
+                    _until_error(encoded, failures), writing, self._write, self._shards_at_once - 1
+                ):
                     self._finish(shard)
+                for failure in failures:
+                    raise failure
             finally:
                 self._stopping.set()
-                forward.shutdown(cancel_futures=True)
+                for pool in (forward, writing):
+                    pool.shutdown(cancel_futures=True)
                 if isinstance(feed, SubprocessIterator):
                     feed.close()  # otherwise a stage waits for it
         manifest = Manifest(
@@ -108,18 +133,6 @@ class EncodeRun:
 
     # -- in other threads --
 
-    def _forward_shards(
-        self, shards: Iterable[TokenizedShard | ExistingShard], forward: ThreadPoolExecutor
-    ) -> Iterator[_Encoded | ExistingShard]:
-        """Encode shards; two at once on a GPU, so that it always has batches."""
-        in_flight: deque[Future[_Encoded | ExistingShard]] = deque()
-        for shard in shards:
-            in_flight.append(forward.submit(self._forward, shard))
-            while len(in_flight) > self._shards_at_once:
-                yield in_flight.popleft().result()
-        while in_flight:
-            yield in_flight.popleft().result()
-
     def _forward(self, ready: TokenizedShard | ExistingShard) -> _Encoded | ExistingShard:
         import numpy as np
 
@@ -141,33 +154,14 @@ class EncodeRun:
             )
         return _Encoded(ready, vectors, is_finite)
 
-    # -- in the caller's thread --
-
-    def _finish(self, shard: _Encoded | ExistingShard) -> None:
-        """Write a shard, or count an existing one."""
-        if isinstance(shard, ExistingShard):
-            self._found += shard.header.rows - shard.header.rejected
-            self._rejected += shard.header.rejected
-        else:
-            self._write(shard)
-        self._shards += 1
-        if self._on_progress is not None:
-            position = shard.position if isinstance(shard, ExistingShard) else shard.ready.position
-            report = self.report()
-            fraction = position / self._size if self._size else None
-            self._on_progress(EncodeProgress(report.read, fraction, report))
-
-    def _write(self, shard: _Encoded) -> None:
+    def _write(self, shard: _Encoded | ExistingShard) -> _Written | ExistingShard:
         import numpy as np
 
+        if isinstance(shard, ExistingShard):
+            return shard
         ready = shard.ready
         usable = np.isfinite(shard.vectors).all(axis=1) & shard.vectors.any(axis=1)
-        for reject in ready.rejects:
-            self._on_reject(reject)
-        for index in np.flatnonzero(~usable):
-            too_large = f"its vector does not fit {self._layout.dtype}: encode it as float32"
-            reason = too_large if shard.is_finite[index] else NO_VECTOR_REASON
-            self._on_reject(reject_passage(ready.row(int(index)), reason))
+        rejects = [*ready.rejects, *self._reject_unusable(shard, np.flatnonzero(~usable))]
         texts, vectors = ready.texts(), shard.vectors
         if not usable.all():
             texts, vectors = texts.filter(usable), vectors[usable]
@@ -183,7 +177,60 @@ class EncodeRun:
         )
         remove_manifest(self._layout.folder)  # it is about to become wrong
         write_shard(shard_path(self._layout.folder, ready.number), header, texts, vectors)
-        self._encoded += len(vectors)
-        self._rejected += header.rejected
-        self._tokens += len(ready.tokens.ids)
-        self._cut += int(ready.tokens.which_cut()[usable].sum())
+        cut = int(ready.tokens.which_cut()[usable].sum())
+        return _Written(header, rejects, len(ready.tokens.ids), cut, ready.position)
+
+    def _reject_unusable(self, shard: _Encoded, indexes: NDArray[np.int64]) -> Iterator[Reject]:
+        """Reject passages whose vector is zero, not finite, or too large for the stored type."""
+        for index in indexes.tolist():
+            too_large = f"its vector does not fit {self._layout.dtype}: encode it as float32"
+            reason = too_large if shard.is_finite[index] else NO_VECTOR_REASON
+            yield reject_passage(shard.ready.row(index), reason)
+
+    # -- in the caller's thread --
+
+    def _finish(self, shard: _Written | ExistingShard) -> None:
+        """Count a shard that is on disk, and call back."""
+        rejected = shard.header.rejected
+        if isinstance(shard, ExistingShard):
+            self._found += shard.header.rows - rejected
+        else:
+            for reject in shard.rejects:
+                self._on_reject(reject)
+            self._encoded += shard.header.rows - rejected
+            self._tokens += shard.tokens
+            self._cut += shard.cut
+        self._rejected += rejected
+        self._shards += 1
+        if self._on_progress is not None:
+            report = self.report()
+            fraction = shard.position / self._size if self._size else None
+            self._on_progress(EncodeProgress(report.read, fraction, report))
+
+
+def _in_order(
+    items: Iterable[_In], pool: ThreadPoolExecutor, function: Callable[[_In], _Out], ahead: int
+) -> Iterator[_Out]:
+    """Call a function with each item in a pool; yield results in order.
+
+    Args:
+        items: The items.
+        pool: The threads.
+        function: The function.
+        ahead: Most calls that are not awaited before the next item is requested.
+    """
+    in_flight: deque[Future[_Out]] = deque()
+    for item in items:
+        in_flight.append(pool.submit(function, item))
+        while len(in_flight) > ahead:
+            yield in_flight.popleft().result()
+    while in_flight:
+        yield in_flight.popleft().result()
+
+
+def _until_error(items: Iterable[_In], failures: list[Exception]) -> Iterator[_In]:
+    """Yield items until the end or an error, which is appended to `failures`."""
+    try:
+        yield from items
+    except Exception as exc:  # noqa: BLE001  # the caller raises it
+        failures.append(exc)

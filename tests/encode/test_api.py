@@ -17,6 +17,8 @@ from msmarco_qdrant.core.encoder_types import EncodedBatch
 from msmarco_qdrant.core.records import Passage, Reject
 from msmarco_qdrant.core.reports import EncodeProgress, EncodeReport
 from msmarco_qdrant.encode.api import encode_corpus
+from msmarco_qdrant.encode.feed import Feed, Layout
+from msmarco_qdrant.encode.run import EncodeRun
 from msmarco_qdrant.encoding import Tokenized
 from msmarco_qdrant.errors import (
     EncodeStoppedError,
@@ -29,7 +31,7 @@ from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.search.client import SearchClient
 from msmarco_qdrant.sources import corpus as corpus_module
 from msmarco_qdrant.sources.corpus import Corpus
-from msmarco_qdrant.sources.rejects import NO_VECTOR_REASON
+from msmarco_qdrant.sources.rejects import NO_VECTOR_REASON, RejectCount
 from msmarco_qdrant.sources.shard_file import (
     MANIFEST,
     Manifest,
@@ -609,3 +611,15 @@ def test_what_was_encoded_is_found(
         with SearchClient.open(store, encoder=encoder) as client:
             answers = client.search_many([row.text for row in ROWS], limit=1)
     assert [row.pid for row in ROWS] == [answer[0].pid for answer in answers]
+
+
+@pytest.mark.parametrize("at", [2, 4])
+def test_an_error_counts_the_shard_that_is_being_written(folder: Path, at: int) -> None:
+    """On a GPU, where a shard is written while the next one is encoded."""
+    layout, encoder = Layout(folder, 1, "float32"), Stopping(at)
+    folder.mkdir(exist_ok=True)
+    run = EncodeRun(encoder, encoder.info, layout, None, 2, RejectCount(None), None)
+    with pytest.raises(EncodingError, match="out of memory"):
+        run.run(Feed(ROWS, layout, encoder.info, encoder.tokenizer, 0))
+    kept = [read_footer(path).passages for path in shard_paths(folder)]
+    assert (run.report().encoded, run.report().shards) == (sum(kept), len(kept))
