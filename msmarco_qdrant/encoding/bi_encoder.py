@@ -177,7 +177,8 @@ class BiEncoder:
         require_own_threads()
         texts = self._opened.query_tokenizer(["how big is london"])
         for backend in self._require_backends():
-            passes = backend.max_in_flight
+            # On a CPU, full batches would only take the time of so many passages.
+            passes = 1 if backend.device == "cpu" else backend.max_in_flight
             copies = self._batch_tokens() // len(texts.ids) if passes > 1 else 1
             batch = texts.take(np.zeros(max(copies, 1), np.int64))
             for _ in range(passes):

@@ -16,8 +16,18 @@ import pytest
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 COMMANDS = (
-    *("answers", "application", "backup", "calls", "cost", "encode", "frameworks", "improve"),
-    *("ingest", "memory", "million", "mine", "msmarco_table", "pages", "quality", "reembed"),
+    *("answers", "application", "backup", "calls", "cost", "encode", "feed", "frameworks"),
+    *(
+        "improve",
+        "ingest",
+        "memory",
+        "million",
+        "mine",
+        "msmarco_table",
+        "pages",
+        "quality",
+        "reembed",
+    ),
     *("replicas", "search", "serve", "similar", "simulate", "sizing", "start", "tune", "write"),
 )
 

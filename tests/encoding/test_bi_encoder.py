@@ -16,8 +16,10 @@ import pytest
 from msmarco_qdrant.cli.quickstart import sample_passages
 from msmarco_qdrant.core.encoder_types import Prompts
 from msmarco_qdrant.encoding import load_encoder
+from msmarco_qdrant.encoding.backends.base import Backend, ForwardPass, Task
 from msmarco_qdrant.encoding.bi_encoder import BiEncoder
 from msmarco_qdrant.encoding.catalog import find_published
+from msmarco_qdrant.encoding.tokens import Tokenized
 from msmarco_qdrant.errors import EncodingError
 from tests.encoding.conftest import Library, Tiny
 from tests.encoding.tiny_models import (
@@ -62,6 +64,23 @@ every_recipe = pytest.mark.parametrize("recipe", RECIPES, ids=_recipe_id)
 
 def _encoder(directory: Path, tokens_per_batch: int = SMALL) -> BiEncoder:
     return load_encoder(directory, device="cpu", tokens_per_batch=tokens_per_batch)
+
+
+class _Recording:
+    """The backend of an encoder, which keeps the batches that it gets."""
+
+    def __init__(self, encoder: BiEncoder) -> None:
+        (self._backend,) = encoder._require_backends()
+        encoder._made = [cast("Backend", self)]
+        self.launched: list[Tokenized] = []
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._backend, name)
+
+    def launch(self, batch: Tokenized, task: Task) -> ForwardPass:
+        """Keep it, and start its forward pass."""
+        self.launched.append(batch)
+        return self._backend.launch(batch, task)
 
 
 def _passages(encoder: BiEncoder, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -146,6 +165,15 @@ def test_strings_give_one_array(tiny: Tiny) -> None:
         np.testing.assert_array_equal(batch.vectors, vectors[batch.positions])
     np.testing.assert_array_equal(encoder.encode_passages(TEXTS), vectors)
     assert f"BiEncoder({encoder.info.model!r}, dimension={HIDDEN}, " in repr(encoder)
+
+
+def test_warming_up_on_a_cpu_encodes_one_short_text(tiny: Tiny) -> None:
+    """With any number of cores: batches of the usual size would only take time there."""
+    encoder = _encoder(tiny(Recipe()), tokens_per_batch=4096)
+    backend = _Recording(encoder)
+    encoder.warm_up()
+    (batch,) = backend.launched
+    assert len(batch.ids) < 32
 
 
 def test_no_texts(tiny: Tiny) -> None:
