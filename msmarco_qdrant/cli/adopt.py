@@ -122,7 +122,7 @@ def adopt(  # noqa: PLR0913  # one for each option
     rejects: Path | None,
     allow_rejects: bool,
     indexes: tuple[str, ...],
-    sharding: dict[str, int] | None,
+    sharding: dict[str, Any] | None,
     bulk: bool,
     prune: bool,
     yes: bool,

@@ -110,7 +110,7 @@ def ingest(  # noqa: PLR0913  # one for each option
     rejects: Path | None,
     allow_rejects: bool,
     indexes: tuple[str, ...],
-    sharding: dict[str, int] | None,
+    sharding: dict[str, Any] | None,
     bulk: bool,
     index_every: int | None,
     limit: int | None,

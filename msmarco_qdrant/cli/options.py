@@ -239,6 +239,12 @@ _SHARD_OPTIONS = (
         metavar="N",
         help="For a new collection on a server: copies that must accept a write.",
     ),
+    click.option(
+        "--shard-key",
+        metavar="FIELD",
+        help="For a new collection on a server in cluster mode: the meta field whose values are "
+        "its tenants, each with shards of its own.",
+    ),
 )
 
 
@@ -247,7 +253,7 @@ def shard_options(command: _F) -> Callable[..., Any]:
 
     @wraps(command)
     def run(**given: Any) -> Any:
-        names = ("shards", "replication", "write_consistency")
+        names = ("shards", "replication", "write_consistency", "shard_key")
         chosen = {name: given.pop(name) for name in names}
         chosen = {name: value for name, value in chosen.items() if value is not None}
         return command(sharding=chosen or None, **given)

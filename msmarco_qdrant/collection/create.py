@@ -12,6 +12,7 @@ from msmarco_qdrant import __version__
 from msmarco_qdrant.collection.generations import physical_collections
 from msmarco_qdrant.collection.migration import CollectionPlan, Migration, Target, load_migrations
 from msmarco_qdrant.collection.replicas import most_points
+from msmarco_qdrant.collection.tenants import check_tenant_field
 from msmarco_qdrant.core.arguments import suggest_keywords
 from msmarco_qdrant.core.collection_types import (
     Bm25Settings,
@@ -21,7 +22,7 @@ from msmarco_qdrant.core.collection_types import (
     StorageSettings,
 )
 from msmarco_qdrant.core.encoder_types import EncoderInfo
-from msmarco_qdrant.core.field_path import check_field
+from msmarco_qdrant.core.field_path import check_field, payload_keys
 from msmarco_qdrant.core.metadata_types import CollectionMetadata
 from msmarco_qdrant.errors import (
     CollectionNotFoundError,
@@ -30,6 +31,7 @@ from msmarco_qdrant.errors import (
     UsageError,
 )
 from msmarco_qdrant.stores import DEFAULT_CONNECTION, Connection, Store, use_store
+from msmarco_qdrant.stores.filters import index_kind
 from msmarco_qdrant.stores.names import LOCKS, PHYSICAL
 from msmarco_qdrant.stores.payload import SCHEMA_VERSION
 from msmarco_qdrant.stores.unlinked import find_unlinked, missing_alias
@@ -68,12 +70,12 @@ def create_collection(
     check_collection_name(name)
     if sharding is not None:
         require_shards(store)
+    indexes = {**(payload_indexes or {}), **shard_key_index(sharding, payload_indexes or {})}
     if found := find_unlinked(store, name):
         raise missing_alias(name, found, store.dsn)
     if storage is None:
         can = store.capabilities.quantization
         storage = StorageSettings() if can else StorageSettings(quantization="none")
-    indexes = payload_indexes or {}
     plan = CollectionPlan(f"{name}__0001", encoder, bm25, storage, indexes, sharding)
     metadata = create_physical(store, plan, load_migrations())
     store.set_alias(name, plan.physical)
@@ -105,6 +107,30 @@ def create_if_missing(
             if name not in store.aliases():  # otherwise another process has created it
                 raise
     return False
+
+
+def shard_key_index(
+    sharding: ShardSettings | None, given: Mapping[str, PayloadIndex]
+) -> Mapping[str, PayloadIndex]:
+    """Return the payload index of a shard key, which searches filter by; empty without one.
+
+    Args:
+        sharding: The settings of the shards.
+        given: The other payload indexes.
+
+    Raises:
+        UsageError: If the field cannot be that of tenants, or has an index of another kind.
+    """
+    if sharding is None or sharding.shard_key is None:
+        return {}
+    check_tenant_field(sharding.shard_key)
+    (key,) = payload_keys(sharding.shard_key)
+    if (kind := index_kind(given, key)) not in (None, "tenant"):
+        raise UsageError(
+            f"the index of the shard key '{sharding.shard_key}' must be of kind tenant, got "
+            f"{kind}: omit it"
+        )
+    return {key: "tenant"}
 
 
 def require_shards(store: Store) -> None:
@@ -171,6 +197,7 @@ def create_physical(
         copied_from=copied_from,
         swaps=swaps,
         only_copies=copied_from is not None,
+        tenant_field=None if plan.sharding is None else plan.sharding.shard_key,
     )
     for count, migration in enumerate(migrations, 1):
         check()

@@ -109,16 +109,27 @@ class ShardSettings:
         shards: Parts of the collection, each on one node; they cannot be changed later.
         replication: Copies of each shard, on different nodes.
         write_consistency: Copies that must accept a write.
+        shard_key: The `meta` field whose values are the tenants of the collection, each with
+            `shards` shards of its own; None if the pid alone chooses the shard. It cannot be
+            changed later.
 
     Raises:
-        UsageError: If a number is less than 1, or more copies must accept a write than there are.
+        UsageError: If a number is less than 1, more copies must accept a write than there are, or
+            the field is not a non-empty string.
     """
 
     shards: int | None = None
     replication: int | None = None
     write_consistency: int | None = None
+    shard_key: str | None = None
 
     def __post_init__(self) -> None:
+        if self.shard_key is not None and (
+            not isinstance(self.shard_key, str) or self.shard_key == ""
+        ):
+            raise UsageError(
+                f"shard_key must be the name of a field of meta, got {self.shard_key!r}"
+            )
         for name in ("shards", "replication", "write_consistency"):
             value = getattr(self, name)
             if value is not None and (not _is_integer(value) or value < 1):

@@ -113,6 +113,12 @@ def flatten(values: Sequence[Any]) -> Sequence[Any]:
     return [item for value in values for item in (value if isinstance(value, list) else [value])]
 
 
+def only_string(meta: Mapping[str, Any], field: str) -> str | None:
+    """Return the value of a field that holds one non-empty string; None for anything else."""
+    values = flatten(field_values(meta, field))
+    return values[0] if len(values) == 1 and isinstance(values[0], str) and values[0] else None
+
+
 @lru_cache(maxsize=256)  # the same few fields, for each passage that is read
 def _parse(field: str) -> tuple[_Step, ...]:
     steps: list[_Step] = []

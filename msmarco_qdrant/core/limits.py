@@ -22,6 +22,8 @@ class RequestLimits:
             (`unindexed_filtering_retrieve`).
         unindexed_writes: The same for writes (`unindexed_filtering_update`).
         replicas: Replicas that each shard should have; no limit, but read with them.
+        shard_key: The `meta` field whose value chooses the shards of a passage, None if its id
+            does; no limit, but read with them.
     """
 
     points: int | None = None
@@ -35,6 +37,7 @@ class RequestLimits:
     unindexed_reads: bool = True
     unindexed_writes: bool = True
     replicas: int = 1
+    shard_key: str | None = None
 
 
 NO_LIMITS = RequestLimits()

@@ -8,11 +8,15 @@ from typing import Any
 from msmarco_qdrant.collection.tenants import tenants_of
 from msmarco_qdrant.core.collection_types import PointId
 from msmarco_qdrant.core.digests import meta_digest, text_digest
-from msmarco_qdrant.core.field_path import root_key
+from msmarco_qdrant.core.field_path import only_string, root_key
 from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.ingest.stages import WindowDiff
 from msmarco_qdrant.ingest.windows import Window
-from msmarco_qdrant.sources.rejects import other_tenant_reason, reject_passage
+from msmarco_qdrant.sources.rejects import (
+    no_shard_key_reason,
+    other_tenant_reason,
+    reject_passage,
+)
 from msmarco_qdrant.stores import Collection
 from msmarco_qdrant.stores.foreign import has_seq
 from msmarco_qdrant.stores.payload import DIGEST_FIELDS, check_pid, point_id
@@ -123,6 +127,25 @@ class RewriteAll:
             check_pid(ids[id_], payload)
         rejected = _reject_others(window, stored, self._tenant_field)
         return WindowDiff(window, window.passages, rewritten=len(stored) - rejected)
+
+
+def reject_keyless(window: Window, field: str | None) -> Window:
+    """Move the passages without a shard key to the rejects of a window, and return it.
+
+    Args:
+        window: The window.
+        field: The `meta` field that chooses the shard of a passage; None without.
+    """
+    if field is not None:
+        kept: list[Passage] = []
+        for passage in window.passages:
+            if only_string(passage.meta, field) is None:
+                reason = no_shard_key_reason(passage, field)
+                window.rejects.append(reject_passage(passage, reason))
+            else:
+                kept.append(passage)
+        window.passages = kept
+    return window
 
 
 def _tenant_keys(field: str | None) -> Sequence[str]:

@@ -17,7 +17,7 @@ from msmarco_qdrant.core.records import Passage, PrunePolicy
 from msmarco_qdrant.core.reports import IngestProgress, IngestReport, StageTiming
 from msmarco_qdrant.errors import PruneRefusedError
 from msmarco_qdrant.ingest.alias_guard import AliasGuard
-from msmarco_qdrant.ingest.diff import RewriteAll, SkipUnchanged
+from msmarco_qdrant.ingest.diff import RewriteAll, SkipUnchanged, reject_keyless
 from msmarco_qdrant.ingest.prune import Pruner
 from msmarco_qdrant.ingest.stages import IngestStages, IngestTarget, WindowDiff, WriteBatch
 from msmarco_qdrant.ingest.windows import RowStream, split_into_windows
@@ -41,12 +41,14 @@ class CollectionStart:
         points: Number of its points.
         last_seq: The highest `seq` in it.
         replicated: True if it has replicas, which may differ.
+        shard_key: The `meta` field that chooses the shard of a passage; None without.
         may_hold_passages: True if an earlier attempt may have written some of the run's passages.
     """
 
     points: int
     last_seq: int
     replicated: bool
+    shard_key: str | None = None
     may_hold_passages: bool = False
 
     @classmethod
@@ -55,7 +57,8 @@ class CollectionStart:
         mark_unreachable_replicas(guard.store, guard.physical)
         info = collection.info()
         replicated = guard.store.request_limits(guard.physical).replicas > 1
-        return cls(info.points, guard.last_seq(info.last_seq), replicated)
+        key = None if info.spec.sharding is None else info.spec.sharding.shard_key
+        return cls(info.points, guard.last_seq(info.last_seq), replicated, key)
 
     @property
     def is_empty(self) -> bool:
@@ -185,7 +188,8 @@ class IngestRun:
         self._rows = rows
         with self._pipeline as pipeline:
             windows = split_into_windows(rows, self._seen, window, max_passages)
-            for item in self._stages.run(pipeline, windows):
+            keyed = (reject_keyless(one, self._start.shard_key) for one in windows)
+            for item in self._stages.run(pipeline, keyed):
                 if isinstance(item, WindowDiff):
                     self._finish_window(item)
                 else:

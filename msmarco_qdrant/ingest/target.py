@@ -8,7 +8,12 @@ from dataclasses import asdict, dataclass
 from os import PathLike
 from typing import Protocol
 
-from msmarco_qdrant.collection.create import check_index, create_if_missing, require_shards
+from msmarco_qdrant.collection.create import (
+    check_index,
+    create_if_missing,
+    require_shards,
+    shard_key_index,
+)
 from msmarco_qdrant.core.advice import advised_command
 from msmarco_qdrant.core.collection_types import (
     Bm25Settings,
@@ -60,6 +65,7 @@ class Destination:
 
     def check_creatable(self) -> None:
         """Raise if the store cannot be created, before a model is loaded or downloaded."""
+        shard_key_index(self.sharding, self.indexes)
         if isinstance(self.store, str | PathLike):
             check_creatable(self.store, self.connection)
             if (self.sharding is not None or self.bulk) and not is_url(str(self.store)):
@@ -267,10 +273,11 @@ def _require_same_shards(store: Store, name: str, given: ShardSettings | None) -
     require_shards(store)
     found = store.collection(name).spec().sharding or ShardSettings()
     for field, wanted in asdict(given).items():
-        if wanted is not None and wanted != getattr(found, field):
+        if wanted is not None and wanted != (value := getattr(found, field)):
+            kept = "absent, as in" if value is None else f"the {value} of"
             raise UsageError(
-                f"{field} must be the {getattr(found, field)} of collection '{name}', got "
-                f"{wanted}: omit it, or ingest into another collection"
+                f"{field} must be {kept} collection '{name}', got {wanted}: omit it, or ingest "
+                "into another collection"
             )
 
 

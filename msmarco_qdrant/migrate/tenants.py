@@ -51,10 +51,12 @@ def set_tenant_field(
     if field is not None:
         check_tenant_field(field)
     with use_store(store, connection) as opened:
+        found = read_generations(opened, collection)
+        _require_shard_key(opened, found.name, found.live, field)
         if field is not None:
             _check_values(opened, collection, field)
             add_index(opened, collection, field, "tenant")
-        name, locks = read_generations(opened, collection).name, opened.migration_locks
+        name, locks = found.name, opened.migration_locks
         with hold_lock(locks, name, opened.dsn) as ours:
             found = read_generations(opened, name)
             # also of former ones, to which a rollback returns
@@ -62,6 +64,17 @@ def set_tenant_field(
                 metadata = replace(opened.metadata(physical), tenant_field=field)
                 require_lock(locks, name, ours)
                 opened.put_metadata(physical, metadata)
+
+
+def _require_shard_key(store: Store, name: str, physical: str, field: str | None) -> None:
+    """Refuse another field than the shard key of a collection: each shard has one tenant."""
+    sharding = store.collection(physical).spec().sharding
+    key = sharding and sharding.shard_key
+    if key is not None and field != key:
+        raise UsageError(
+            f"the tenant field of '{name}' must be its shard key '{key}', got {field!r}: ingest "
+            "into another collection"
+        )
 
 
 def _check_values(store: Store, name: str, field: str) -> None:

@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import IO, Any
 
+from msmarco_qdrant.core.field_path import field_values
 from msmarco_qdrant.core.meta_values import with_article
 from msmarco_qdrant.core.records import Passage, Reject
 from msmarco_qdrant.errors import OutputError, UsageError
@@ -207,6 +208,12 @@ def other_tenant_reason(passage: Passage, field: str) -> str:
         f"pid {passage.pid!r} is of a passage of another tenant by the field '{field}', which is "
         "not replaced: put the tenant's name into the pid, or delete that passage first"
     )
+
+
+def no_shard_key_reason(passage: Passage, field: str) -> str:
+    """Return the reason of a reject that has no shard in a collection with a shard key."""
+    found = ", ".join(repr(value) for value in field_values(passage.meta, field)) or "none"
+    return f"the field '{field}' must be one non-empty string, which chooses the shard, got {found}"
 
 
 def reject_passage(passage: Passage, reason: str) -> Reject:

@@ -48,6 +48,8 @@ def test_a_server_gets_them_and_optimize_ends_a_bulk_mode(vectors: str) -> None:
         (("--shards", "0"), 2, "0 is not in the range x>=1"),
         (("--write-consistency", "2"), 2, "--write-consistency must be at most replication"),
         (("--shards", "2"), 1, "needs a Qdrant server for shards and replicas, got store"),
+        (("--shard-key", "a"), 1, "needs a Qdrant server for shards and replicas, got store"),
+        (("--shard-key", ""), 2, "--shard-key must be the name of a field of meta, got ''"),
         (("--bulk",), 1, "needs a Qdrant server for bulk mode, got store"),
     ],
 )

@@ -29,7 +29,10 @@ _COLLECTION_READS = frozenset(
 )
 _MANAGED = frozenset(
     {
-        *(f"Collections.{one}" for one in ("Create", "Update", "Delete", "UpdateAliases")),
+        *(
+            f"Collections.{one}"
+            for one in ("Create", "CreateShardKey", "Update", "Delete", "UpdateAliases")
+        ),
         "Snapshots.upload",
     }
 )

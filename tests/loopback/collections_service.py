@@ -139,16 +139,28 @@ class CollectionsService(grpc.CollectionsServicer):
     ) -> grpc.CollectionClusterInfoResponse:
         """Answer the shards of a collection, all of them on this node."""
         name = self._engine.resolve(request.collection_name)
-        shards = self._engine.shelves[name].config.params.shard_number
+        shelf = self._engine.shelves[name]
+        each = shelf.config.params.shard_number
+        keys = shelf.keyed.keys if shelf.keyed.is_custom else [None]
         local = [
             grpc.LocalShardInfo(
                 shard_id=number,
                 points_count=self._engine.count(name) if number == 0 else 0,
                 state=grpc.ReplicaState.Active,
+                shard_key=None if key is None else grpc.ShardKey(keyword=key),
             )
-            for number in range(shards)
+            for number, key in enumerate(key for key in keys for _ in range(each))
         ]
-        return grpc.CollectionClusterInfoResponse(peer_id=1, shard_count=shards, local_shards=local)
+        return grpc.CollectionClusterInfoResponse(
+            peer_id=1, shard_count=len(local), local_shards=local
+        )
+
+    def CreateShardKey(
+        self, request: grpc.CreateShardKeyRequest, context: Any
+    ) -> grpc.CreateShardKeyResponse:
+        """Create the shards of a key."""
+        self._engine.shelf(request.collection_name).keyed.create(request.request.shard_key.keyword)
+        return grpc.CreateShardKeyResponse(result=True)
 
     def CollectionExists(
         self, request: grpc.CollectionExistsRequest, context: Any

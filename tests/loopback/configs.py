@@ -68,6 +68,7 @@ def created(request: grpc.CreateCollection) -> grpc.CollectionConfig:
             on_disk_payload=on_disk,
             replication_factor=request.replication_factor or 1,
             write_consistency_factor=request.write_consistency_factor or 1,
+            sharding_method=request.sharding_method,
         ),
         hnsw_config=_HNSW,
         optimizer_config=_OPTIMIZER,

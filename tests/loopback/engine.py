@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from qdrant_client import QdrantClient, grpc, models
 
+from tests.loopback.sharding import KeyedShards, of_config
 from tests.loopback.statuses import Mistake
 
 _FACET_TYPES = frozenset(
@@ -47,6 +48,7 @@ class Shelf:
     indexes: dict[str, grpc.PayloadSchemaInfo] = field(default_factory=dict)
     health: list[tuple[Health, int | None]] = field(default_factory=list)
     operations: int = 0
+    keyed: KeyedShards = field(default_factory=lambda: KeyedShards(is_custom=False))
 
     def next_health(self) -> Health:
         """What the next answer says: the first set one, taken down when its calls are used up."""
@@ -105,7 +107,7 @@ class Engine:
     ) -> None:
         """Make a collection; the names were checked before."""
         self.create_points(name, params)
-        self.shelves[name] = Shelf(config)
+        self.shelves[name] = Shelf(config, keyed=of_config(config))
 
     def create_points(self, name: str, params: models.CreateCollection) -> None:
         """Make the place of a collection's points."""

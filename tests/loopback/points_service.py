@@ -42,14 +42,20 @@ class PointsService(grpc.PointsServicer):
         strict.upsert(self._engine.shelves[name], request)
         checks.dimensions(params, request.points)
         _refuse_empty(request.points)
+        keyed = self._engine.shelves[name].keyed
+        keys = keyed.written(request)
         converter: Any = GrpcToRest  # it is typed for the enum's class, not for its values
         mode = converter.convert_update_mode(request.update_mode)
 
         def apply() -> None:
             checks.vectors(params, request.points)
+            points = [_point(point) for point in request.points]
+            ids = [point.id for point in points]
+            stored = [] if keys is None else self._client.retrieve(name, ids, with_payload=False)
+            keyed.put(keys, ids, [one.id for one in stored])
             self._client.upsert(
                 name,
-                [_point(point) for point in request.points],
+                points,
                 update_filter=queries.filter_of(request, "update_filter"),
                 update_mode=mode,
             )
@@ -60,7 +66,9 @@ class PointsService(grpc.PointsServicer):
         """Remove points by id or filter; one that is not there is no mistake."""
         name = self._engine.resolve(request.collection_name)
         strict.select(self._engine.shelves[name], request.points)
+        keyed = self._engine.shelves[name].keyed
         chosen = _selector(request.points, Mistake.NO_SELECTOR)
+        chosen = keyed.select(keyed.written(request), chosen)
         return self._write(name, request, lambda: self._client.delete(name, chosen))
 
     def UpdateVectors(
@@ -71,6 +79,9 @@ class PointsService(grpc.PointsServicer):
         params = self._engine.shelves[name].config.params
         strict.upsert(self._engine.shelves[name], request, "update limit")
         _refuse_empty(request.points)
+        ids = [GrpcToRest.convert_point_id(point.id) for point in request.points]
+        keyed = self._engine.shelves[name].keyed
+        keyed.select(keyed.written(request), models.PointIdsList(points=ids))
 
         def apply() -> None:
             checks.vectors(params, request.points)
@@ -141,7 +152,11 @@ class PointsService(grpc.PointsServicer):
             with_payload=queries.with_payload(request),
             with_vectors=queries.with_vectors(request),
         )
-        return grpc.GetResponse(result=[queries.record(one) for one in records])
+        found = [queries.record(one) for one in records]
+        for record, answer in zip(records, found, strict=True):
+            if (key := self._engine.shelves[name].keyed.key_of.get(record.id)) is not None:
+                answer.shard_key.keyword = key
+        return grpc.GetResponse(result=found)
 
     def Scroll(self, request: grpc.ScrollPoints, context: Any) -> grpc.ScrollResponse:
         """Answer a page of points, by id or in the order of an indexed field."""
@@ -155,7 +170,7 @@ class PointsService(grpc.PointsServicer):
         offset = GrpcToRest.convert_point_id(request.offset) if request.HasField("offset") else None
         records, following = self._client.scroll(
             name,
-            scroll_filter=queries.filter_of(request),
+            scroll_filter=self._within(name, request),
             limit=request.limit if request.HasField("limit") else 10,
             order_by=order_by,
             offset=offset,
@@ -171,7 +186,7 @@ class PointsService(grpc.PointsServicer):
         """Count points, or those that fit a filter."""
         name = self._engine.resolve(request.collection_name)
         strict.count(self._engine.shelves[name], request)
-        count = self._engine.count(name, queries.filter_of(request))
+        count = self._engine.count(name, self._within(name, request))
         return grpc.CountResponse(result=grpc.CountResult(count=count))
 
     def Facet(self, request: grpc.FacetCounts, context: Any) -> grpc.FacetResponse:
@@ -182,7 +197,7 @@ class PointsService(grpc.PointsServicer):
         found = self._client.facet(
             name,
             request.key,
-            facet_filter=queries.filter_of(request),
+            facet_filter=self._within(name, request),
             limit=request.limit if request.HasField("limit") else 10,
             exact=request.exact,
         )
@@ -208,13 +223,19 @@ class PointsService(grpc.PointsServicer):
             ]
         )
 
+    def _within(self, name: str, request: Any) -> models.Filter | None:
+        """The filter of a read, within the shards it names."""
+        found = self._engine.shelves[name].keyed.read(request, queries.filter_of(request))
+        return None if found is None else models.Filter.model_validate(found)
+
     def _write_payload(
         self, request: grpc.SetPayloadPoints, write: Callable[..., object]
     ) -> grpc.PointsOperationResponse:
         """Write the payload of selected points by a method of the local client."""
         name = self._engine.resolve(request.collection_name)
         strict.select(self._engine.shelves[name], request.points_selector)
-        chosen = _selector(request.points_selector)
+        keyed = self._engine.shelves[name].keyed
+        chosen = keyed.select(keyed.written(request), _selector(request.points_selector))
         payload = GrpcToRest.convert_payload(request.payload)
         return self._write(name, request, lambda: write(name, payload, chosen))
 

@@ -43,6 +43,11 @@ def hits(engine: Engine, name: str, request: grpc.QueryPoints) -> list[grpc.Scor
     rest.with_payload = with_payload(request)
     rest.with_vector = with_vectors(request)
     rest.params = _known(rest.params)
+    keyed, rest.shard_key = engine.shelves[name].keyed, None
+    rest.filter = keyed.read(request, rest.filter)
+    prefetches: Any = rest.prefetch or ()
+    for prefetch in prefetches:
+        prefetch.filter = keyed.read(request, prefetch.filter)
     _strip(rest.prefetch)
     (answer,) = engine.client.query_batch_points(name, [rest])
     return [RestToGrpc.convert_scored_point(one) for one in answer.points]

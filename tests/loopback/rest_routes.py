@@ -105,6 +105,10 @@ def _optional(convert: Callable[[Any], Any], value: Any) -> Any:
     return None if value is None else convert(value)
 
 
+def _keys(model: Any) -> Any:
+    return _optional(_CONVERT.convert_shard_key_selector, model)
+
+
 def _filter(model: Any) -> Any:
     return _optional(_CONVERT.convert_filter, model)
 
@@ -124,12 +128,17 @@ def _upsert(request: RestRequest) -> Any:
         points=_CONVERT.convert_point_insert_operation(body),
         update_filter=_filter(body.update_filter),
         update_mode=_optional(_CONVERT.convert_update_mode, body.update_mode),
+        shard_key_selector=_keys(body.shard_key),
     )
 
 
 def _delete_points(request: RestRequest) -> Any:
     chosen = _body(models.PointsSelector, request)
-    return grpc.DeletePoints(**_common(request), points=_CONVERT.convert_points_selector(chosen))
+    return grpc.DeletePoints(
+        **_common(request),
+        points=_CONVERT.convert_points_selector(chosen),
+        shard_key_selector=_keys(chosen.shard_key),
+    )
 
 
 def _update_vectors(request: RestRequest) -> Any:
@@ -138,6 +147,7 @@ def _update_vectors(request: RestRequest) -> Any:
         **_common(request),
         points=list(map(_CONVERT.convert_point_vectors, body.points)),
         update_filter=_filter(body.update_filter),
+        shard_key_selector=_keys(body.shard_key),
     )
 
 
@@ -153,6 +163,7 @@ def _overwrite_payload(request: RestRequest) -> Any:
         payload=_CONVERT.convert_payload(body.payload),
         points_selector=_optional(_CONVERT.convert_points_selector, chosen),
         key=body.key,
+        shard_key_selector=_keys(body.shard_key),
     )
 
 
@@ -181,6 +192,7 @@ def _scroll(request: RestRequest) -> Any:
         limit=body.limit,
         offset=_optional(_CONVERT.convert_extended_point_id, body.offset),
         order_by=_optional(_CONVERT.convert_order_by_interface, body.order_by),
+        shard_key_selector=_keys(body.shard_key),
         with_payload=_payload_wanted(True if body.with_payload is None else body.with_payload),
         with_vectors=_vectors_wanted(body.with_vector),
     )
@@ -188,7 +200,12 @@ def _scroll(request: RestRequest) -> Any:
 
 def _count(request: RestRequest) -> Any:
     body = _body(models.CountRequest, request)
-    return grpc.CountPoints(**_common(request), filter=_filter(body.filter), exact=body.exact)
+    return grpc.CountPoints(
+        **_common(request),
+        filter=_filter(body.filter),
+        exact=body.exact,
+        shard_key_selector=_keys(body.shard_key),
+    )
 
 
 def _facet(request: RestRequest) -> Any:
@@ -199,6 +216,7 @@ def _facet(request: RestRequest) -> Any:
         filter=_filter(body.filter),
         limit=body.limit,
         exact=body.exact,
+        shard_key_selector=_keys(body.shard_key),
     )
 
 
@@ -245,7 +263,14 @@ def _create_collection(request: RestRequest) -> Any:
         on_disk_payload=body.on_disk_payload,
         replication_factor=body.replication_factor,
         write_consistency_factor=body.write_consistency_factor,
+        sharding_method=_optional(_CONVERT.convert_sharding_method, body.sharding_method),
     )
+
+
+def _create_shard_key(request: RestRequest) -> Any:
+    body = _body(models.CreateShardingKey, request)
+    key: Any = grpc.CreateShardKey(shard_key=_CONVERT.convert_shard_key(body.shard_key))
+    return grpc.CreateShardKeyRequest(**_common(request), request=key)
 
 
 def _update_collection(request: RestRequest) -> Any:
@@ -336,6 +361,7 @@ def _cluster(answer: Any) -> Any:
                 "shard_id": one.shard_id,
                 "points_count": one.points_count,
                 "state": grpc.ReplicaState.Name(one.state),
+                **({"shard_key": one.shard_key.keyword} if one.HasField("shard_key") else {}),
             }
             for one in answer.local_shards
         ],
@@ -423,6 +449,7 @@ ROUTES = (
         limited=False,
     ),
     Route("PUT", _ONE, "Collections.Create", _create_collection, _result),
+    Route("PUT", f"{_ONE}/shards", "Collections.CreateShardKey", _create_shard_key, _result),
     Route("PATCH", _ONE, "Collections.Update", _update_collection, _result),
     Route("DELETE", _ONE, "Collections.Delete", _named(grpc.DeleteCollection), _result),
     Route("PUT", f"{_ONE}/index", "Points.CreateFieldIndex", _create_index, _update_result),

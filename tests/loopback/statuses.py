@@ -186,6 +186,11 @@ class Mistake(Enum):
         "Bad request: {problem}. Help: {help}",
         "lib/collection/src/operations/verification/mod.rs, CollectionError::strict_mode",
     )
+    BAD_REQUEST = Row(
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "Bad request: {description}",
+        f"{_COLLECTION_ERROR}: bad_request",
+    )
     BAD_INPUT = Row(
         grpc.StatusCode.INVALID_ARGUMENT,
         "Wrong input: {description}",

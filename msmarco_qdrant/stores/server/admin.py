@@ -135,8 +135,9 @@ class ServerAdminCollection(ServerCollection):
 
         def write(limits: RequestLimits) -> None:
             for start, stop in self._split(map(sparse_bytes, vectors), limits):
-                part, action = rows[start:stop], "writing sparse vectors"
-                self._call(action, update, part, wait=True, update_filter=condition)
+                for where, part in self._located(rows[start:stop], limits):
+                    options = {"wait": True, "update_filter": condition, **where}
+                    self._call("writing sparse vectors", update, part, **options)
 
         self.within_limits(write)
 
@@ -161,14 +162,20 @@ class ServerAdminCollection(ServerCollection):
         seen: Sequence[int | None],
     ) -> None:
         """Set payload fields of points whose stored `seq` is still the one seen."""
-        operations: list[models.UpdateOperation] = [
-            models.SetPayloadOperation(
-                set_payload=models.SetPayload(
-                    payload=payload, filter=convert.select_unchanged([id_], [seq])
+
+        def operations(limits: RequestLimits) -> list[models.UpdateOperation]:
+            return [
+                models.SetPayloadOperation(
+                    set_payload=models.SetPayload(
+                        payload=payload,
+                        filter=convert.select_unchanged([id_], [seq]),
+                        shard_key=where.get("shard_key_selector"),
+                    )
                 )
-            )
-            for id_, payload, seq in zip(ids, payloads, seen, strict=True)
-        ]
+                for where in self._everywhere(limits)
+                for id_, payload, seq in zip(ids, payloads, seen, strict=True)
+            ]
+
         self._update(operations, payloads)
 
     def delete_if_seq(self, ids: Sequence[PointId], seen: Sequence[int | None]) -> None:
@@ -179,10 +186,30 @@ class ServerAdminCollection(ServerCollection):
             count = at_most(self._connection.batch_points, each, limits.condition_size)
             for page in in_batches(zip(ids, seen, strict=True), count):
                 chosen = convert.select_unchanged(*map(list, zip(*page, strict=True)))
-                selector = models.FilterSelector(filter=chosen)
-                self._call("deleting points", self._client.delete, selector, wait=True)
+                self._delete(models.FilterSelector(filter=chosen), limits)
 
         self.within_limits(delete)
+
+    def _located(
+        self, rows: Sequence[models.PointVectors], limits: RequestLimits
+    ) -> Iterator[tuple[dict[str, Any], Sequence[models.PointVectors]]]:
+        """Yield vectors of existing points by shard key, with the arguments for their shards.
+
+        Those of a point that does not exist are with the first key, where the write then fails.
+        """
+        if limits.shard_key is None:
+            yield {}, rows
+            return
+        ids, read = [row.id for row in rows], self._client.retrieve
+        found = self._call("finding the shards of points", read, ids, with_payload=False)
+        keys = {record.id: str(record.shard_key) for record in found}
+        groups: dict[str, list[models.PointVectors]] = {key: [] for key in self._keys.read()}
+        first = next(iter(groups), "")
+        for row in rows:
+            groups.setdefault(keys.get(row.id, first), []).append(row)
+        for key, part in groups.items():
+            if part:
+                yield {"shard_key_selector": key}, part
 
     def _upsert_locally(self, batch: PointBatch, expected: Mapping[PointId, int | None]) -> None:
         """Read, compare and write: the local mode has no such write, and one caller at a time."""

@@ -15,7 +15,7 @@ from msmarco_qdrant.core.search_types import PointQuery, ScoredPoint
 from msmarco_qdrant.errors import StoreError
 from msmarco_qdrant.stores.connection import Address, Connection
 from msmarco_qdrant.stores.error_mapping import is_limit_error, map_error
-from msmarco_qdrant.stores.filters import from_id
+from msmarco_qdrant.stores.filters import from_id, point_filter
 from msmarco_qdrant.stores.payload import page_size, to_payloads, to_scored
 from msmarco_qdrant.stores.server import convert
 from msmarco_qdrant.stores.server.arguments import client_arguments
@@ -27,6 +27,7 @@ from msmarco_qdrant.stores.server.limits import (
     outdated_requests,
 )
 from msmarco_qdrant.stores.server.retry import RequestFailures, RetryPolicy
+from msmarco_qdrant.stores.server.shard_keys import KnownKeys, lacks_shard_key, wanted_values
 from msmarco_qdrant.stores.server.transport import GRPC
 
 _T = TypeVar("_T")
@@ -67,6 +68,9 @@ class AsyncServerCollection:
         try:
             return await self._query(queries, limits)
         except StoreError as exc:
+            if lacks_shard_key(exc):
+                self._limits.keys.forget()
+                return await self._query(queries, limits)
             if not is_limit_error(exc):
                 raise
             newer = await self._read_limits()
@@ -95,13 +99,29 @@ class AsyncServerCollection:
         self, queries: Sequence[PointQuery], limits: RequestLimits
     ) -> list[list[ScoredPoint]]:
         parts = fit_queries(self._name, queries, limits)
-        requests = [convert.query_request(part, ann=True, limits=limits) for _, part in parts]
+        known = await self._known_keys(queries, limits)
+        requests = [
+            convert.query_request(part, ann=True, limits=limits, keys=known) for _, part in parts
+        ]
         found: list[list[ScoredPoint]] = []
         for batch in in_batches(requests, at_most(max(len(requests), 1), limits.queries)):
             search = partial(self._client.query_batch_points, self._name, batch)
             answers = await self._call("searching", search)
             found += [to_scored(answer.points) for answer in answers]
         return merge_answers(queries, [position for position, _ in parts], found)
+
+    async def _known_keys(
+        self, queries: Sequence[PointQuery], limits: RequestLimits
+    ) -> KnownKeys | None:
+        """Return the known shard keys, read again if one of a query is missing; None without."""
+        if limits.shard_key is None:
+            return None
+        known = self._limits.keys
+        wanted = (wanted_values(point_filter(query), limits.shard_key) for query in queries)
+        if any(known.should_read(values) for values in wanted):
+            read = partial(self._client.collection_cluster_info, self._name)
+            known.learn(await self._call("reading the shard keys", read))
+        return known
 
     async def _read_limits(self) -> RequestLimits:
         read = partial(self._client.get_collection, self._name)

@@ -29,13 +29,14 @@ from msmarco_qdrant.errors import StoreAccessError, StoreCorruptError, StoreErro
 from msmarco_qdrant.filters import SearchFilter
 from msmarco_qdrant.runtime.daemon_executor import DaemonExecutor
 from msmarco_qdrant.stores.connection import Connection
+from msmarco_qdrant.stores.convert import select_rows
 from msmarco_qdrant.stores.error_mapping import (
     is_limit_error,
     lacks_facet_index,
     lacks_range_index,
 )
 from msmarco_qdrant.stores.filter_indexes import has_words, refuse_unindexed_words
-from msmarco_qdrant.stores.filters import from_id, to_qdrant
+from msmarco_qdrant.stores.filters import from_id, point_filter, to_qdrant
 from msmarco_qdrant.stores.names import base_name
 from msmarco_qdrant.stores.payload import page_size, to_ordered, to_payloads, to_scored
 from msmarco_qdrant.stores.protocols import INDEX_STALL_S
@@ -54,6 +55,12 @@ from msmarco_qdrant.stores.server.limits import (
     fit_queries,
     merge_answers,
     outdated_requests,
+)
+from msmarco_qdrant.stores.server.shard_keys import (
+    KnownKeys,
+    ShardKeys,
+    lacks_shard_key,
+    rows_by_key,
 )
 from msmarco_qdrant.stores.server.wire import payload_bytes, split_sizes, upsert_requests
 
@@ -83,6 +90,7 @@ class ServerCollection:
         self._name = name
         self._senders = senders
         self._connection = connection
+        self._keys = ShardKeys(self._client, self._call, limits.keys)
 
     def info(self, *, all_replicas: bool = True) -> CollectionInfo:
         """Return counts, index state and settings."""
@@ -114,12 +122,18 @@ class ServerCollection:
 
     def replace_payloads(self, ids: Sequence[PointId], payloads: Sequence[dict[str, Any]]) -> None:
         """Replace payloads; vectors stay."""
-        operations: list[models.UpdateOperation] = [
-            models.OverwritePayloadOperation(
-                overwrite_payload=models.SetPayload(payload=payload, points=[from_id(id_)])
-            )
-            for id_, payload in zip(ids, payloads, strict=True)
-        ]
+
+        def operations(limits: RequestLimits) -> list[models.UpdateOperation]:
+            keys = self._keys_of(payloads, limits)
+            return [
+                models.OverwritePayloadOperation(
+                    overwrite_payload=models.SetPayload(
+                        payload=payload, points=[from_id(id_)], shard_key=key
+                    )
+                )
+                for id_, payload, key in zip(ids, payloads, keys, strict=True)
+            ]
+
         self._update(operations, payloads)
 
     def retrieve(
@@ -138,8 +152,7 @@ class ServerCollection:
 
         def delete(limits: RequestLimits) -> None:
             for page in in_batches(ids, at_most(page_size(()), limits.condition_size)):
-                old = convert.select_old_points(page, up_to_seq)
-                self._call("deleting points", self._client.delete, old, wait=True)
+                self._delete(convert.select_old_points(page, up_to_seq), limits)
 
         self.within_limits(delete)
 
@@ -159,12 +172,12 @@ class ServerCollection:
         """
         offset: models.ExtendedPointId | None = None if start is None else from_id(start)
         options = self._read_options(() if all_replicas else fields, all_replicas=False)
-        if meta_filter is not None:
-            options["scroll_filter"] = self._to_filter(meta_filter)
+        chosen = None if meta_filter is None else self._to_filter(meta_filter)
 
         def read(limits: RequestLimits) -> Any:
-            scroll, limit = self._client.scroll, at_most(page_size(fields), limits.points)
-            return self._call("reading points", scroll, limit=limit, offset=offset, **options)
+            limit, where = at_most(page_size(fields), limits.points), self._where(chosen, limits)
+            page = {"limit": limit, "offset": offset, **where, **options}
+            return self._call("reading points", self._client.scroll, **page)
 
         while True:
             records, offset = self.within_limits(read)
@@ -190,12 +203,12 @@ class ServerCollection:
         options["order_by"] = models.OrderBy(
             key=order.key, direction=direction, start_from=order.start
         )
-        if meta_filter is not None:
-            options["scroll_filter"] = self._to_filter(meta_filter)
+        chosen = None if meta_filter is None else self._to_filter(meta_filter)
 
         def read(limits: RequestLimits) -> Any:
             page, scroll = at_most(limit, limits.points), self._client.scroll
-            return self._call("reading points", scroll, limit=page, **options)
+            where = self._where(chosen, limits)
+            return self._call("reading points", scroll, limit=page, **where, **options)
 
         try:
             records, _ = self.within_limits(read)
@@ -211,7 +224,10 @@ class ServerCollection:
 
         def search(limits: RequestLimits) -> list[list[ScoredPoint]]:
             parts = fit_queries(self._name, queries, limits)
-            requests = [convert.query_request(part, ann=ann, limits=limits) for _, part in parts]
+            known = self._known_keys(queries, limits)
+            requests = [
+                convert.query_request(part, ann=ann, limits=limits, keys=known) for _, part in parts
+            ]
             found: list[list[ScoredPoint]] = []
             for batch in split_queries(requests) if self._server.is_rest else [requests]:
                 for page in in_batches(batch, at_most(len(batch), limits.queries)):
@@ -261,6 +277,9 @@ class ServerCollection:
         try:
             return call(limits)
         except StoreError as exc:
+            if lacks_shard_key(exc):
+                self._limits.keys.forget()
+                return call(limits)
             if not is_limit_error(exc):
                 raise
             self.read_info()
@@ -311,10 +330,13 @@ class ServerCollection:
         chosen = None if meta_filter is None else self._to_filter(meta_filter)
 
         def call(limits: RequestLimits) -> list[Facet]:
-            facet, is_exact = self._client.facet, self._may_be_exact(limits, exact=exact)
-            found = self._call(
-                "counting values", facet, key, facet_filter=chosen, limit=limit, exact=is_exact
-            )
+            options = {
+                "facet_filter": chosen,
+                "limit": limit,
+                "exact": self._may_be_exact(limits, exact=exact),
+                "shard_key_selector": self._keys.selector(chosen, limits.shard_key),
+            }
+            found = self._call("counting values", self._client.facet, key, **options)
             return [Facet(hit.value, hit.count) for hit in found.hits]
 
         try:
@@ -335,10 +357,11 @@ class ServerCollection:
         chosen: models.Filter | None,
         exact: bool,
     ) -> int:
-        request = CountQuery(self._name, chosen, consistency)
         timeout_s = self._connection.timeout_s
 
         def call(limits: RequestLimits) -> int:
+            keys = self._keys.selector(chosen, limits.shard_key)
+            request = CountQuery(self._name, chosen, consistency, keys)
             is_exact = self._may_be_exact(limits, exact=exact)
             return count_points(self._server, request, exact=is_exact, timeout_s=timeout_s)
 
@@ -361,8 +384,67 @@ class ServerCollection:
         """Call a method of the client with the collection's name; see `ServerClient.call`."""
         return self._server.call(action, method, self._name, *args, **options)
 
+    def _where(self, chosen: models.Filter | None, limits: RequestLimits) -> dict[str, Any]:
+        """Return the arguments of a page for its filter and its shards."""
+        keys = self._keys.selector(chosen, limits.shard_key)
+        found = {"scroll_filter": chosen, "shard_key_selector": keys}
+        return {name: value for name, value in found.items() if value is not None}
+
+    def _known_keys(self, queries: Sequence[PointQuery], limits: RequestLimits) -> KnownKeys | None:
+        """Return the known shard keys, read again if one of a query is missing; None without."""
+        if limits.shard_key is None:
+            return None
+        for query in queries:
+            self._keys.selector(point_filter(query), limits.shard_key)
+        return self._limits.keys
+
+    def _keys_of(
+        self, payloads: Sequence[Mapping[str, Any]], limits: RequestLimits
+    ) -> Sequence[str | None]:
+        """Return the shard key of each payload, all of which exist then; None without keys."""
+        keys: list[str | None] = [None] * len(payloads)
+        if limits.shard_key is not None:
+            groups = rows_by_key(payloads, limits.shard_key)
+            self._keys.require(groups.keys())
+            for key, rows in groups.items():
+                for row in rows:
+                    keys[row] = key
+        return keys
+
+    def _delete(self, chosen: models.FilterSelector, limits: RequestLimits) -> None:
+        """Delete the points of a filter from all shards."""
+        for where in self._everywhere(limits):
+            self._call("deleting points", self._client.delete, chosen, wait=True, **where)
+
+    def _everywhere(self, limits: RequestLimits) -> Iterator[dict[str, Any]]:
+        """Yield the arguments of a write that a filter selects the points of, unless none can be.
+
+        All shard keys are in one request.
+        """
+        if limits.shard_key is None:
+            yield {}
+        elif keys := self._keys.read():
+            yield {"shard_key_selector": keys}
+
     def _requests(
         self, batch: PointBatch, limits: RequestLimits, seen: Sequence[int | None] | None = None
+    ) -> Iterator[_Write]:
+        """Yield the requests that write a batch, each to the shards of one key if it has keys."""
+        if limits.shard_key is None:
+            yield from self._requests_of(batch, limits, seen, None)
+            return
+        groups = rows_by_key(batch.payloads, limits.shard_key)
+        self._keys.require(groups.keys())
+        for key, rows in groups.items():
+            part = None if seen is None else [seen[row] for row in rows]
+            yield from self._requests_of(select_rows(batch, rows), limits, part, key)
+
+    def _requests_of(
+        self,
+        batch: PointBatch,
+        limits: RequestLimits,
+        seen: Sequence[int | None] | None,
+        key: str | None,
     ) -> Iterator[_Write]:
         size, count = self._connection.batch_bytes, self._connection.batch_points
         count = at_most(count, limits.upserted)
@@ -370,8 +452,10 @@ class ServerCollection:
             each = None if limits.conditions is None else limits.conditions // 2
             count = at_most(count, each, limits.condition_size)
         if self._server.is_rest:
-            return upsert_bodies(batch, max_points=count, max_bytes=size, seen=seen)
-        return upsert_requests(self._name, batch, max_points=count, max_bytes=size, seen=seen)
+            return upsert_bodies(batch, max_points=count, max_bytes=size, seen=seen, shard_key=key)
+        return upsert_requests(
+            self._name, batch, max_points=count, max_bytes=size, seen=seen, shard_key=key
+        )
 
     def _split(self, sizes: Iterable[int], limits: RequestLimits) -> Iterator[tuple[int, int]]:
         limit = self._connection.batch_bytes
@@ -380,14 +464,18 @@ class ServerCollection:
         return split_sizes(sizes, at_most(self._connection.batch_points, limits.upserted), limit)
 
     def _update(
-        self, operations: Sequence[models.UpdateOperation], payloads: Sequence[dict[str, Any]]
+        self,
+        operations: Callable[[RequestLimits], Sequence[models.UpdateOperation]],
+        payloads: Sequence[dict[str, Any]],
     ) -> None:
-        """Write payloads, by one operation each."""
+        """Write payloads, by one operation each; without operations there is nothing to write."""
         update = self._client.batch_update_points
 
         def write(limits: RequestLimits) -> None:
+            if not (found := operations(limits)):
+                return
             for start, stop in self._split(map(payload_bytes, payloads), limits):
-                self._call("writing payloads", update, operations[start:stop], wait=True)
+                self._call("writing payloads", update, found[start:stop], wait=True)
 
         self.within_limits(write)
 

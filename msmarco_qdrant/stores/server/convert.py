@@ -28,6 +28,7 @@ from msmarco_qdrant.stores.convert import final_effort, search_params
 from msmarco_qdrant.stores.filters import from_id, point_filter
 from msmarco_qdrant.stores.payload import LEAST_SEQ, SPARSE_VECTOR, seq_bound
 from msmarco_qdrant.stores.server.limits import fit_effort
+from msmarco_qdrant.stores.server.shard_keys import SHARD_KEY, KnownKeys, shard_key, wanted_values
 
 METADATA_KEY = "msmarco_qdrant"
 """The key of this package's metadata among those of a collection."""
@@ -54,6 +55,10 @@ def create_arguments(spec: CollectionSpec) -> dict[str, Any]:
         quantization_config=_quantization(spec.storage.quantization),
     )
     sharding = spec.sharding or ShardSettings()
+    by_key = {
+        "sharding_method": models.ShardingMethod.CUSTOM,
+        "metadata": {SHARD_KEY: sharding.shard_key},
+    }
     return {
         "vectors_config": {spec.dense: dense},
         "sparse_vectors_config": {
@@ -62,6 +67,7 @@ def create_arguments(spec: CollectionSpec) -> dict[str, Any]:
         "shard_number": sharding.shards,
         "replication_factor": sharding.replication,
         "write_consistency_factor": sharding.write_consistency,
+        **({} if sharding.shard_key is None else by_key),
     }
 
 
@@ -110,15 +116,16 @@ def to_spec(info: models.CollectionInfo) -> CollectionSpec:
         ),
         payload_indexes=indexes,
         storage=StorageSettings(bool(dense.on_disk), _quantized(quantized)),
-        sharding=_sharding(params),
+        sharding=_sharding(info),
     )
 
 
-def _sharding(params: models.CollectionParams) -> ShardSettings:
+def _sharding(info: models.CollectionInfo) -> ShardSettings:
     """Return the shards and replicas; a server may want more acknowledgments than replicas."""
+    params = info.config.params
     replication = params.replication_factor or 1
     consistency = min(params.write_consistency_factor or 1, replication)
-    return ShardSettings(params.shard_number or 1, replication, consistency)
+    return ShardSettings(params.shard_number or 1, replication, consistency, shard_key(info))
 
 
 def bulk_threshold(info: models.CollectionInfo) -> int | None:
@@ -165,7 +172,11 @@ def _quantized(config: object) -> Quantization:
 
 
 def query_request(
-    query: PointQuery, *, ann: bool, limits: RequestLimits = NO_LIMITS
+    query: PointQuery,
+    *,
+    ann: bool,
+    limits: RequestLimits = NO_LIMITS,
+    keys: KnownKeys | None = None,
 ) -> models.QueryRequest:
     """Convert a query.
 
@@ -173,11 +184,13 @@ def query_request(
         query: The query.
         ann: False for the local mode, which warns of parameters for a graph.
         limits: The limits of the collection.
+        keys: Its known shard keys.
     """
     chosen = point_filter(query)
     candidates = search_params(models, fit_effort(query.effort, limits)) if ann else None
     final = search_params(models, fit_effort(final_effort(query), limits)) if ann else None
     return models.QueryRequest(
+        shard_key=None if keys is None else keys.selector(wanted_values(chosen, limits.shard_key)),
         query=_scoring(query),
         using=None if query.nearest is None else query.nearest.using,
         prefetch=[

@@ -21,11 +21,13 @@ class CountQuery:
         name: The physical collection.
         chosen: Conditions on the points, None for all.
         consistency: The replicas to ask; None for one that answers.
+        keys: The shard keys whose shards to ask; None for all shards.
     """
 
     name: str
     chosen: models.Filter | None
     consistency: models.ReadConsistencyType | None
+    keys: list[int | str] | None = None
 
 
 def count_points(
@@ -54,6 +56,8 @@ def count_points(
     if request.consistency is not None:
         consistency = RestToGrpc.convert_read_consistency(request.consistency)
         message.read_consistency.CopyFrom(consistency)
+    for key in request.keys or ():
+        message.shard_key_selector.shard_keys.add(keyword=str(key))
     count = client.grpc_points.Count
     return int(server.call(_ACTION, count, message, timeout=timeout_s).result.count)
 
@@ -61,7 +65,9 @@ def count_points(
 def _count_by_rest(server: ServerClient, request: CountQuery, *, exact: bool) -> int:
     count = server.client.http.points_api.count_points
     options: dict[str, Any] = {
-        "count_request": models.CountRequest(filter=request.chosen, exact=exact),
+        "count_request": models.CountRequest(
+            filter=request.chosen, exact=exact, shard_key=request.keys
+        ),
         "consistency": request.consistency,
     }
     result = server.call(_ACTION, count, request.name, **options).result

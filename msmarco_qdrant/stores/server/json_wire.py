@@ -45,6 +45,7 @@ def upsert_bodies(
     max_points: int,
     max_bytes: int,
     seen: Sequence[int | None] | None = None,
+    shard_key: str | None = None,
 ) -> Iterator[bytes]:
     """Yield the bodies of requests that write a batch; see `wire.upsert_requests`.
 
@@ -53,12 +54,15 @@ def upsert_bodies(
         max_points: The maximum of points per body.
         max_bytes: The maximum of bytes per body with more than one point.
         seen: The `seq` that each point must have to be replaced, or None.
+        shard_key: The key of their shards, if the collection has such keys.
     """
     points: list[bytes] = []
     sizes = _collect(_points(batch), points)
     most = min(max_bytes, MAX_BODY_BYTES) - _AROUND_BYTES
     for start, stop in split_sizes(sizes, max_points, most):
         condition = {} if seen is None else _condition(batch.ids[start:stop], seen[start:stop])
+        if shard_key is not None:
+            condition["shard_key"] = shard_key
         yield _body(points[start:stop], condition)
         points[start:stop] = [b""] * (stop - start)
 

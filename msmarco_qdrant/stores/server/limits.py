@@ -21,6 +21,7 @@ from msmarco_qdrant.errors import SchemaError, StoreError, UsageError
 from msmarco_qdrant.stores.error_mapping import is_limit_error, missing_index
 from msmarco_qdrant.stores.filter_indexes import unindexed_step
 from msmarco_qdrant.stores.names import base_name
+from msmarco_qdrant.stores.server.shard_keys import KnownKeys, shard_key
 
 _log = logging.getLogger(__name__)
 
@@ -29,9 +30,14 @@ _IDS_PER_QUERY = 1000
 
 
 class StoredLimits:
-    """The limits of one collection as they were last read. Thread-safe."""
+    """The limits of one collection as they were last read. Thread-safe.
+
+    Attributes:
+        keys: The shard keys of the collection that are known.
+    """
 
     def __init__(self) -> None:
+        self.keys = KnownKeys()
         self._lock = threading.Lock()
         self._found: RequestLimits | None = None
         self._warned = False
@@ -55,7 +61,9 @@ class StoredLimits:
     def learn(self, info: models.CollectionInfo) -> RequestLimits:
         """Keep the limits in a collection's state."""
         replicas = info.config.params.replication_factor or 1
-        found = replace(to_limits(info.config.strict_mode_config), replicas=replicas)
+        found = replace(
+            to_limits(info.config.strict_mode_config), replicas=replicas, shard_key=shard_key(info)
+        )
         with self._lock:
             self._found = found
         return found

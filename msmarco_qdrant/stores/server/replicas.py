@@ -52,19 +52,18 @@ class ServerReplicas(ServerCollection):
         pairs = zip(ids, kept, strict=True)
         for page in in_batches(pairs, self._connection.batch_points):
             older: list[models.Condition] = [_older_write(id_, seq, up_to_seq) for id_, seq in page]
-            self._delete(models.Filter(should=older))
+            self._delete_all(models.Filter(should=older))
 
     def delete_unknown(self, known: Sequence[PointId], *, above: float, up_to: float) -> None:
         """Delete all other points of a range of `seq`."""
         low = None if math.isinf(above) else above
         bounds = models.FieldCondition(key="seq", range=models.Range(gt=low, lte=up_to))
         kept = models.HasIdCondition(has_id=[from_id(id_) for id_ in known])
-        self._delete(models.Filter(must=[bounds], must_not=[kept] if known else None))
+        self._delete_all(models.Filter(must=[bounds], must_not=[kept] if known else None))
 
-    def _delete(self, chosen: models.Filter) -> None:
+    def _delete_all(self, chosen: models.Filter) -> None:
         selector = models.FilterSelector(filter=chosen)
-        delete = self._client.delete
-        self.within_limits(lambda _: self._call("deleting points", delete, selector, wait=True))
+        self.within_limits(lambda limits: self._delete(selector, limits))
 
 
 def _older_write(id_: PointId, seq: int, up_to_seq: int) -> models.Filter:

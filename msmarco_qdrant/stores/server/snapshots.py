@@ -34,6 +34,7 @@ from msmarco_qdrant.stores.server import convert
 from msmarco_qdrant.stores.server.admin import ServerAdminCollection
 from msmarco_qdrant.stores.server.arguments import client_arguments
 from msmarco_qdrant.stores.server.client import ServerClient
+from msmarco_qdrant.stores.server.shard_keys import SHARD_KEY
 from msmarco_qdrant.stores.server.transport import Build, is_same_build
 
 _FILE = "collection.snapshot"
@@ -75,7 +76,10 @@ class ServerSnapshots:
         info = self._open(physical).read_info()
         values: dict[str, Any] = info.config.model_dump(mode="json", exclude_none=True)
         values.pop("metadata", None)
-        return {**values, _INDEXES: dict(convert.to_spec(info).payload_indexes)}
+        spec = convert.to_spec(info)
+        found = {**values, _INDEXES: dict(spec.payload_indexes)}
+        field = spec.sharding and spec.sharding.shard_key
+        return {**found, SHARD_KEY: field} if field else found
 
     def create(
         self, physical: str, settings: Mapping[str, Any], metadata: CollectionMetadata
@@ -88,6 +92,8 @@ class ServerSnapshots:
         create = self._server.client.create_collection
         arguments = _create_arguments(models.CollectionConfig.model_validate(settings))
         stored = {convert.METADATA_KEY: metadata_to_json(metadata)}
+        if SHARD_KEY in settings:
+            stored[SHARD_KEY] = settings[SHARD_KEY]
         self._server.call("creating the collection", create, physical, metadata=stored, **arguments)
         for field, kind in settings[_INDEXES].items():
             self._open(physical).create_payload_index(field, kind)
@@ -95,6 +101,11 @@ class ServerSnapshots:
     def save(self, physical: str, folder: Path) -> int | None:
         """Let the server make a snapshot, download it, and delete it on the server."""
         collection = self._open(physical)
+        if collection.limits().shard_key is not None:
+            raise UnsupportedError(
+                f"{physical} in {self._server.place} has a shard key, and a snapshot is not "
+                "recovered into shards that do not exist yet"
+            )
         with self._rest(physical) as rest:
             before = collection.info()
             made = self._call(rest.create, 0.0)  # a repeated one makes two

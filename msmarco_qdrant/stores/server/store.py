@@ -294,7 +294,8 @@ class ServerStore(Store):
         create, arguments = self._client.create_collection, convert.create_arguments(spec)
         ours = None if metadata is None else metadata_to_json(metadata)
         if ours is not None:
-            arguments["metadata"] = {convert.METADATA_KEY: ours}
+            kept = arguments.get("metadata", {})
+            arguments["metadata"] = {**kept, convert.METADATA_KEY: ours}
         try:
             self._server.call("creating the collection", create, name, **arguments)
         except SchemaError:

@@ -33,6 +33,7 @@ def upsert_requests(
     max_points: int,
     max_bytes: int,
     seen: Sequence[int | None] | None = None,
+    shard_key: str | None = None,
 ) -> Iterator[grpc.UpsertPoints]:
     """Yield the requests that write a batch; each is answered when its points are durable.
 
@@ -43,6 +44,7 @@ def upsert_requests(
         max_bytes: The maximum of bytes per request with more than one point.
         seen: The `seq` that each point must have to be replaced, or None for each if no such point
             may exist. Without it, any point is replaced.
+        shard_key: The key of their shards, if the collection has such keys.
 
     Yields:
         Requests with `wait` set: the server answers after it has applied the points and synced
@@ -53,6 +55,8 @@ def upsert_requests(
     sizes = (size + condition for size in _sizes(batch))
     for start, stop in split_sizes(sizes, max_points, max_bytes):
         request = _request(collection, batch, rows, start, stop)
+        if shard_key is not None:
+            request.shard_key_selector.shard_keys.add(keyword=shard_key)
         if seen is not None:
             _restrict(request, batch.ids[start:stop], seen[start:stop])
         yield request
