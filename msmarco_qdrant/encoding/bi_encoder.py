@@ -20,6 +20,7 @@ from msmarco_qdrant.core.encoder_types import EncodedBatch, Prompts, Similarity
 from msmarco_qdrant.encoding.backends.base import Backend, ForwardPass, Task
 from msmarco_qdrant.encoding.batching import split_by_tokens
 from msmarco_qdrant.encoding.catalog import PublishedModel
+from msmarco_qdrant.encoding.compact import CompactModel
 from msmarco_qdrant.encoding.fingerprint import compute_fingerprint
 from msmarco_qdrant.encoding.forks import require_own_threads
 from msmarco_qdrant.encoding.opened_model import ModelRequest, open_by_library, open_proven
@@ -41,6 +42,8 @@ _log = logging.getLogger(__name__)
 
 # A sum of squares below this is imprecise in float32.
 _SMALL = 1e-30
+# Precisions in which compact models run.
+_COMPACT = (None, "float32", "bfloat16")
 # A longer query is worth the import of torch.
 _EARLY_TOKENS = 128
 
@@ -86,14 +89,15 @@ class BiEncoder:
         self._options = options = options or EncoderOptions()
         first = resolve_devices(options.device)[0]
         request = ModelRequest(location, hint or location, prompts, similarity, published)
-        may_be_compact = options.backend != "openvino" and options.precision in (None, "float32")
+        may_be_compact = options.backend != "openvino" and options.precision in _COMPACT
         self._opened = (open_proven(request) if may_be_compact else None) or open_by_library(
             request, first, prove=may_be_compact
         )
         self.info = self._opened.info
         self._query_cache = QueryVectorCache(options.cached_queries)
         _log.info("%s: %s", self.info.model, self.info.encoding)
-        if self._opened.library is not None:
+        # A precision that this processor lacks is refused at once.
+        if self._opened.library is not None or options.precision not in (None, "float32"):
             self._require_backends()
 
     def __repr__(self) -> str:
@@ -279,10 +283,10 @@ class BiEncoder:
         first, *others = resolve_devices(self._options.device)
         compact, library = self._opened.compact, self._opened.library
         made: list[Backend]
-        if compact is not None and _is_fused(first, self._options):
+        if compact is not None and (precision := self._fused_precision(first, compact)):
             from msmarco_qdrant.encoding.backends.fused import FusedBackend
 
-            made = [FusedBackend(compact)]
+            made = [FusedBackend(compact, precision=precision)]
         else:
             models = [library or self._load_again(first)]
             models += [self._load_again(device) for device in others]
@@ -295,6 +299,23 @@ class BiEncoder:
             made[0].precision,
         )
         return made
+
+    def _fused_precision(self, device: str | None, compact: CompactModel) -> str | None:
+        """Return the precision of a compact model on the CPU; None to run the library's modules."""
+        import torch
+
+        # Without a device, the library takes an accelerator of any kind.
+        has_gpu = torch.accelerator.is_available() if device is None else device != "cpu"
+        if has_gpu:
+            return None
+        from msmarco_qdrant.encoding.backends import choice, processor
+
+        wanted, precisions = self._options.precision, choice.supported_precisions()
+        if wanted is not None:
+            return wanted if wanted in precisions else None
+        if processor.detect().is_fast_in_bfloat16 and "bfloat16" not in precisions:
+            return None  # this build of torch has other operators for it
+        return choice.choose_precision(compact, self.info.fingerprint, self.info.model)
 
     def _make_backend(self, model: SentenceTransformer, options: EncoderOptions) -> Backend:
         """Create the requested backend; for "auto", the fastest one that takes the model."""
@@ -356,16 +377,3 @@ class BiEncoder:
                 "opened: load it again"
             )
         return model
-
-
-def _is_fused(device: str | None, options: EncoderOptions) -> bool:
-    """True if a compact model runs in float32 on the CPU, by torch."""
-    import torch
-
-    from msmarco_qdrant.encoding.backends import openvino, processor
-
-    # Without a device, the library takes an accelerator of any kind.
-    has_gpu = torch.accelerator.is_available() if device is None else device != "cpu"
-    in_float32 = options.precision == "float32" or not processor.detect().is_fast_in_bfloat16
-    prefers_other = options.backend == "auto" and openvino.is_preferred()
-    return not has_gpu and in_float32 and not prefers_other

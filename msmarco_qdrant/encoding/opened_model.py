@@ -102,7 +102,7 @@ def open_proven(request: ModelRequest) -> OpenedModel | None:
         directory = find_model_directory(request.location)
     except ModelNotFoundError:
         return None  # it is downloaded, or the library's loading reports why not
-    path = locate_proof(directory)
+    path = locate_proof(directory, request.prompts)
     proof = read_proof(path) if path is not None else None
     if proof is None:
         return None
@@ -112,7 +112,7 @@ def open_proven(request: ModelRequest) -> OpenedModel | None:
     compact = read_compact(directory)
     if compact is None or info.prompts != proof.prompts:
         return None  # other prompts have not been compared
-    if locate_proof(directory) != path:
+    if locate_proof(directory, request.prompts) != path:
         return None  # the files changed while they were read
     lengths, place = proof.prompt_lengths, directory.absolute()
     return OpenedModel(info, place, lengths, proof.tokenizer, compact, None)
@@ -125,7 +125,7 @@ def open_by_library(request: ModelRequest, device: str | None, *, prove: bool) -
         ModelNotFoundError: If it cannot be loaded.
         EncodingError: In a forked child whose parent has loaded a model.
     """
-    before = _locate_proof_before(request.location) if prove else None
+    before = _locate_proof_before(request) if prove else None
     model = load_model(request.location, device)
     directory = find_model_directory(request.location)
     # The model is described in float32, so this comes before any change of precision.
@@ -143,21 +143,21 @@ def open_by_library(request: ModelRequest, device: str | None, *, prove: bool) -
         made = make_proof(model, directory, facts, info.prompts, tokenizers, lengths)
         if made is not None:
             proof, opened.compact = made
-            _save(proof, directory, before)
+            _save(proof, directory, request, before)
     return opened
 
 
-def _save(proof: Proof, directory: Path, before: Path | None) -> None:
+def _save(proof: Proof, directory: Path, request: ModelRequest, before: Path | None) -> None:
     """Save a proof, but not one of files that changed while they were read: it is of neither."""
-    path = locate_proof(directory)
+    path = locate_proof(directory, request.prompts)
     if path is not None and before in (None, path):
         save_proof(path, proof)
 
 
-def _locate_proof_before(location: str) -> Path | None:
+def _locate_proof_before(request: ModelRequest) -> Path | None:
     """Return the path of the proof of a model that is not loaded yet; None before its download."""
     with suppress(ModelNotFoundError):
-        return locate_proof(find_model_directory(location))
+        return locate_proof(find_model_directory(request.location), request.prompts)
     return None
 
 

@@ -47,7 +47,7 @@ _log = logging.getLogger(__name__)
 _VERSION = 2
 _CODE = (
     *("proof.py", "compact.py", "tokenizers.py", "describe.py"),
-    *("backends/fused.py", "backends/numpy_forward.py"),
+    *("backends/fused.py", "backends/fused_layers.py", "backends/numpy_forward.py"),
 )
 _KEPT_FILES = 64
 _COMPARED = ("sentence-transformers", "transformers", "tokenizers", "torch", "numpy")
@@ -198,15 +198,23 @@ def _checksum(content: bytes) -> bytes:
     return hashlib.sha256(content).hexdigest().encode()
 
 
-def locate_proof(directory: Path) -> Path | None:
+def locate_proof(directory: Path, prompts: Prompts | None = None) -> Path | None:
     """Return the path of the proof of a directory's model in its present state.
 
-    None if the model's files or JSON are damaged, which loading reports; or if a library that is
-    compared is not installed.
+    Programs with different prompts have a proof each.
+
+    Args:
+        directory: The model's files.
+        prompts: Prompts of the caller or the catalog; None for the model's own.
+
+    Returns:
+        None if the model's files or JSON are damaged, which loading reports; or if a library that
+        is compared is not installed.
     """
     try:
         parts = {
             "version": [_VERSION, __version__],
+            "prompts": prompts and asdict(prompts),
             "compared": _describe_code(),
             "files": [
                 (os.path.relpath(path, directory), file_sha256(path)) for path in _files(directory)

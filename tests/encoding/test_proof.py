@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from msmarco_qdrant.core.encoder_types import Prompts
-from msmarco_qdrant.encoding import bi_encoder, load_encoder, opened_model, proof
+from msmarco_qdrant.encoding import load_encoder, opened_model, proof
 from msmarco_qdrant.encoding.backends import fused
 from msmarco_qdrant.encoding.backends.cache import model_cache, prune
 from msmarco_qdrant.encoding.backends.fused import FusedBackend, FusedForward
@@ -212,7 +212,7 @@ def test_a_model_changed_before_its_first_batch_is_refused(
     """On a GPU, or in bfloat16, the library loads a proven model at the first batch."""
     directory = save_tiny(tmp_path / "model", Recipe("bert"))
     vectors(directory)
-    monkeypatch.setattr(bi_encoder, "_is_fused", lambda *_: False)
+    monkeypatch.setattr(BiEncoder, "_fused_precision", lambda *_: None)
     encoder = load_encoder(directory, device="cpu")
     weights = load_file(directory / "model.safetensors")
     save_file({name: one * 1.5 for name, one in weights.items()}, directory / "model.safetensors")
@@ -227,7 +227,7 @@ def test_a_proven_model_is_loaded_from_the_files_that_were_opened(
     """The hub may have a newer version; its vectors would be called those of the opened one."""
     directory = tiny(Recipe("bert"))
     expected = vectors(directory)
-    monkeypatch.setattr(bi_encoder, "_is_fused", lambda *_: False)
+    monkeypatch.setattr(BiEncoder, "_fused_precision", lambda *_: None)
     monkeypatch.setattr(opened_model, "find_model_directory", lambda _: directory)
     encoder = BiEncoder("organization/model-of-the-hub")
 
@@ -314,8 +314,8 @@ def test_a_user_without_a_home_has_no_cache(tiny: Tiny, monkeypatch: pytest.Monk
     assert not Path("~").exists()
 
 
-def test_other_prompts_are_compared_anew(tiny: Tiny) -> None:
-    """A prompt changes tokens; the proof of a model with other prompts is not used for it."""
+def test_other_prompts_are_compared_anew(tiny: Tiny, cache: Path) -> None:
+    """A prompt changes tokens, so each of two programs with other prompts has its own proof."""
     plain = vectors(tiny(Recipe()))
     prompts = Prompts("how ", "what is ")
     prompted = [
@@ -325,6 +325,7 @@ def test_other_prompts_are_compared_anew(tiny: Tiny) -> None:
     assert not np.allclose(plain, prompted[0], atol=1e-3)
     np.testing.assert_allclose(prompted[0], prompted[1], rtol=0, atol=1e-6)
     np.testing.assert_allclose(plain, vectors(tiny(Recipe())), rtol=0, atol=1e-6)
+    assert 2 == len(proofs(cache))
 
 
 def test_an_unwritable_cache_is_no_fault(tiny: Tiny, cache: Path) -> None:

@@ -1,17 +1,17 @@
-"""The forward pass by torch on a CPU in float32: written for the shape, a batch per core.
+"""The forward pass by torch on a CPU: written for the shape, a batch per core.
 
-Queries, keys and values are one product; layers write into buffers that a worker reuses, since
-memory from the system is cleared page by page; lengths are multiples of 8, at which attention is
-fast. Each worker computes a batch of its own in one thread: threads that share a batch wait for
-the slowest of them, which other work on the machine delays.
+Queries, keys and values are one product; lengths are multiples at which attention is fast; the
+layers are in `fused_layers`. Each worker computes a batch of its own in one thread: threads that
+share a batch wait for the slowest of them, which other work on the machine delays.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 # At the top: this module is imported when a model is loaded.
@@ -20,48 +20,78 @@ import torch
 from torch.nn.functional import layer_norm, normalize, scaled_dot_product_attention
 
 from msmarco_qdrant.encoding.backends.base import ForwardPass, Task
+from msmarco_qdrant.encoding.backends.fused_layers import (
+    Buffers,
+    Float32Layer,
+    FusedLayer,
+    PackedLayer,
+    as_tensor,
+)
 from msmarco_qdrant.encoding.backends.processor import usable_cores
 from msmarco_qdrant.encoding.backends.torch import forward_error
-from msmarco_qdrant.encoding.compact import CompactLayer, CompactModel, Linear, Norm
+from msmarco_qdrant.encoding.compact import CompactLayer, CompactModel
 from msmarco_qdrant.encoding.tokens import Tokenized
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_MULTIPLE = 8
 # In a smaller batch, such as one query, the padding would cost more.
 _ROUNDED_TOKENS = 256
-# Rows of the wide layer computed at once, so that they stay in the core's cache.
-_WIDE_ROWS = 256
 # More tokens in a batch of queries are worth the workers; batches of many queries are near 1,024.
 _QUERY_TOKENS = 512
 
 
+class _Form(NamedTuple):
+    """A precision of the forward pass.
+
+    Attributes:
+        dtype: Of the layers' input and output.
+        multiple: Lengths at which attention is fast.
+        tokens_per_batch: Tokens of a batch in one thread that are fast.
+        make_layer: Makes a layer from its weights and the epsilon of its normalizations.
+    """
+
+    dtype: torch.dtype
+    multiple: int
+    tokens_per_batch: int
+    make_layer: Callable[[CompactLayer, float], FusedLayer]
+
+
+FORMS = {
+    # Of 1,024 to 4,096 in each of two workers with all-MiniLM-L6-v2, 1,024 was fastest, with AVX2
+    # and with AMX.
+    "float32": _Form(torch.float32, 8, 1024, Float32Layer),
+    "bfloat16": _Form(torch.bfloat16, 16, 1024, partial(PackedLayer, dtype=torch.bfloat16)),
+}
+"""By the name of a precision."""
+
+
 class FusedBackend:
-    """A bi-encoder on the CPU, in float32; see `Backend`. Passes run in threads of its own.
+    """A bi-encoder on the CPU; see `Backend`. Passes run in threads of its own.
 
     Args:
         model: Its weights.
         prompt_lengths: Not used: prompts take part in every pooling that is supported.
+        precision: As in `FusedForward`.
         workers: Number of threads; None for one per core that this process may use.
     """
 
     name = "torch"
     device = "cpu"
-    precision = "float32"
     needs_padding = True
-    # Of 1,024 to 4,096 in each of two workers with all-MiniLM-L6-v2, 1,024 was fastest.
-    tokens_per_batch = 1024
 
     def __init__(
         self,
         model: CompactModel,
         prompt_lengths: Mapping[Task, int | None] | None = None,
+        precision: str = "float32",
         *,
         workers: int | None = None,
     ) -> None:
         del prompt_lengths
-        self._forward = FusedForward(model)
+        self.precision = precision
+        self.tokens_per_batch = FORMS[precision].tokens_per_batch
+        self._forward = FusedForward(model, precision)
         count = workers or min(usable_cores(), torch.get_num_threads())
         self.max_in_flight = count + 1  # one waits, so that no worker does
         self._pool = _single_threads(count, "passages")
@@ -92,14 +122,14 @@ class _Launched:
 def _single_threads(count: int, name: str) -> ThreadPoolExecutor:
     """Return threads in each of which torch computes in that thread alone."""
     return ThreadPoolExecutor(
-        count, thread_name_prefix=f"msmarco-qdrant-{name}", initializer=_compute_alone
+        count, thread_name_prefix=f"msmarco-qdrant-{name}", initializer=compute_alone
     )
 
 
 _SETTING = threading.Lock()
 
 
-def _compute_alone() -> None:
+def compute_alone() -> None:
     """Let torch compute in the current thread alone.
 
     torch keeps the number for each thread, and gives a new thread the one that was set last
@@ -117,14 +147,16 @@ class FusedForward:
     """The forward pass of a batch. Thread-safe: each thread has buffers of its own.
 
     Args:
-        model: The weights, which it shares.
+        model: The weights; those of float32 are shared.
+        precision: "float32", or "bfloat16" on a processor that packs it.
     """
 
-    def __init__(self, model: CompactModel) -> None:
+    def __init__(self, model: CompactModel, precision: str = "float32") -> None:
         self._model = model
-        self._words, self._positions = _tensor(model.words), _tensor(model.positions)
-        self._norm = _norm(model.norm)
-        self._layers = [_Layer.of(layer) for layer in model.layers]
+        self._words, self._positions = as_tensor(model.words), as_tensor(model.positions)
+        self._norm = as_tensor(model.norm.weight), as_tensor(model.norm.bias)
+        self._form = form = FORMS[precision]
+        self._layers = [form.make_layer(layer, model.eps) for layer in model.layers]
         self._local = threading.local()
 
     @torch.inference_mode()
@@ -134,22 +166,23 @@ class FusedForward:
         Returns:
             float32 `(texts, hidden)`.
         """
-        ids, lengths = _pad(batch)
+        ids, lengths = _pad(batch, self._form.multiple)
         rows, longest = ids.shape
         known = torch.arange(longest) < lengths[:, None]
         mask = None if bool((lengths == longest).all()) else known[:, None, None, :]
         hidden = self._words.shape[1]
         values = self._words[ids].add_(self._positions[self._places(ids)]).view(-1, hidden)
-        values = layer_norm(values, (hidden,), *self._norm, self._model.eps)
+        values = layer_norm(values, (hidden,), *self._norm, self._model.eps).to(self._form.dtype)
         buffers = self._buffers(len(values))
+        attend = partial(self._attend, rows=rows, mask=mask)
         for layer in self._layers:
-            values = self._layer(values, layer, mask, rows, buffers)
+            values = layer(values, attend, buffers)
         tokens = values.view(rows, longest, hidden)
         if self._model.pooling == "cls":
-            pooled = tokens[:, 0]
+            pooled = tokens[:, 0].float()
         else:
             weights = known.to(torch.float32) / lengths[:, None]
-            pooled = torch.bmm(weights[:, None, :], tokens).squeeze(1)
+            pooled = torch.bmm(weights[:, None, :], tokens.float()).squeeze(1)
         pooled = normalize(pooled) if self._model.normalizes else pooled
         vectors: NDArray[np.float32] = pooled.numpy().copy()
         return vectors
@@ -162,105 +195,29 @@ class FusedForward:
             return torch.arange(ids.shape[1]).clamp_(max=last)
         return torch.where(counted, counted.cumsum(1) - 1, -1).clamp_(max=last)
 
-    def _layer(
-        self,
-        values: torch.Tensor,
-        layer: _Layer,
-        mask: torch.Tensor | None,
-        rows: int,
-        buffers: _Buffers,
+    def _attend(
+        self, joined: torch.Tensor, *, rows: int, mask: torch.Tensor | None
     ) -> torch.Tensor:
-        count, hidden = values.shape
-        eps = self._model.eps
-        joined = torch.addmm(layer.qkv.bias, values, layer.qkv.weight, out=buffers.qkv[:count])
+        """Attention within each text of `(tokens, 3 * hidden)`."""
+        count = len(joined)
         split = joined.view(rows, count // rows, 3, self._model.heads, -1).permute(2, 0, 3, 1, 4)
         attended = scaled_dot_product_attention(split[0], split[1], split[2], attn_mask=mask)
-        flat = attended.transpose(1, 2).reshape(count, hidden)
-        output = torch.addmm(layer.out.bias, flat, layer.out.weight, out=buffers.out[:count]).add_(
-            values
-        )
-        values = layer_norm(output, (hidden,), *layer.attention_norm, eps)
-        for start in range(0, count, _WIDE_ROWS):
-            part = values[start : start + _WIDE_ROWS]
-            wide = torch.addmm(
-                layer.inner.bias, part, layer.inner.weight, out=buffers.inner[: len(part)]
-            )
-            torch.ops.aten.gelu.out(wide, out=wide)
-            torch.addmm(
-                layer.outer.bias, wide, layer.outer.weight, out=output[start : start + _WIDE_ROWS]
-            )
-        return layer_norm(output.add_(values), (hidden,), *layer.norm, eps)
+        return attended.transpose(1, 2).reshape(count, -1)
 
-    def _buffers(self, tokens: int) -> _Buffers:
+    def _buffers(self, tokens: int) -> Buffers:
         """Return this thread's buffers, for at least so many tokens."""
-        found: _Buffers | None = getattr(self._local, "buffers", None)
+        found: Buffers | None = getattr(self._local, "buffers", None)
         if found is None or len(found.qkv) < tokens:
-            layer, hidden = self._layers[0], self._words.shape[1]
-            found = self._local.buffers = _Buffers(
-                torch.empty(tokens, 3 * hidden),
-                torch.empty(tokens, hidden),
-                torch.empty(_WIDE_ROWS, len(layer.inner.bias)),
-            )
+            found = self._local.buffers = Buffers.of(self._model.layers[0], tokens)
         return found
 
 
-@dataclass(frozen=True, slots=True)
-class _Buffers:
-    """Outputs of one thread's layers: `(tokens, size)`."""
-
-    qkv: torch.Tensor
-    out: torch.Tensor
-    inner: torch.Tensor
-
-
-class _Product(NamedTuple):
-    """A linear layer, as `torch.addmm` takes it: `(outputs,)` and `(inputs, outputs)`."""
-
-    bias: torch.Tensor
-    weight: torch.Tensor
-
-    @classmethod
-    def of(cls, layer: Linear) -> _Product:
-        return cls(_tensor(layer.bias), _tensor(layer.weight).t())
-
-
-@dataclass(frozen=True, slots=True)
-class _Layer:
-    """The weights of a layer; see `CompactLayer`."""
-
-    qkv: _Product
-    out: _Product
-    inner: _Product
-    outer: _Product
-    attention_norm: tuple[torch.Tensor, torch.Tensor]
-    norm: tuple[torch.Tensor, torch.Tensor]
-
-    @classmethod
-    def of(cls, layer: CompactLayer) -> _Layer:
-        return cls(
-            qkv=_Product.of(layer.qkv),
-            out=_Product.of(layer.out),
-            inner=_Product.of(layer.inner),
-            outer=_Product.of(layer.outer),
-            attention_norm=_norm(layer.attention_norm),
-            norm=_norm(layer.norm),
-        )
-
-
-def _pad(batch: Tokenized) -> tuple[torch.Tensor, torch.Tensor]:
+def _pad(batch: Tokenized, multiple: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Return ids, `(texts, longest)`, and lengths; the longest of a large batch is rounded up."""
     lengths = batch.lengths
     longest = int(lengths.max())
     if len(batch.ids) >= _ROUNDED_TOKENS:
-        longest = -(-longest // _MULTIPLE) * _MULTIPLE
+        longest = -(-longest // multiple) * multiple
     ids = np.zeros((len(lengths), longest), np.int64)  # padding is masked, so any id will do
     ids[np.arange(longest) < lengths[:, None]] = batch.ids
     return torch.from_numpy(ids), torch.from_numpy(np.ascontiguousarray(lengths))
-
-
-def _tensor(array: NDArray[np.float32]) -> torch.Tensor:
-    return torch.from_numpy(array)
-
-
-def _norm(norm: Norm) -> tuple[torch.Tensor, torch.Tensor]:
-    return _tensor(norm.weight), _tensor(norm.bias)
