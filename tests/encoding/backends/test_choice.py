@@ -13,10 +13,12 @@ import torch
 
 from msmarco_qdrant.encoding import load_encoder
 from msmarco_qdrant.encoding.backends import choice, fused
+from msmarco_qdrant.encoding.backends.cache import model_cache
 from msmarco_qdrant.encoding.backends.choice import Choice, choose_precision, measure
 from msmarco_qdrant.encoding.backends.fused import FORMS, FusedBackend, FusedForward
-from msmarco_qdrant.encoding.backends.fused_layers import PackedLayer
+from msmarco_qdrant.encoding.backends.fused_layers import Attend, Buffers, PackedLayer
 from msmarco_qdrant.encoding.compact import CompactModel, read_compact
+from msmarco_qdrant.encoding.options import Precision
 from msmarco_qdrant.encoding.tokens import Tokenized
 from tests.encoding.conftest import Tiny
 from tests.encoding.tiny_models import Recipe
@@ -30,7 +32,7 @@ BATCH = Tokenized.from_rows([[5 + place % 30 for place in range(size)] for size 
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache; the folder of its choices."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return choice.model_cache("choices")
+    return model_cache("choices")
 
 
 @pytest.fixture
@@ -117,7 +119,8 @@ def test_a_precision_that_does_not_compute_the_model_is_left_out(
     """An operator that this build lacks, and vectors that are not those of float32."""
 
     class Faulty(PackedLayer):
-        def __call__(self, values: torch.Tensor, *_: object) -> torch.Tensor:
+        def __call__(self, values: torch.Tensor, attend: Attend, buffers: Buffers) -> torch.Tensor:
+            del attend, buffers
             if fault == "fails":
                 raise RuntimeError("no such operator")
             return values.roll(1) if fault == "is wrong" else values * float("nan")
@@ -195,7 +198,7 @@ def test_one_precision_is_not_measured(
 )
 @pytest.mark.usefixtures("packs")
 def test_an_encoder_takes_the_chosen_precision(
-    wanted: str | None,
+    wanted: Precision | None,
     fastest: str,
     expected: str,
     tiny: Tiny,
