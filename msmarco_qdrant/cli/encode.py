@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +27,12 @@ from msmarco_qdrant.cli.output import (
     print_result,
     rejects_path,
 )
+from msmarco_qdrant.cli.ray_options import ray_options
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from msmarco_qdrant.core.reports import EncodeReport
     from msmarco_qdrant.settings import Settings
     from msmarco_qdrant.sources.shard_file import VectorType
 
@@ -36,7 +41,11 @@ _REJECTS = 3
 
 @click.command(
     cls=Command,
-    examples=["passages.tsv --out vectors", "collection.tsv.gz --out vectors --device all"],
+    examples=[
+        "passages.tsv --out vectors",
+        "collection.tsv.gz --out vectors --device all",
+        "collection.tsv --out /shared/vectors --ray auto",
+    ],
 )
 @click.argument(
     "sources", nargs=-1, required=True, metavar="SOURCE...", shell_complete=complete_files
@@ -71,6 +80,7 @@ _REJECTS = 3
     metavar="N",
     help="Processes that parse and tokenize.  [default: depends on the device]",
 )
+@ray_options("Encode")
 @source_options
 @click.option("--allow-rejects", is_flag=True, help="Exit with 0 even if rows were rejected.")
 @json_option
@@ -83,6 +93,7 @@ def encode(  # noqa: PLR0913  # one for each option
     dtype: VectorType,
     compiled: bool,
     workers: int | None,
+    ray: dict[str, Any] | None,
     reading: dict[str, Any],
     rejects: Path | None,
     allow_rejects: bool,
@@ -93,12 +104,15 @@ def encode(  # noqa: PLR0913  # one for each option
     SOURCE is as in `ingest`. Run the same command again to resume. It uses every GPU, or the CPU if
     there is none.
     """
-    from msmarco_qdrant.encode.api import encode_corpus
     from msmarco_qdrant.encoding.options import ALL_GPUS, EncoderOptions
     from msmarco_qdrant.runtime.progress import ProgressDisplay
     from msmarco_qdrant.sources.corpus import Corpus
     from msmarco_qdrant.sources.rejects import RejectsFile
 
+    if ray is not None and workers is not None:
+        raise click.UsageError(
+            "--workers needs an encode by one process: omit it, or pass --ray-workers"
+        )
     log_shapes()
     corpus = Corpus(sources, max_line_bytes=settings.max_line_bytes, **reading)
     path = rejects_path(rejects, sources)
@@ -109,18 +123,17 @@ def encode(  # noqa: PLR0913  # one for each option
         closing(ProgressDisplay()) as display,
     ):
         try:
-            report = encode_corpus(
+            report = _encoder(ray, workers)(
                 corpus,
                 out,
                 model=model or settings.model,
                 encoder_options=EncoderOptions(
                     backend=settings.backend,
-                    device=settings.device or ALL_GPUS,
+                    device=settings.device or (ALL_GPUS if ray is None else None),
                     precision=settings.precision,
                     compiled=compiled,
                 ),
                 dtype=dtype,
-                workers=workers,
                 on_reject=rejected.write,
                 on_progress=lambda progress: display.show(progress.done, progress.fraction),
             )
@@ -130,3 +143,14 @@ def encode(  # noqa: PLR0913  # one for each option
     print_result(encode_json(report), *str(report).splitlines(), as_json=as_json)
     print_rejects(rejected, earlier=report.rejected - rejected.count)
     return _REJECTS if report.rejected and not allow_rejects else 0
+
+
+def _encoder(ray: dict[str, Any] | None, workers: int | None) -> Callable[..., EncodeReport]:
+    """Return the function that encodes: in this process, or on a cluster."""
+    if ray is not None:
+        from msmarco_qdrant.distributed import encode_dataset
+
+        return partial(encode_dataset, **ray)
+    from msmarco_qdrant.encode.api import encode_corpus
+
+    return partial(encode_corpus, workers=workers)

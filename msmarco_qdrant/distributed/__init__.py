@@ -1,4 +1,4 @@
-"""Ingest by many processes on several machines, by Ray.
+"""Encode and ingest by many processes on several machines, by Ray.
 
 The names are imported on first use.
 """
@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 from msmarco_qdrant.core.lazy import lazy_attributes
 
 if TYPE_CHECKING:
+    from msmarco_qdrant.distributed.encode import encode_dataset
     from msmarco_qdrant.distributed.ingest import ingest_dataset
 
-_MODULES = {"ingest": "ingest_dataset"}
+_MODULES = {"encode": "encode_dataset", "ingest": "ingest_dataset"}
 
-__all__ = ["ingest_dataset"]
+__all__ = ["encode_dataset", "ingest_dataset"]
 
 
 __getattr__ = lazy_attributes(__name__, _MODULES)

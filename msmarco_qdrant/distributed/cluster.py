@@ -20,6 +20,7 @@ from msmarco_qdrant.sources.corpus import Reading
 _log = logging.getLogger(__name__)
 
 _CPUS_PER_WORKER = 4
+_CPUS_PER_FED_GPU = 2
 _TASK_RETRIES = 5
 _LOST_OBJECTS_RETRIES = 3
 
@@ -29,7 +30,7 @@ def import_ray() -> Any:
     try:
         import ray
     except ImportError as exc:
-        raise MissingExtraError("ingest on Ray", "ray") from exc
+        raise MissingExtraError("work on Ray", "ray") from exc
     return ray
 
 
@@ -97,8 +98,21 @@ class PoolSize:
     gpus: float
 
     @classmethod
-    def of_cluster(cls, workers: int | None, cpus: float | None, gpus: float | None) -> PoolSize:
+    def of_cluster(
+        cls,
+        workers: int | None,
+        cpus: float | None,
+        gpus: float | None,
+        *,
+        feeds_gpus: bool = False,
+    ) -> PoolSize:
         """Return the given size; by default a worker per GPU, or one per 4 processors without.
+
+        Args:
+            workers: Number of workers.
+            cpus: Processors of each.
+            gpus: GPUs of each.
+            feeds_gpus: True if other processes do most of the work on processors for GPUs.
 
         Raises:
             UsageError: If a value is out of range, or no node has as much.
@@ -108,7 +122,8 @@ class PoolSize:
         gpus = (1 if all_gpus else 0) if gpus is None else gpus
         if cpus is None:
             largest = max((node.get("CPU", 0) for node in nodes), default=1)
-            cpus = max(1, min(_CPUS_PER_WORKER, int(largest)))
+            wanted = _CPUS_PER_FED_GPU if gpus and feeds_gpus else _CPUS_PER_WORKER
+            cpus = max(1, min(wanted, int(largest)))
         fitting = sum(_workers_on(node, cpus, gpus) for node in nodes)
         if not fitting:
             raise UsageError(

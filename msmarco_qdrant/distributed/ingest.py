@@ -39,9 +39,11 @@ from msmarco_qdrant.distributed.cluster import (
 )
 from msmarco_qdrant.distributed.files import SourceFiles, open_files
 from msmarco_qdrant.distributed.pool import WorkerPool
-from msmarco_qdrant.distributed.run import DistributedRun, SplitFiles, ended_by_errors
+from msmarco_qdrant.distributed.run import DistributedRun, ended_by_errors
+from msmarco_qdrant.distributed.split_files import SplitFiles
 from msmarco_qdrant.distributed.splits import plan_splits, split_size
-from msmarco_qdrant.distributed.worker import WorkerSettings
+from msmarco_qdrant.distributed.values import absolute_model, check_counts, check_share
+from msmarco_qdrant.distributed.worker import IngestWorker, SplitOutcome, WorkerSettings
 from msmarco_qdrant.encoding import Encoder
 from msmarco_qdrant.encoding.catalog import DEFAULT_MODEL
 from msmarco_qdrant.encoding.options import EncoderChoices, to_encoder_options
@@ -71,6 +73,8 @@ RayDataset: TypeAlias = Any
 """A `ray.data.Dataset`."""
 
 _log = logging.getLogger(__name__)
+
+_SPLITS_AT_ONCE_ON_GPU = 2  # the card has batches while one split begins or ends
 
 
 @suggest_keywords
@@ -160,8 +164,8 @@ def ingest_dataset(  # noqa: PLR0913  # all but two have defaults
         UsageError: If an argument is invalid, or `url` is not that of a server.
     """
     _check(url, workers, split_bytes, window)
-    _check_share("cpus_per_worker", cpus_per_worker, least="more than 0")
-    _check_share("gpus_per_worker", gpus_per_worker, least="0 or more")
+    check_share("cpus_per_worker", cpus_per_worker, least="more than 0")
+    check_share("gpus_per_worker", gpus_per_worker, least="0 or more")
     check_collection_name(collection)
     check_address(address)
     reading = {
@@ -179,8 +183,8 @@ def ingest_dataset(  # noqa: PLR0913  # all but two have defaults
         collection=collection,
         reading=files.reading,
         window=window,
-        model=None if model is None else _absolute(model),
-        default_model=str(_absolute(default_model)),
+        model=None if model is None else absolute_model(model),
+        default_model=str(absolute_model(default_model)),
         prompts=None if prompts is None else to_settings(Prompts, prompts, "prompts"),
         make_encoder=make_encoder,
         encoder_options=to_encoder_options(encoder_options),
@@ -207,7 +211,8 @@ def ingest_dataset(  # noqa: PLR0913  # all but two have defaults
             files = open_dataset(source, files.reading)
         size = PoolSize.of_cluster(workers, cpus_per_worker, gpus_per_worker)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="msmarco-qdrant-")))
-        pool = WorkerPool(settings, size, has_vectors=files.shards is not None)
+        splits_at_once = _SPLITS_AT_ONCE_ON_GPU if size.gpus else 1
+        pool = WorkerPool[SplitOutcome](IngestWorker, settings, size, splits_at_once)
         stack.callback(pool.close)
         wanted = split_bytes or split_size(files.bytes, size.workers)
         splits = plan_splits(files.files, wanted, next_line)
@@ -250,11 +255,6 @@ def _check_model(
         raise UsageError("pass either model or make_encoder, not both")
 
 
-def _absolute(model: str | PathLike[str]) -> str | PathLike[str]:
-    """Return the absolute path of a model's directory, as workers have another current one."""
-    return Path(model).absolute() if Path(model).is_dir() else model
-
-
 def _check(url: object, workers: int | None, split_bytes: int | None, window: int) -> None:
     if not isinstance(url, str) or not is_url(url):
         raise UsageError(
@@ -262,21 +262,10 @@ def _check(url: object, workers: int | None, split_bytes: int | None, window: in
             f"directory, got {hide_secret(str(url))!r}: pass http://HOST, or ingest without Ray"
         )
     parse_address(url, DEFAULT_CONNECTION)
-    for name, value in (("workers", workers), ("split_bytes", split_bytes), ("window", window)):
-        if value is not None and (not isinstance(value, int) or value < 1):
-            raise UsageError(f"{name} must be an integer of 1 or more, got {value!r}")
+    check_counts(workers=workers, split_bytes=split_bytes, window=window)
 
 
-def _check_share(name: str, value: float | None, *, least: str) -> None:
-    """Refuse what Ray does not take: below 1 a share of one, above it whole ones only."""
-    if value is None:
-        return
-    is_right = isinstance(value, int | float) and math.isfinite(value) and value >= 0
-    if not is_right or (value > 1 and value % 1) or (value == 0 and least != "0 or more"):
-        raise UsageError(f"{name} must be {least}, and whole above 1, got {value!r}")
-
-
-def _encoders(files: SourceFiles, pool: WorkerPool) -> Encoders:
+def _encoders(files: SourceFiles, pool: WorkerPool[SplitOutcome]) -> Encoders:
     """Return the encoders of the workers; of vectors, that which made them."""
     if files.shards is None:
         return _WorkerEncoders(pool)
@@ -293,14 +282,15 @@ def _encoders(files: SourceFiles, pool: WorkerPool) -> Encoders:
 class _WorkerEncoders:
     """The encoders of the workers; this process needs only their properties."""
 
-    def __init__(self, pool: WorkerPool) -> None:
+    def __init__(self, pool: WorkerPool[SplitOutcome]) -> None:
         self._pool = pool
         self._new: EncoderInfo | None = None
 
     def for_new(self) -> tuple[EncoderInfo, Encoder | None]:
         """Load the model of a new collection on a worker, once."""
         if self._new is None:
-            self._new = self._pool.load(None)
+            found: EncoderInfo = self._pool.load(None)
+            self._new = found
         return self._new, None
 
     def for_existing(
@@ -309,7 +299,8 @@ class _WorkerEncoders:
         stored: EncoderInfo,
     ) -> tuple[EncoderInfo, Encoder | None]:
         """Load a collection's model on a worker."""
-        return self._pool.load(stored), None
+        info: EncoderInfo = self._pool.load(stored)
+        return info, None
 
 
 def _open(

@@ -1,24 +1,17 @@
-"""Workers of a distributed ingest on a Ray cluster: actors, their splits, and what they lose."""
+"""Workers on a Ray cluster: actors, the splits of a source, and what they lose."""
 
 from __future__ import annotations
 
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
-from msmarco_qdrant.core.encoder_types import EncoderInfo
 from msmarco_qdrant.core.records import Reject
 from msmarco_qdrant.distributed.cluster import PoolSize, import_ray
 from msmarco_qdrant.distributed.tasks import TaskBoard
-from msmarco_qdrant.distributed.worker import (
-    IngestWorker,
-    OpenedCollection,
-    SplitOutcome,
-    WorkerSettings,
-)
 from msmarco_qdrant.errors import WorkerError
 
 _log = logging.getLogger(__name__)
@@ -27,8 +20,9 @@ _POLL_S = 1.0
 _IDLE_S = 0.1
 _WARN_AFTER_S = 60.0
 _WARN_EVERY_S = 10.0
-_SPLITS_AT_ONCE_ON_GPU = 2  # the card has batches while one split begins or ends
 _LOADS = 3
+
+_Outcome_contra = TypeVar("_Outcome_contra", contravariant=True)
 
 
 @dataclass(slots=True, eq=False)
@@ -51,39 +45,54 @@ class _Worker:
     asked: Any = None
 
 
-class SplitSink(Protocol):
-    """Gives the work of a distributed ingest, and takes what comes back."""
+class SplitWorker(Protocol):
+    """An object in an actor; it also has the method `load` that `WorkerPool.load` calls."""
+
+    def begin(self, job: Any) -> None:
+        """Prepare for splits of a job."""
+
+    def run_split(self, work: Any, *parts: Any) -> Iterator[Any]:
+        """Process a split: yield lists of rejects, then its counts."""
+
+    def done(self) -> int:
+        """Return the rows of unfinished splits that are durable."""
+
+
+class SplitSink(Protocol[_Outcome_contra]):
+    """Gives the work of a run, and takes what comes back."""
 
     def work(self, number: int, attempt: int) -> tuple[Any, ...]:
-        """Return the arguments of `IngestWorker.ingest` for a split's attempt."""
+        """Return the arguments of `SplitWorker.run_split` for a split's attempt."""
 
     def add_rejects(self, number: int, attempt: int, rejects: list[Reject]) -> None:
         """Take some rejects of an attempt, which may still fail."""
 
-    def finish(self, number: int, attempt: int, outcome: SplitOutcome) -> None:
+    def finish(self, number: int, attempt: int, outcome: _Outcome_contra) -> None:
         """Take the counts of a split; called once for each."""
 
     def poll(self, rows: int) -> None:
         """Take the number of durable rows of unfinished splits; called each second."""
 
 
-class WorkerPool:
-    """Workers of a distributed ingest; a lost one is replaced.
+class WorkerPool(Generic[_Outcome_contra]):
+    """Workers of a run; a lost one is replaced.
 
     Args:
-        settings: Settings of every worker.
+        worker: What runs in each actor.
+        settings: Settings of every worker, its only argument.
         size: Number and size of them.
-        has_vectors: True if the passages come with their vectors.
-
-    Attributes:
-        has_vectors: The same.
+        splits_at_once: Splits that each has at a time.
     """
 
-    def __init__(self, settings: WorkerSettings, size: PoolSize, *, has_vectors: bool) -> None:
-        self.has_vectors = has_vectors
+    def __init__(
+        self,
+        worker: Callable[[Any], SplitWorker],
+        settings: object,
+        size: PoolSize,
+        splits_at_once: int,
+    ) -> None:
         self._ray = import_ray()
         self._size = size
-        splits_at_once = _SPLITS_AT_ONCE_ON_GPU if size.gpus else 1
         self._splits_at_once = splits_at_once
         options = {
             "num_cpus": size.cpus,
@@ -92,40 +101,34 @@ class WorkerPool:
             "max_restarts": 0,
             "scheduling_strategy": "SPREAD",
         }
-        remote = self._ray.remote(IngestWorker).options(**options)
+        remote = self._ray.remote(worker).options(**options)
         self._make: Callable[[], Any] = lambda: remote.remote(settings)
         self._workers: list[_Worker] = []
         self._first: Any = None
         self._ready_at = time.monotonic()
         self._warned_at = -math.inf
 
-    def load(self, stored: EncoderInfo | None) -> EncoderInfo:
-        """Load the encoder on the first worker, and return its properties."""
+    def load(self, *arguments: Any) -> Any:
+        """Load the encoder on the first worker, and return what its method `load` returns."""
         exceptions = self._ray.exceptions
         for _ in range(_LOADS):
             self._first = self._make()
-            answer = self._first.load.remote(stored)
+            answer = self._first.load.remote(*arguments)
             try:
                 self._wait_for(answer)
-                info: EncoderInfo = self._ray.get(answer)
+                return self._ray.get(answer)
             except exceptions.RayTaskError as exc:
                 raise exc.cause from None
             except exceptions.RayError as exc:
                 reason = exc
                 continue
-            return info
         raise WorkerError(f"the worker that loads the model was lost: {reason}") from reason
 
-    def run(
-        self,
-        collection: OpenedCollection,
-        board: TaskBoard,
-        sink: SplitSink,
-    ) -> None:
-        """Ingest every split of a board.
+    def run(self, job: object, board: TaskBoard, sink: SplitSink[_Outcome_contra]) -> None:
+        """Process every split of a board.
 
         Args:
-            collection: The collection.
+            job: The argument of `begin` of every worker.
             board: The splits.
             sink: Gives the work, and takes what comes back.
 
@@ -134,7 +137,7 @@ class WorkerPool:
         """
         self._ready_at = time.monotonic()
         while not board.is_complete:
-            self._fill(collection, board)
+            self._fill(job, board)
             self._start_due(board, sink)
             self._handle_next(board, sink)
             sink.poll(self._poll())
@@ -158,23 +161,23 @@ class WorkerPool:
             *(self._size.cpus, self._size.gpus),
         )
 
-    def _fill(self, collection: OpenedCollection, board: TaskBoard) -> None:
+    def _fill(self, job: object, board: TaskBoard) -> None:
         """Start workers in place of lost ones, not more than there are splits."""
         if not board.may_start_workers(time.monotonic()):
             return
         wanted = min(self._size.workers, board.left)
         while len(self._workers) < wanted:
             actor, self._first = self._first or self._make(), None
-            self._workers.append(_Worker(actor, actor.begin.remote(collection)))
+            self._workers.append(_Worker(actor, actor.begin.remote(job)))
 
-    def _start_due(self, board: TaskBoard, sink: SplitSink) -> None:
+    def _start_due(self, board: TaskBoard, sink: SplitSink[_Outcome_contra]) -> None:
         for worker in self._workers:
             while worker.is_ready and len(worker.running) < self._splits_at_once:
                 due = board.start(time.monotonic())
                 if due is None:
                     return
                 number, attempt = due
-                method = worker.actor.ingest.options(num_returns="streaming")
+                method = worker.actor.run_split.options(num_returns="streaming")
                 worker.running[method.remote(*sink.work(number, attempt))] = _Running(
                     number, attempt
                 )
@@ -182,7 +185,7 @@ class WorkerPool:
     def _handle_next(
         self,
         board: TaskBoard,
-        sink: SplitSink,
+        sink: SplitSink[_Outcome_contra],
     ) -> None:
         """Wait for one event, for a second at most."""
         waiting = {
@@ -212,7 +215,7 @@ class WorkerPool:
         worker: _Worker,
         reference: Any,
         board: TaskBoard,
-        sink: SplitSink,
+        sink: SplitSink[_Outcome_contra],
     ) -> None:
         running = worker.running.get(reference)
         try:
@@ -230,7 +233,7 @@ class WorkerPool:
                 self._lose(worker, board, exc.cause)
             else:
                 board.failed(running.number, running.attempt, exc.cause, time.monotonic())
-                self._warn("a part of the source is ingested again: %s", exc.cause)
+                self._warn("a part of the source is tried again: %s", exc.cause)
         except self._ray.exceptions.RayError:
             self._lose(worker, board)
         else:
@@ -249,7 +252,7 @@ class WorkerPool:
             board.worker_failed(error, time.monotonic())
             self._warn("a worker has not started, so another one will: %s", error or "it was lost")
         elif worker.running:
-            self._warn("a worker was lost, so another one ingests its part of the source again")
+            self._warn("a worker was lost, so another one takes its part of the source")
         for running in worker.running.values():
             board.lost(running.number, running.attempt, time.monotonic())
 

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import pickle
 import random
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
-
-import numpy as np
+from typing import Any, Literal
 
 from msmarco_qdrant.collection.bulk import end_bulk
 from msmarco_qdrant.collection.create import drop_if_empty
@@ -22,6 +18,7 @@ from msmarco_qdrant.distributed.cluster import count_and_find_repeats, split_blo
 from msmarco_qdrant.distributed.dedup import partition_count
 from msmarco_qdrant.distributed.files import SourceFiles
 from msmarco_qdrant.distributed.pool import WorkerPool
+from msmarco_qdrant.distributed.split_files import SplitFiles
 from msmarco_qdrant.distributed.splits import (
     Split,
     SplitCount,
@@ -37,53 +34,8 @@ from msmarco_qdrant.ingest.stages import IngestTarget
 from msmarco_qdrant.ingest.target import no_passages
 from msmarco_qdrant.sources.rejects import RejectCount
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
 _STAGES = ("read", "skip", "tokenize", "forward", "sparse", "write")
 _STALLED_RETRIES = 5
-
-
-class SplitFiles:
-    """Files of the driver for each split: repeated rows, and rejects until their turn.
-
-    Args:
-        folder: An empty directory.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def add_repeats(self, number: int, rows: NDArray[np.uint64]) -> None:
-        """Add rows of a split whose pid came before them."""
-        with self._repeats(number).open("ab") as file:
-            file.write(rows.astype("<u8").tobytes())
-
-    def repeats(self, number: int) -> NDArray[np.uint64]:
-        """Return these rows in ascending order."""
-        path = self._repeats(number)
-        return np.unique(np.fromfile(path, "<u8")) if path.exists() else np.empty(0, np.uint64)
-
-    def add_rejects(self, number: int, attempt: int, rejects: list[Reject]) -> None:
-        """Add some rejects of an attempt."""
-        with self._rejects(number, attempt).open("ab") as file:
-            pickle.dump(rejects, file)
-
-    def take_rejects(self, number: int, attempt: int) -> Iterator[Reject]:
-        """Yield all rejects of an attempt, then delete those of every attempt."""
-        path = self._rejects(number, attempt)
-        if path.exists():
-            with path.open("rb") as file:
-                while file.peek(1):
-                    yield from pickle.load(file)  # noqa: S301  # written above
-        for attempts in self._folder.glob(f"rejects-{number}-*"):
-            attempts.unlink()
-
-    def _repeats(self, number: int) -> Path:
-        return self._folder / f"repeats-{number}"
-
-    def _rejects(self, number: int, attempt: int) -> Path:
-        return self._folder / f"rejects-{number}-{attempt}"
 
 
 @dataclass(slots=True)
@@ -180,7 +132,12 @@ class DistributedRun:
     # ---- the splits ----------------------------------------------------------------------------
 
     def ingest(
-        self, pool: WorkerPool, target: IngestTarget, guard: AliasGuard, *, retry_s: float
+        self,
+        pool: WorkerPool[SplitOutcome],
+        target: IngestTarget,
+        guard: AliasGuard,
+        *,
+        retry_s: float,
     ) -> None:
         """Ingest every split.
 
@@ -201,12 +158,16 @@ class DistributedRun:
             time.monotonic(),
         )
         collection = OpenedCollection(
-            guard.physical, guard.metadata, target.info, self._start, has_vectors=pool.has_vectors
+            guard.physical,
+            guard.metadata,
+            target.info,
+            self._start,
+            has_vectors=self._source.shards is not None,
         )
         pool.run(collection, board, self)
 
     def work(self, number: int, attempt: int) -> tuple[Any, ...]:
-        """Return the arguments of `IngestWorker.ingest` for a split's attempt."""
+        """Return the arguments of `IngestWorker.run_split` for a split's attempt."""
         work = SplitWork(
             split=self._splits[number],
             lines_before=self._lines[number],

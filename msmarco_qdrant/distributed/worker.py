@@ -122,7 +122,7 @@ class SplitOutcome:
 
 
 @dataclass(slots=True)
-class _Rejects:
+class SpilledRejects:
     """Rejects of a split, in a temporary file until it is done."""
 
     file: IO[bytes] = field(default_factory=tempfile.TemporaryFile)
@@ -130,11 +130,13 @@ class _Rejects:
     spilled: int = 0
 
     def add(self, reject: Reject) -> None:
+        """Keep a reject."""
         self.held.append(reject)
         if len(self.held) >= _REJECTS_AT_ONCE:
             self._spill()
 
     def batches(self) -> Iterator[list[Reject]]:
+        """Yield all of them, some at a time."""
         self._spill()
         self.file.seek(0)
         for _ in range(self.spilled):
@@ -198,7 +200,7 @@ class IngestWorker:
         self._collection = collection
         self._store()
 
-    def ingest(self, work: SplitWork, *blocks: Any) -> Iterator[list[Reject] | SplitOutcome]:
+    def run_split(self, work: SplitWork, *blocks: Any) -> Iterator[list[Reject] | SplitOutcome]:
         """Ingest a split; yield its rejects, then its counts.
 
         Args:
@@ -208,7 +210,7 @@ class IngestWorker:
         Raises:
             MsmarcoQdrantError: If it ended early; the same split can be ingested again.
         """
-        rejects = _Rejects()
+        rejects = SpilledRejects()
         with rejects.file:
             rejected = RejectCount(rejects.add)
             run = self._run(work, rejected)

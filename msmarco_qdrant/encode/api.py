@@ -37,7 +37,7 @@ from msmarco_qdrant.sources.rejects import RejectCount
 from msmarco_qdrant.sources.shard_file import VectorType, read_footer, shard_paths
 
 # Of 1 MiB of a file each, which is 3,000 passages of MS MARCO, or of 1,024 rows that have no lines.
-_CHUNKS_ON_GPU, _CHUNKS = 12, 3
+CHUNKS_ON_GPU, CHUNKS = 12, 3
 _WORKERS_PER_GPU = 8
 
 
@@ -91,11 +91,11 @@ def encode_corpus(  # noqa: PLR0913  # all but two have defaults
         UsageError: For invalid arguments.
     """
     check_extra("writing vectors")
-    _check_options(dtype, shard_chunks, workers)
-    if encoder is not None and (model is not None or encoder_options is not None):
-        raise UsageError("pass encoder=..., or model=... and encoder_options=..., not both")
+    check_layout(dtype, shard_chunks)
+    if workers is not None and workers < 0:
+        raise UsageError(f"workers must be 0 or more, got {workers}")
     if encoder is not None:
-        check_encoder(encoder)
+        _check_encoder(encoder, model, encoder_options)
     rows = as_rows(source)
     if isinstance(rows, Corpus) and rows.size is None:
         raise UsageError(
@@ -106,12 +106,12 @@ def encode_corpus(  # noqa: PLR0913  # all but two have defaults
     encoder = encoder or load_encoder(model or DEFAULT_MODEL, **asdict(options))
     gpus = encoder.gpus if isinstance(encoder, BiEncoder) else 0
     layout = Layout(
-        _make_folder(Path(folder)), shard_chunks or (_CHUNKS_ON_GPU if gpus else _CHUNKS), dtype
+        make_folder(Path(folder)), shard_chunks or (CHUNKS_ON_GPU if gpus else CHUNKS), dtype
     )
     count = _default_workers(encoder, gpus) if workers is None else workers
     if count and not encoder.tokenizer.portable:
         raise UsageError("this model's tokenizer cannot be sent to other processes: pass workers=0")
-    info = _info_of_shards(layout.folder, encoder.info)
+    info = info_of_shards(layout.folder, encoder.info)
     feed = Feed(rows, layout, info, encoder.tokenizer, count)
     # The feed runs in its own process, because Python work here would leave the GPU idle.
     feeder = SubprocessIterator(feed) if count and isinstance(rows, Corpus) else None
@@ -142,16 +142,30 @@ def encode_corpus(  # noqa: PLR0913  # all but two have defaults
         return replace(run.report(), startup_seconds=startup)
 
 
-def _check_options(dtype: str, shard_chunks: int | None, workers: int | None) -> None:
+def check_layout(dtype: str, shard_chunks: int | None) -> None:
+    """Refuse a type or a size of shards that is out of range.
+
+    Raises:
+        UsageError: If one is.
+    """
     if dtype not in get_args(VectorType):
         raise UsageError(f"dtype must be {' or '.join(get_args(VectorType))}, got {dtype!r}")
     if shard_chunks is not None and shard_chunks < 1:
         raise UsageError(f"shard_chunks must be 1 or more, got {shard_chunks}")
-    if workers is not None and workers < 0:
-        raise UsageError(f"workers must be 0 or more, got {workers}")
 
 
-def _make_folder(folder: Path) -> Path:
+def _check_encoder(encoder: Encoder, model: object, encoder_options: object) -> None:
+    if model is not None or encoder_options is not None:
+        raise UsageError("pass encoder=..., or model=... and encoder_options=..., not both")
+    check_encoder(encoder)
+
+
+def make_folder(folder: Path) -> Path:
+    """Create a folder for shards, and remove what a killed encode left in it.
+
+    Raises:
+        OutputError: If it cannot be written.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for leftover in folder.glob(".*.parquet.*.tmp"):  # left by a killed run
@@ -161,7 +175,7 @@ def _make_folder(folder: Path) -> Path:
     return folder
 
 
-def _info_of_shards(folder: Path, info: EncoderInfo) -> EncoderInfo:
+def info_of_shards(folder: Path, info: EncoderInfo) -> EncoderInfo:
     """Return the encoder's info under the fingerprint of existing shards of the same model.
 
     So an encode that version 0.1 began is finished under one fingerprint.

@@ -7,7 +7,7 @@ encode reads these rows, compares the digest, and resumes after them.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import count, islice
@@ -74,7 +74,7 @@ class TokenizedShard:
 
     number: int
     full: int
-    chunks: list[Chunk]
+    chunks: Sequence[Chunk]
     parts: list[PreparedChunk]
     tokens: Tokenized
     position: int
@@ -153,16 +153,15 @@ class Feed:
         """Read the source: yield existing shards with their pids, submit chunks of missing ones."""
         folder, chunks = self.layout.folder, self._chunks()
         # With the size of existing shards, missing ones fit between them.
-        found = shard_paths(folder)
-        full = read_footer(found[0]).header.full if found else self.layout.chunks
+        full = chunks_of_full(self.layout)
         for number in count():
             path = shard_path(folder, number)
             if path.exists():
-                header = self._read_matching_header(path)
+                header = read_matching_header(path, self.info, self.layout.dtype)
                 covered = list(islice(chunks, header.chunks))
                 if not covered:
                     break
-                _require_same_rows(path, header, covered)
+                require_same_rows(path, header, [chunk.digest() for chunk in covered])
                 existing = ExistingShard(header, self._position())
                 yield existing, _shard_pids(path, header, covered)
                 continue
@@ -170,7 +169,7 @@ class Feed:
             if not submitted:
                 break
             yield _Submitted(number, full, submitted, self._position())
-        _require_no_shards_beyond(folder, number)
+        require_no_shards_beyond(folder, number)
 
     def _gather(
         self, shards: Iterable[_Submitted | tuple[ExistingShard, list[str]]]
@@ -202,19 +201,36 @@ class Feed:
             is_checked = isinstance(self.rows, Corpus)
             yield chunk if is_checked else RowChunk([check_row(row) for row in chunk.rows()])
 
-    def _read_matching_header(self, path: Path) -> ShardHeader:
-        """Return the header of an existing shard; refuse one that cannot belong to this encode."""
-        header = read_footer(path).header
-        require_same_vectors(str(path), header.encoder, self.info)
-        if header.dtype != self.layout.dtype:
-            raise OutputError(
-                f"{path} holds vectors of {header.dtype}, this encode writes {self.layout.dtype}: "
-                f"pass dtype={header.dtype}, or another directory"
-            )
-        return header
-
     def _position(self) -> int:
         return self.rows.position if isinstance(self.rows, Corpus) else 0
+
+
+def chunks_of_full(layout: Layout) -> int:
+    """Return the chunks of a full shard: those of existing ones, else the layout's."""
+    found = shard_paths(layout.folder)
+    return read_footer(found[0]).header.full if found else layout.chunks
+
+
+def read_matching_header(path: Path, info: EncoderInfo, dtype: VectorType) -> ShardHeader:
+    """Return the header of an existing shard; refuse one that cannot belong to an encode.
+
+    Args:
+        path: Its path.
+        info: The info of the encode's encoder.
+        dtype: The type of its vectors.
+
+    Raises:
+        OutputError: If the shard is of another type.
+        ModelMismatchError: If it is of another model.
+    """
+    header = read_footer(path).header
+    require_same_vectors(str(path), header.encoder, info)
+    if header.dtype != dtype:
+        raise OutputError(
+            f"{path} holds vectors of {header.dtype}, this encode writes {dtype}: "
+            f"pass dtype={header.dtype}, or another directory"
+        )
+    return header
 
 
 def _shard_pids(path: Path, header: ShardHeader, chunks: list[Chunk]) -> list[str]:
@@ -225,9 +241,8 @@ def _shard_pids(path: Path, header: ShardHeader, chunks: list[Chunk]) -> list[st
     return read_column(path, "pid")
 
 
-def _require_same_rows(path: Path, header: ShardHeader, chunks: list[Chunk]) -> None:
-    """Refuse a shard of other rows than those of the source."""
-    digests = [chunk.digest() for chunk in chunks]
+def require_same_rows(path: Path, header: ShardHeader, digests: Sequence[bytes]) -> None:
+    """Refuse a shard of other rows than those of the source, by the digests of its chunks."""
     found = hashlib.sha256(b"".join(digests)).hexdigest()
     if len(digests) != header.chunks or found != header.source_sha256:
         raise OutputError(
@@ -236,7 +251,8 @@ def _require_same_rows(path: Path, header: ShardHeader, chunks: list[Chunk]) -> 
         )
 
 
-def _require_no_shards_beyond(folder: Path, shards: int) -> None:
+def require_no_shards_beyond(folder: Path, shards: int) -> None:
+    """Refuse a folder with more shards than those of the source."""
     # By name, not by count, because missing shards are not written yet.
     expected = {shard_path(folder, number) for number in range(shards)}
     if others := [path for path in shard_paths(folder) if path not in expected]:

@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msmarco_qdrant.core.digests import meta_digest, text_digest
 from msmarco_qdrant.core.pid_set import KEY_BYTES, PidSet, pid_key
@@ -23,6 +23,10 @@ from msmarco_qdrant.runtime.subprocesses import SubprocessPool
 from msmarco_qdrant.sources.corpus import Chunk
 from msmarco_qdrant.sources.rejects import duplicate_pid_reason, reject_passage
 from msmarco_qdrant.sources.shard_file import TEXT_COLUMNS, text_batch
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,11 +54,16 @@ class PreparedChunk:
         import numpy as np
 
         keys = [self.keys[at : at + KEY_BYTES] for at in range(0, len(self.keys), KEY_BYTES)]
-        is_new = np.array([seen.add_key(key) for key in keys], bool)
-        if is_new.all():
+        return self.without(chunk, np.array([not seen.add_key(key) for key in keys], bool))
+
+    def without(self, chunk: Chunk, is_repeat: NDArray[np.bool_]) -> PreparedChunk:
+        """Return the chunk without some passages, whose pids came before them."""
+        import numpy as np
+
+        if not is_repeat.any():
             return self
-        rows = chunk.rows()
-        repeats = [rows[self.indexes[place]] for place in np.flatnonzero(~is_new)]
+        is_new, rows = ~is_repeat, chunk.rows()
+        repeats = [rows[self.indexes[place]] for place in np.flatnonzero(is_repeat)]
         late = [
             reject_passage(row, duplicate_pid_reason(row))
             for row in repeats
@@ -64,7 +73,7 @@ class PreparedChunk:
         return replace(
             self,
             indexes=[self.indexes[index] for index in kept],
-            keys=b"".join(keys[index] for index in kept),
+            keys=b"".join(self.keys[at * KEY_BYTES : (at + 1) * KEY_BYTES] for at in kept),
             texts=self.texts.take(kept),
             tokens=self.tokens.take(kept),
             rejects=[*self.rejects, *late],

@@ -87,6 +87,18 @@ class EncodeRun:
         self._encoded = self._found = self._rejected = self._tokens = self._shards = self._cut = 0
 
     def run(self, feed: Iterable[TokenizedShard | ExistingShard]) -> None:
+        """Encode every missing shard, then mark the folder as complete."""
+        self.encode(feed)
+        manifest = Manifest(
+            shards=self._shards,
+            passages=self._encoded + self._found,
+            rejected=self._rejected,
+            fingerprint=self._info.fingerprint,
+            dtype=self._layout.dtype,
+        )
+        write_manifest(self._layout.folder, manifest)
+
+    def encode(self, feed: Iterable[TokenizedShard | ExistingShard]) -> None:
         """Encode every missing shard."""
         forward = ThreadPoolExecutor(self._shards_at_once)
         # A GPU encodes a shard about as fast as one thread writes it.
@@ -109,14 +121,6 @@ class EncodeRun:
                     pool.shutdown(cancel_futures=True)
                 if isinstance(feed, SubprocessIterator):
                     feed.close()  # otherwise a stage waits for it
-        manifest = Manifest(
-            shards=self._shards,
-            passages=self._encoded + self._found,
-            rejected=self._rejected,
-            fingerprint=self._info.fingerprint,
-            dtype=self._layout.dtype,
-        )
-        write_manifest(self._layout.folder, manifest)
 
     def report(self) -> EncodeReport:
         """Return the counts so far; a shard counts once it is on disk."""

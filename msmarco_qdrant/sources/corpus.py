@@ -39,8 +39,8 @@ _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 MAX_LINE_BYTES = 1 << 20
-_CHUNK_BYTES = 1 << 20
-_CHUNK_ROWS = 1024
+CHUNK_BYTES = 1 << 20
+CHUNK_ROWS = 1024
 _REJECTS_ALIKE = 1000
 
 
@@ -233,10 +233,10 @@ class Corpus:
         limit = self.reading.max_line_bytes
         chunks: Iterator[Chunk]
         if shape.lines is None:
-            chunks = _chunk_rows(shape.rows(limit))
+            chunks = chunk_rows(shape.rows(limit))
         else:
             form, fields = shape.lines, shape.fields
-            blocks = read_blocks(shape.content.stream, _CHUNK_BYTES, limit)
+            blocks = read_blocks(shape.content.stream, CHUNK_BYTES, limit)
             chunks = (LineChunk(shape.source, form, block, limit, fields) for block in blocks)
         return _unless_all_fail(shape, chunks, lambda chunk: chunk.parse())
 
@@ -370,11 +370,12 @@ def _pid(line: Line) -> str:
 
 def to_chunks(rows: Iterable[Passage | Reject]) -> Iterator[Chunk]:
     """Split the rows of a source into chunks; equal rows give equal chunks."""
-    return rows.chunks() if isinstance(rows, Corpus) else _chunk_rows(rows)
+    return rows.chunks() if isinstance(rows, Corpus) else chunk_rows(rows)
 
 
-def _chunk_rows(rows: Iterable[Passage | Reject]) -> Iterator[RowChunk]:
-    return map(RowChunk, in_batches(rows, _CHUNK_ROWS))
+def chunk_rows(rows: Iterable[Passage | Reject]) -> Iterator[RowChunk]:
+    """Split rows that are not lines into chunks."""
+    return map(RowChunk, in_batches(rows, CHUNK_ROWS))
 
 
 def as_rows(

@@ -25,13 +25,14 @@ from msmarco_qdrant.sources.parquet import (
     group_rows,
     parquet_groups,
     python_rows,
+    range_rows,
     row_of_fields,
 )
 from msmarco_qdrant.sources.rejects import duplicate_pid_reason, reject_passage
 from msmarco_qdrant.sources.shapes import LineFormat, detect_shape, line_parser, parse_line
 from msmarco_qdrant.sources.vector_shards import VectorShards, shard_rows
 
-ExtentKind: TypeAlias = Literal["lines", "groups", "file", "shard", "block"]
+ExtentKind: TypeAlias = Literal["lines", "groups", "rows", "file", "shard", "block"]
 Row: TypeAlias = Passage | EncodedPassage | Reject
 
 _SEARCH_BYTES = 1 << 16
@@ -45,10 +46,11 @@ class Extent:
     Attributes:
         source: Path of the file, as it was given.
         path: Its absolute path, for processes with another current directory.
-        kind: "lines" (bytes of a file of lines), "groups" (row groups of Parquet), "file" (all of
-            it), "shard" (a file of vectors) or "block" (an Arrow table, without a file).
-        start: The first byte or row group, or the number of the block.
-        stop: The byte, row group or block after the last.
+        kind: "lines" (bytes of a file of lines), "groups" (row groups of Parquet), "rows" (rows of
+            it), "file" (all of it), "shard" (a file of vectors) or "block" (an Arrow table, without
+            a file).
+        start: The first byte, row group or row, or the number of the block.
+        stop: The byte, row group, row or block after the last.
         bytes: Its size.
         form: Of lines, their format.
         similarity: Of a file of vectors, what they are scaled for.
@@ -81,10 +83,12 @@ class SourceFile:
     Attributes:
         whole: The extent of the whole file.
         groups: Of Parquet, the bytes of each row group.
+        rows: Of Parquet, the number of its rows.
     """
 
     whole: Extent
     groups: Sequence[int] = ()
+    rows: int = 0
 
 
 def list_files(corpus: Corpus) -> list[SourceFile]:
@@ -114,9 +118,10 @@ def _source_file(source: str, reading: Reading) -> SourceFile:
         if shape.lines is not None and shape.content.compression is None:
             return SourceFile(_whole(source, "lines", size, size, form=shape.lines))
         if shape.content.kind == "parquet":
-            groups = [size for _, size in parquet_groups(source, shape.content)]
+            found = parquet_groups(source, shape.content)
+            groups = [size for _, size in found]
             whole = _whole(source, "groups", len(groups), sum(groups))
-            return SourceFile(whole, groups)
+            return SourceFile(whole, groups, sum(rows for rows, _ in found))
     return SourceFile(_whole(source, "file", 1, size))
 
 
@@ -171,8 +176,22 @@ def read_extent(
             content = read_content(extent.source, raw)
             groups = range(extent.start, extent.stop)
             yield from group_rows(extent.source, content, reading.fields, groups, rows_before)
+    elif extent.kind == "rows":
+        yield from read_range(extent, reading)
     else:
         yield from _line_rows(extent, reading, rows_before)
+
+
+def read_range(extent: Extent, reading: Reading) -> Iterator[Passage | Reject]:
+    """Yield the rows of an extent of kind "rows".
+
+    Raises:
+        SourceError: If it cannot be read.
+    """
+    with open_source(extent.path) as raw:
+        content = read_content(extent.source, raw)
+        rows = range(extent.start, extent.stop)
+        yield from range_rows(extent.source, content, reading.fields, rows)
 
 
 def _block_rows(table: Any, reading: Reading, rows_before: int) -> Iterator[Row]:
@@ -195,7 +214,7 @@ def _file_rows(extent: Extent, reading: Reading) -> Iterator[Passage | Reject]:
 
 def _line_rows(extent: Extent, reading: Reading, lines_before: int) -> Iterator[Row]:
     parse = line_parser(extent.form, reading.fields)
-    with _open_bytes(extent) as stream:
+    with open_bytes(extent) as stream:
         for line in read_lines(stream, reading.max_line_bytes, lines_before):
             if line.data or line.problem:
                 yield parse_line(extent.source, line, parse)
@@ -204,7 +223,7 @@ def _line_rows(extent: Extent, reading: Reading, lines_before: int) -> Iterator[
 def count_lines(extent: Extent) -> int:
     """Return the number of lines of an extent, a last one without an end included."""
     lines, last = 0, b"\n"
-    with _open_bytes(extent) as stream:
+    with open_bytes(extent) as stream:
         while part := stream.read1(1 << 20):
             lines += part.count(b"\n")
             last = part[-1:]
@@ -212,7 +231,7 @@ def count_lines(extent: Extent) -> int:
 
 
 @contextmanager
-def _open_bytes(extent: Extent) -> Iterator[io.BufferedReader]:
+def open_bytes(extent: Extent) -> Iterator[io.BufferedReader]:
     """Open the bytes of an extent as a stream."""
     with open_source(extent.path) as raw:
         try:

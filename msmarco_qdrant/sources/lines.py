@@ -125,19 +125,28 @@ class Block(NamedTuple):
             yield self.last
 
 
-def read_blocks(stream: io.BufferedIOBase, size: int, max_bytes: int) -> Iterator[Block]:
+def block_size(size: int, max_bytes: int) -> int:
+    """Return the most bytes of a block: `size`, raised to the longest line allowed."""
+    return max(size, max_bytes + len(BOM) + len(b"\r\n"))
+
+
+def read_blocks(
+    stream: io.BufferedIOBase, size: int, max_bytes: int, lines_before: int = 0
+) -> Iterator[Block]:
     """Yield the lines of `stream` in blocks, which is much faster than one by one.
 
-    Equal content gives equal blocks, independent of the sizes of reads.
+    Equal content gives equal blocks, independent of the sizes of reads; so does what is left of it
+    after some blocks.
 
     Args:
         stream: Any buffered binary stream, decompressed.
-        size: Most bytes of a block, raised to the longest line allowed.
+        size: See `block_size`.
         max_bytes: See `read_lines`.
+        lines_before: See `read_lines`.
     """
     reader = _StreamReader(stream)
-    size = max(size, max_bytes + len(BOM) + len(b"\r\n"))
-    number, pending = 1, b""
+    size = block_size(size, max_bytes)
+    number, pending = lines_before + 1, b""
     while True:
         pending += reader.read(size - len(pending))
         if cut := pending.rfind(b"\n") + 1:

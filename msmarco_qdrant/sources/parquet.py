@@ -110,6 +110,35 @@ def group_rows(
                 yield row_of_fields(source, number, row, fields)
 
 
+def range_rows(
+    source: str, content: Content, fields: Fields, rows: range
+) -> Iterator[Passage | Reject]:
+    """Yield a passage or a reject for each of some neighboring rows of a Parquet file."""
+    with _mapped_errors(source, content):
+        file = _open(source, content)
+        groups, at = _groups_of(file.metadata, rows)
+        for batch in _parquet_batches(file, fields, row_groups=[*groups]):
+            first, last = max(rows.start - at, 0), min(rows.stop - at, batch.num_rows)
+            at += batch.num_rows
+            if first < last:
+                number = at - batch.num_rows + first
+                for row in python_rows(batch.slice(first, last - first)):
+                    number += 1
+                    yield row_of_fields(source, number, row, fields)
+
+
+def _groups_of(metadata: Any, rows: range) -> tuple[range, int]:
+    """Return the row groups that have some rows, and the number of rows before these groups."""
+    first, before, at = 0, 0, 0
+    for number in range(metadata.num_row_groups):
+        if at >= rows.stop:
+            return range(first, number), before
+        if at <= rows.start:
+            first, before = number, at
+        at += metadata.row_group(number).num_rows
+    return range(first, metadata.num_row_groups), before
+
+
 def _open(source: str, content: Content) -> Any:
     """Open a source with pyarrow."""
     kind = content.kind.partition(" ")[0].title()

@@ -14,7 +14,8 @@ import pytest
 from msmarco_qdrant.core.records import Reject
 from msmarco_qdrant.distributed.files import SourceFiles, open_files
 from msmarco_qdrant.distributed.keys import KeyChunk, KeyReader, Repeats
-from msmarco_qdrant.distributed.run import DistributedRun, SplitFiles
+from msmarco_qdrant.distributed.run import DistributedRun
+from msmarco_qdrant.distributed.split_files import SplitFiles
 from msmarco_qdrant.distributed.splits import Split, lines_before, plan_splits
 from msmarco_qdrant.distributed.worker import (
     IngestWorker,
@@ -107,7 +108,7 @@ class Ingest:
 
     def ingest(self, number: int, attempt: int = 1) -> tuple[list[Reject], SplitOutcome]:
         """Ingest a split."""
-        *batches, outcome = self.worker.ingest(self.work(number, attempt))
+        *batches, outcome = self.worker.run_split(self.work(number, attempt))
         assert isinstance(outcome, SplitOutcome)
         return [one for batch in batches if isinstance(batch, list) for one in batch], outcome
 

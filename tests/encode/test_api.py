@@ -56,8 +56,8 @@ LIMIT = 256  # bytes of a line, and so of a chunk: five rows or six
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """A few rows make several chunks."""
-    monkeypatch.setattr(corpus_module, "_CHUNK_BYTES", LIMIT)
-    monkeypatch.setattr(corpus_module, "_CHUNK_ROWS", 6)
+    monkeypatch.setattr(corpus_module, "CHUNK_BYTES", LIMIT)
+    monkeypatch.setattr(corpus_module, "CHUNK_ROWS", 6)
 
 
 def tsv_of(rows: Sequence[Passage]) -> str:

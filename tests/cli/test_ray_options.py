@@ -1,4 +1,4 @@
-"""The options of `ingest` for a Ray cluster: what is refused, without Ray and before anything."""
+"""The options for a Ray cluster: what is refused, without Ray and before anything."""
 
 from __future__ import annotations
 
@@ -34,4 +34,16 @@ def test_what_a_cluster_cannot_do_is_refused(
 
     assert (2, "") == (done.status, done.out)
     assert message in done.err
+    assert [source] == [*tmp_path.iterdir()]
+
+
+def test_an_encode_on_ray_refuses_the_processes_of_one_machine(tmp_path: Path) -> None:
+    """Its own option is named; no folder is created."""
+    source = tmp_path / "a.tsv"
+    source.write_text("1\tone\n")
+    out = str(tmp_path / "vectors")
+    done = command("encode", str(source), "--out", out, "--ray", "auto", "--workers", "3")
+
+    assert (2, "") == (done.status, done.out)
+    assert "--workers needs an encode by one process" in done.err
     assert [source] == [*tmp_path.iterdir()]

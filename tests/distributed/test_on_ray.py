@@ -1,4 +1,4 @@
-"""An ingest on Ray ends as one by one process, also when it loses workers; with Ray."""
+"""An ingest or encode on Ray ends as one by one process, also when it loses workers; with Ray."""
 
 from __future__ import annotations
 
@@ -16,10 +16,13 @@ from click.testing import CliRunner
 from msmarco_qdrant.cli.app import cli
 from msmarco_qdrant.core.records import Reject
 from msmarco_qdrant.core.reports import IngestProgress
-from msmarco_qdrant.distributed import ingest_dataset
+from msmarco_qdrant.distributed import encode_dataset, ingest_dataset
 from msmarco_qdrant.encode.api import encode_corpus
-from msmarco_qdrant.errors import IngestStoppedError, SourceError, UsageError
+from msmarco_qdrant.errors import EncodeStoppedError, IngestStoppedError, SourceError, UsageError
 from msmarco_qdrant.ingest.api import ingest_passages
+from msmarco_qdrant.sources import chunk_extents as extents_module
+from msmarco_qdrant.sources import corpus as corpus_module
+from msmarco_qdrant.sources.corpus import Corpus
 from msmarco_qdrant.sources.vector_shards import VectorShards
 from msmarco_qdrant.stores import Connection, open_store
 from msmarco_qdrant.testing import HashingEncoder
@@ -277,3 +280,100 @@ def test_a_dataset_of_ray_is_a_source(server: LoopbackServer) -> None:
 
     assert stored == points(server.url)
     assert sorted(map(repr, expected)) == sorted(map(repr, rejects))
+
+
+# ---- encode ----------------------------------------------------------------------------------
+
+
+ENCODE: dict[str, Any] = {"workers": 2, "cpus_per_worker": 0.5, "shard_chunks": 2}
+
+
+class LostEncoder(HashingEncoder):
+    """An encoder whose first batch ends the process."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self._began = folder / "began"
+
+    def encode_passages(self, passages: Any) -> Any:
+        """End the process once."""
+        if not self._began.exists():
+            self._began.touch()
+            os._exit(1)
+        return super().encode_passages(passages)
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """The content of each file."""
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_an_encode_writes_the_files_of_one_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though it loses a worker; a second run finds a missing file, and refuses another source."""
+    for module in (corpus_module, extents_module):
+        monkeypatch.setattr(module, "CHUNK_BYTES", 1000)
+    source = write_lines(tmp_path / "passages.tsv")
+    corpus = Corpus(source, max_line_bytes=500)
+    expected: list[Reject] = []
+    encode_corpus(
+        corpus,
+        tmp_path / "one",
+        encoder=HashingEncoder(),
+        workers=0,
+        shard_chunks=2,
+        on_reject=expected.append,
+    )
+    written, rejects = files_of(tmp_path / "one"), list[Reject]()
+    report = encode_dataset(
+        corpus,
+        tmp_path / "ray",
+        make_encoder=partial(LostEncoder, tmp_path),
+        on_reject=rejects.append,
+        **ENCODE,
+    )
+
+    assert (tmp_path / "began").exists()
+    assert written == files_of(tmp_path / "ray")
+    assert expected == rejects
+    assert len(written) - 1 == report.shards
+    (tmp_path / "ray" / "00001.parquet").unlink()
+    again = encode_dataset(corpus, tmp_path / "ray", make_encoder=HashingEncoder, **ENCODE)
+    assert written == files_of(tmp_path / "ray")
+    assert (report.read, report.encoded) == (again.read, again.found + again.encoded)
+    assert 0 < again.encoded < again.found
+    source.write_text(source.read_text().replace("number 1\n", "number one\n"))
+    with pytest.raises(EncodeStoppedError, match="was encoded from other rows"):
+        encode_dataset(corpus, tmp_path / "ray", make_encoder=HashingEncoder, **ENCODE)
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "message"),
+    [
+        ("a.tsv", {"workers": 0}, "workers must be an integer of 1 or more, got 0"),
+        ("a.tsv", {"gpus_per_worker": -1}, "must be 0 or more, and whole"),
+        ("a.tsv", {"dtype": "int8"}, "dtype must be float16 or float32, got 'int8'"),
+        ("a.tsv", {"shard_chunks": 0}, "shard_chunks must be 1 or more, got 0"),
+        ("a.tsv", {"model": "m"}, "either model or make_encoder"),
+        ("a.tsv", {"address": "ray://localhost:1"}, "ray job submit"),
+        ("a.csv", {}, "decompress or convert it, or encode it without Ray"),
+        ("-", {}, "standard input or a pipe"),
+        ([("1", "one")], {}, "source must be files"),
+    ],
+)
+def test_an_encode_refuses_invalid_arguments(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    source: Any,
+    options: dict[str, Any],
+    message: str,
+) -> None:
+    """Each in one line, before a folder is made."""
+    monkeypatch.chdir(tmp_path)
+    write_lines(Path("a.tsv"))
+    Path("a.csv").write_text("pid,text\n1,one\n")
+    with pytest.raises(UsageError, match=message):
+        encode_dataset(source, "vectors", make_encoder=HashingEncoder, **options)
+
+    assert not Path("vectors").exists()

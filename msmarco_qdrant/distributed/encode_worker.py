@@ -1,0 +1,172 @@
+"""The worker of a distributed encode: it writes one shard of vectors after the other."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import chain
+from os import PathLike
+from typing import TYPE_CHECKING
+
+from msmarco_qdrant.core.encoder_types import EncoderInfo
+from msmarco_qdrant.core.records import Reject
+from msmarco_qdrant.core.reports import EncodeReport
+from msmarco_qdrant.distributed.shards import ShardPlan, drop_repeats
+from msmarco_qdrant.distributed.worker import SpilledRejects
+from msmarco_qdrant.encode.feed import Layout, TokenizedShard
+from msmarco_qdrant.encode.prepare import PreparedChunk, prepare
+from msmarco_qdrant.encode.run import EncodeRun
+from msmarco_qdrant.encoding import Encoder, Tokenized, Tokenizer, load_encoder
+from msmarco_qdrant.encoding.checks import check_encoder
+from msmarco_qdrant.encoding.options import EncoderOptions
+from msmarco_qdrant.sources.chunk_extents import LateChunks, read_chunks
+from msmarco_qdrant.sources.corpus import Reading
+from msmarco_qdrant.sources.extents import Extent
+from msmarco_qdrant.sources.rejects import RejectCount
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class EncodeSettings:
+    """Settings of every worker of one encode; they are sent to other machines.
+
+    Attributes:
+        reading: How files are read.
+        model: The model.
+        make_encoder: Makes the encoder, instead of the model.
+        encoder_options: Device, precision and backend.
+        at_once: Shards whose passages are encoded at the same time.
+    """
+
+    reading: Reading
+    model: str | PathLike[str]
+    make_encoder: Callable[[], Encoder] | None
+    encoder_options: EncoderOptions
+    at_once: int
+
+
+@dataclass(frozen=True, slots=True)
+class EncodeJob:
+    """Settings that all shards have in common.
+
+    Attributes:
+        info: The encoder's info, as it is stored.
+        layout: Folder and type of the vectors.
+    """
+
+    info: EncoderInfo
+    layout: Layout
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ShardWork:
+    """A shard to encode.
+
+    Attributes:
+        plan: Its chunks.
+        lines_before: For each extent, the lines or rows of its file before it.
+        rows: Number of its rows.
+        repeats: Its rows whose pid came before them, in ascending order.
+    """
+
+    plan: ShardPlan
+    lines_before: Sequence[int]
+    rows: int
+    repeats: NDArray[np.uint64]
+
+
+def prepare_extent(
+    extent: Extent, reading: Reading, lines_before: int, tokenizer: Tokenizer
+) -> list[PreparedChunk]:
+    """Parse and tokenize the chunks of an extent."""
+    return [prepare(chunk, tokenizer) for chunk in read_chunks(extent, reading, lines_before)]
+
+
+class EncodeWorker:
+    """Loads the encoder once, then encodes shards, also several at once in threads.
+
+    While some are encoded, another one can be prepared.
+
+    Args:
+        settings: The same for all workers.
+    """
+
+    def __init__(self, settings: EncodeSettings) -> None:
+        self._settings = settings
+        self._encoder: Encoder | None = None
+        self._job: EncodeJob | None = None
+        self._forward = threading.Semaphore(settings.at_once)
+
+    def load(self) -> tuple[EncoderInfo, Tokenizer | None]:
+        """Load the encoder; return its properties, and its tokenizer if it can be sent.
+
+        Raises:
+            ModelError: If it cannot be loaded.
+        """
+        encoder = self._load()
+        encoder.warm_up()
+        return encoder.info, encoder.tokenizer if encoder.tokenizer.portable else None
+
+    def begin(self, job: EncodeJob) -> None:
+        """Prepare to encode; load the encoder unless that is done."""
+        if self._encoder is None:
+            self._load().warm_up()
+        self._job = job
+
+    def run_split(
+        self, work: ShardWork, *parts: Sequence[PreparedChunk]
+    ) -> Iterator[list[Reject] | EncodeReport]:
+        """Encode a shard; yield its rejects, then its counts.
+
+        Args:
+            work: The shard.
+            *parts: The prepared chunks of each extent; none to prepare them here.
+
+        Raises:
+            MsmarcoQdrantError: If it failed; the same shard can be encoded again.
+        """
+        encoder, job = self._encoder, self._job
+        if encoder is None or job is None:
+            raise RuntimeError("begin was not called")
+        shard = self._shard(work, parts or self._prepare(work, encoder.tokenizer))
+        rejects = SpilledRejects()
+        with rejects.file:
+            rejected = RejectCount(rejects.add)
+            run = EncodeRun(encoder, job.info, job.layout, None, 1, rejected, None)
+            with self._forward:
+                run.encode([shard])
+            yield from rejects.batches()
+        yield run.report()
+
+    def done(self) -> int:
+        """Return 0: the rows of unfinished shards are not on disk."""
+        return 0
+
+    def _load(self) -> Encoder:
+        settings = self._settings
+        if settings.make_encoder is not None:
+            self._encoder = settings.make_encoder()
+            check_encoder(self._encoder)
+        else:
+            self._encoder = load_encoder(settings.model, **asdict(settings.encoder_options))
+        return self._encoder
+
+    def _prepare(self, work: ShardWork, tokenizer: Tokenizer) -> list[list[PreparedChunk]]:
+        return [
+            prepare_extent(extent, self._settings.reading, before, tokenizer)
+            for extent, before in zip(work.plan.split.extents, work.lines_before, strict=True)
+        ]
+
+    def _shard(self, work: ShardWork, parts: Sequence[Sequence[PreparedChunk]]) -> TokenizedShard:
+        plan = work.plan
+        chunks = LateChunks(
+            plan.split.extents, self._settings.reading, work.lines_before, plan.chunks
+        )
+        found = [*chain.from_iterable(parts)]
+        kept = drop_repeats(found, chunks, work.rows, work.repeats)
+        tokens = Tokenized.joined([part.tokens for part in kept])
+        return TokenizedShard(plan.split.number, plan.full, chunks, kept, tokens, 0)
