@@ -11,18 +11,16 @@ from __future__ import annotations
 import logging
 import sys
 import threading
-from collections import deque
-from collections.abc import Iterator, Sequence
-from itertools import cycle
-from typing import TYPE_CHECKING, overload
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, TypeVar, overload
 
 from msmarco_qdrant.core.encoder_types import EncodedBatch, Prompts, Similarity
-from msmarco_qdrant.encoding.backends.base import Backend, ForwardPass, Task
-from msmarco_qdrant.encoding.batching import split_by_tokens
+from msmarco_qdrant.encoding.backends.base import Backend, Task
 from msmarco_qdrant.encoding.catalog import PublishedModel
 from msmarco_qdrant.encoding.compact import CompactModel
 from msmarco_qdrant.encoding.fingerprint import compute_fingerprint
 from msmarco_qdrant.encoding.forks import require_own_threads
+from msmarco_qdrant.encoding.launcher import Launched, Launcher
 from msmarco_qdrant.encoding.opened_model import ModelRequest, open_by_library, open_proven
 from msmarco_qdrant.encoding.options import EncoderOptions, resolve_devices
 from msmarco_qdrant.encoding.pretrained import limit_length, load_model
@@ -39,6 +37,7 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 _log = logging.getLogger(__name__)
+_W = TypeVar("_W")
 
 # A sum of squares below this is imprecise in float32.
 _SMALL = 1e-30
@@ -159,7 +158,7 @@ class BiEncoder:
         require_own_threads()
         if not isinstance(passages, Tokenized):
             return encode_texts(self, passages)
-        return self._encode(passages, "document")
+        return self._encode_one(passages, "document")
 
     def encode_queries(self, queries: Sequence[str]) -> NDArray[np.float32]:
         """Encode queries; see `Encoder.encode_queries`.
@@ -194,7 +193,7 @@ class BiEncoder:
 
         texts = self._opened.query_tokenizer(queries)
         vectors = np.empty((len(queries), self.info.dimension), np.float32)
-        batches = self._encode_early(texts) or self._encode(texts, "query")
+        batches = self._encode_early(texts) or self._encode_one(texts, "query")
         for batch in batches:
             vectors[batch.positions] = batch.vectors
         bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
@@ -218,43 +217,54 @@ class BiEncoder:
         raw = NumpyForward(compact)(texts.ids)
         return [EncodedBatch(np.zeros(1, np.int64), self._normalize(raw[None]))]
 
-    def _encode(self, texts: Tokenized, task: Task) -> Iterator[EncodedBatch]:
+    def encode_windows(
+        self, windows: Iterator[tuple[_W, Tokenized]], is_ready: Callable[[], bool]
+    ) -> Iterator[tuple[_W, EncodedBatch | None]]:
+        """Encode windows of passages without a pause in between; see `windows.encode_windows`.
+
+        Args:
+            windows: Windows and their passages.
+            is_ready: True if the next window can be had without waiting.
+
+        Yields:
+            Batches of a window as for `encode_passages`, then None; then those of the next one.
+
+        Raises:
+            EncodingError: If a forward pass fails; or in a forked child.
+        """
+        require_own_threads()
+        yield from self._encode(windows, is_ready, "document")
+
+    def _encode_one(self, texts: Tokenized, task: Task) -> Iterator[EncodedBatch]:
+        encoded = self._encode(iter([(None, texts)]), lambda: False, task)
+        return (batch for _, batch in encoded if batch is not None)
+
+    def _encode(
+        self, windows: Iterator[tuple[_W, Tokenized]], is_ready: Callable[[], bool], task: Task
+    ) -> Iterator[tuple[_W, EncodedBatch | None]]:
+        launcher = Launcher(self._require_backends(), self._batch_tokens(), self._lock)
+        for launched in launcher.run(windows, is_ready, task):
+            if len(launched.positions):
+                vectors = self._vectors(launched, task)
+                yield launched.window, EncodedBatch(launched.positions, vectors)
+            if launched.is_last:
+                yield launched.window, None
+
+    def _vectors(self, launched: Launched[_W], task: Task) -> NDArray[np.float32]:
+        """Wait for the vectors of a batch; NaN for texts that have none."""
         import numpy as np
 
-        if (empty := np.flatnonzero(texts.lengths == 0)).size:  # no tokens, no vector
-            yield EncodedBatch(empty, np.full((len(empty), self.info.dimension), np.nan, "f4"))
-        for positions, raw in self._forward(texts, task):
-            vectors = self._normalize(raw)
-            bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
-            if bad.size and (self.backend, self.precision) != ("torch", "float32"):
-                vectors[bad] = self._retry_in_float32(texts.take(positions[bad]), task)
-            yield EncodedBatch(positions, vectors)
+        positions = launched.positions
+        if launched.forward is None:
+            return np.full((len(positions), self.info.dimension), np.nan, np.float32)
+        vectors = self._normalize(launched.forward.result())
+        bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+        if bad.size and (self.backend, self.precision) != ("torch", "float32"):
+            vectors[bad] = self._retry_in_float32(launched.texts.take(positions[bad]), task)
+        return vectors
 
     def _batch_tokens(self) -> int:
         return self._options.tokens_per_batch or self._require_backends()[0].tokens_per_batch
-
-    def _forward(
-        self, texts: Tokenized, task: Task
-    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-        """Launch batches on the devices in turn; yield results in the order of launching."""
-        import numpy as np
-
-        first = self._require_backends()[0]
-        some = np.flatnonzero(texts.lengths)
-        batches = split_by_tokens(
-            texts.lengths[some], self._batch_tokens(), padded=first.needs_padding
-        )
-        max_in_flight = len(self._require_backends()) * first.max_in_flight
-        in_flight: deque[tuple[NDArray[np.int64], ForwardPass]] = deque()
-        for batch, backend in zip(batches, cycle(self._require_backends()), strict=False):
-            positions = some[batch]
-            with self._lock:
-                in_flight.append((positions, backend.launch(texts.take(positions), task)))
-            if len(in_flight) == max_in_flight:
-                done, launched = in_flight.popleft()
-                yield done, launched.result()
-        for done, launched in in_flight:
-            yield done, launched.result()
 
     def _retry_in_float32(self, texts: Tokenized, task: Task) -> NDArray[np.float32]:
         from msmarco_qdrant.encoding.backends.torch import TorchBackend

@@ -14,13 +14,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from msmarco_qdrant.core.collection_types import SparseVector
-from msmarco_qdrant.core.encoder_types import EncoderInfo
+from msmarco_qdrant.core.encoder_types import EncodedBatch, EncoderInfo
 from msmarco_qdrant.core.records import Passage
-from msmarco_qdrant.encoding import Bm25Encoder, Encoder, Tokenized
+from msmarco_qdrant.encoding import Bm25Encoder, Encoder, Tokenized, Tokenizer
 from msmarco_qdrant.encoding.checks import check_batch
+from msmarco_qdrant.encoding.windows import encode_windows
 from msmarco_qdrant.errors import EncodingError
 from msmarco_qdrant.ingest.windows import Window
-from msmarco_qdrant.runtime.pipeline import Pipeline
+from msmarco_qdrant.runtime.pipeline import Channel, Pipeline
 from msmarco_qdrant.stores import Collection
 
 if TYPE_CHECKING:
@@ -118,7 +119,9 @@ class IngestStages:
         if encoder is None:
             dense = _take_vectors(diffs)
         else:
-            tokenized = pipeline.run(_tokenize(diffs, encoder), _WINDOW_PREFETCH, name="tokenize")
+            tokenized = pipeline.run(
+                _tokenize(diffs, encoder.tokenizer), _WINDOW_PREFETCH, name="tokenize"
+            )
             dense = pipeline.run(_encode(tokenized, encoder), _BATCH_PREFETCH, name="forward")
         return pipeline.run(map(self._add_sparse, dense), _BATCH_PREFETCH, name="sparse")
 
@@ -136,33 +139,48 @@ class IngestStages:
         )
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Encoding:
+    """A window that is being encoded: its passages without a vector, and those that are cut."""
+
+    diff: WindowDiff
+    missing: set[int]
+    cut: NDArray[np.bool_]
+
+    def collect(self, batch: EncodedBatch, dimension: int) -> _DenseBatch:
+        """Take a batch of the encoder."""
+        check_batch(batch, self.missing, dimension)
+        passages = [self.diff.encode[position] for position in batch.positions]
+        cut = int(self.cut[batch.positions].sum())
+        return _DenseBatch(self.diff.window, passages, batch.vectors, cut)
+
+    def end(self) -> WindowDiff:
+        """Require that every passage has got its vector."""
+        if self.missing:
+            raise EncodingError(
+                f"the encoder returned no vector for {len(self.missing)} of "
+                f"{len(self.diff.encode)} passages"
+            )
+        return self.diff
+
+
 def _tokenize(
-    diffs: Iterable[WindowDiff], encoder: Encoder
-) -> Iterator[tuple[WindowDiff, Tokenized | None]]:
+    diffs: Iterable[WindowDiff], tokenizer: Tokenizer
+) -> Iterator[tuple[_Encoding, Tokenized]]:
     for diff in diffs:
         texts = [passage.text for passage in diff.encode]
-        yield diff, encoder.tokenizer(texts) if texts else None
+        tokens = tokenizer(texts) if texts else Tokenized.from_rows([])
+        yield _Encoding(diff, set(range(len(diff.encode))), tokens.which_cut()), tokens
 
 
 def _encode(
-    tokenized: Iterable[tuple[WindowDiff, Tokenized | None]], encoder: Encoder
+    tokenized: Channel[tuple[_Encoding, Tokenized]], encoder: Encoder
 ) -> Iterator[_DenseBatch | WindowDiff]:
-    for diff, tokens in tokenized:
-        if tokens is not None:
-            yield from _encode_window(diff, tokens, encoder)
-        yield diff
-
-
-def _encode_window(diff: WindowDiff, tokens: Tokenized, encoder: Encoder) -> Iterator[_DenseBatch]:
-    missing, cut = set(range(len(diff.encode))), tokens.which_cut()
-    for batch in encoder.encode_passages(tokens):
-        check_batch(batch, missing, encoder.info.dimension)
-        passages = [diff.encode[position] for position in batch.positions]
-        yield _DenseBatch(diff.window, passages, batch.vectors, int(cut[batch.positions].sum()))
-    if missing:
-        raise EncodingError(
-            f"the encoder returned no vector for {len(missing)} of {len(diff.encode)} passages"
-        )
+    for window, batch in encode_windows(encoder, tokenized):
+        if batch is None:
+            yield window.end()
+        else:
+            yield window.collect(batch, encoder.info.dimension)
 
 
 def _take_vectors(diffs: Iterable[WindowDiff]) -> Iterator[_DenseBatch | WindowDiff]:

@@ -22,7 +22,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 T = TypeVar("T")
 
@@ -54,7 +54,7 @@ class Pipeline:
         prefetch: int,
         join_timeout_s: float = _JOIN_TIMEOUT_S,
         name: str | None = None,
-    ) -> Iterator[T]:
+    ) -> Channel[T]:
         """Iterate `items` in a thread.
 
         Args:
@@ -68,7 +68,7 @@ class Pipeline:
             The same items in the same order. It raises the exceptions of `items`.
         """
         watch = self._new_watch(name or f"stage {len(self._threads)}")
-        channel: _Channel[T] = _Channel(self, prefetch)
+        channel: Channel[T] = Channel(self, prefetch)
         thread = threading.Thread(target=channel.fill, args=(items, watch), daemon=True)
         self._threads.append((thread, join_timeout_s))
         thread.start()
@@ -143,7 +143,7 @@ class _CurrentThread(threading.local):
     watch: _Stopwatch | None = None
 
 
-class _Channel(Generic[T]):
+class Channel(Iterator[T]):
     """A bounded queue between two threads that also carries the end and an error."""
 
     def __init__(self, pipeline: Pipeline, prefetch: int) -> None:
@@ -179,8 +179,9 @@ class _Channel(Generic[T]):
             pipeline.changed.notify_all()
             return True
 
-    def __iter__(self) -> Iterator[T]:
-        return self
+    def is_ready(self) -> bool:
+        """True if the next item is there; False at the end, at an error, or before it."""
+        return bool(self._items)
 
     def __next__(self) -> T:
         watch = self._pipeline.current.watch
