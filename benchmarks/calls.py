@@ -102,7 +102,7 @@ def main() -> None:
     )
     parser.add_argument("--work", type=Path, required=True, metavar="DIR")
     parser.add_argument("--engine", choices=["edge", "server"], action="append")
-    parser.add_argument("--passages", type=int, default=20_000, metavar="N")
+    parser.add_argument("--passages", type=int, default=47_283, metavar="N")
     parser.add_argument("--calls", type=int, default=200, metavar="N")
     parser.add_argument("--only", metavar="NAME", help="calls whose name has this in it")
     json_option(parser)

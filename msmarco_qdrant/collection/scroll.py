@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from operator import itemgetter
 from os import PathLike
 from typing import Any, TypeAlias
 
@@ -24,6 +23,7 @@ from msmarco_qdrant.collection.tenants import tenant_filter
 from msmarco_qdrant.core.advice import advised_command
 from msmarco_qdrant.core.arguments import suggest_keywords
 from msmarco_qdrant.core.collection_types import PayloadIndex, PointId
+from msmarco_qdrant.core.fast_init import fast_init
 from msmarco_qdrant.core.field_path import check_field, field_values, payload_keys
 from msmarco_qdrant.core.limits import at_most
 from msmarco_qdrant.core.records import Passage
@@ -47,8 +47,13 @@ _SINGLE = (int, float, str)
 _MOST_KEYS = 2
 
 _Point: TypeAlias = tuple[PointId, dict[str, Any]]
-_Place: TypeAlias = tuple[float, tuple[bool, Any]]
-"""The value of a point and its id, as they order points; the value negated if it descends."""
+_Place: TypeAlias = tuple[float, bool, Any]
+"""The value of a point and its id, as they order points; the value negated if it descends.
+
+Qdrant has integers before UUIDs: True for these.
+"""
+
+_new_passage = fast_init(Passage)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +190,7 @@ def _to_passages(
     for id_, payload in points:
         if is_passage(id_, payload):
             has_match = True
-            yield Passage(payload["pid"], payload["text"], payload["meta"])
+            yield _new_passage(payload["pid"], payload["text"], payload["meta"])
     if request.meta_filter is not None and not has_match:
         log_filter_notes(source, request.meta_filter, has_match=False, scope=request.scope)
 
@@ -212,14 +217,14 @@ def _by_value(
             raise _no_index(store, source, name, request.field, order.kind, request.scope)
     behind = None if request.after is None else _place_of(orders, request.after, name)
     streams = [order.points(behind) for order in orders]
-    merged = heapq.merge(*streams, key=itemgetter(0)) if len(streams) > 1 else streams[0]
-    return ((one.id, one.payload) for _, one in merged)
+    merged = heapq.merge(*streams, key=orders[0].place) if len(streams) > 1 else streams[0]
+    return ((one.id, one.payload) for one in merged)
 
 
 def _place_of(orders: Sequence[_KeyOrder], pid: str, name: str) -> _Place:
     for order in orders:
-        if (value := order.values_of([point_id(pid)]).get(point_id(pid))) is not None:
-            return order.place(point_id(pid), value)
+        for one in order.first_values([point_id(pid)]):
+            return order.place(one)
     raise UsageError(
         f"after must be the pid of a passage of '{name}' with a value of '{orders[0].field}', "
         f"got {pid!r}"
@@ -241,24 +246,23 @@ class _KeyOrder:
     def field(self) -> str:
         return self.request.field
 
-    def place(self, id_: PointId, value: float) -> _Place:
-        """Return the key by which points are sorted: Qdrant has integers before UUIDs."""
-        is_uuid = not isinstance(id_, int)
-        return -value if self.request.is_descending else value, (is_uuid, id_)
+    def place(self, point: OrderedPoint) -> _Place:
+        """Return the key by which points are sorted."""
+        id_, value = point.id, point.value
+        return -value if self.request.is_descending else value, type(id_) is not int, id_
 
-    def values_of(self, ids: Sequence[PointId]) -> Mapping[PointId, float]:
-        """Return the value of each of some points that is the first in this order."""
+    def first_values(self, ids: Sequence[PointId]) -> list[OrderedPoint]:
+        """Return some points with the value that is the first in this order; not all have one."""
         order = PointOrder(self.key, self.request.is_descending)
-        found = [
+        return [
             point for id_ in ids for point in self._read(order, ("pid",), self._of(id_), limit=1)
         ]
-        return {point.id: point.value for point in found}
 
     def _of(self, id_: PointId) -> SearchFilter | None:
         return combine(self.request.scope, has_ids([id_]))
 
-    def points(self, behind: _Place | None) -> Iterator[tuple[_Place, OrderedPoint]]:
-        """Yield each point once, by its first value, with its place."""
+    def points(self, behind: _Place | None) -> Iterator[OrderedPoint]:
+        """Yield each point once, by its first value."""
         start = None
         if behind is not None:
             start = self._start(-behind[0] if self.request.is_descending else behind[0])
@@ -296,39 +300,35 @@ class _KeyOrder:
             )
         return found
 
-    def _with_value(
-        self, value: float, behind: _Place | None
-    ) -> Iterator[tuple[_Place, OrderedPoint]]:
+    def _with_value(self, value: float, behind: _Place | None) -> Iterator[OrderedPoint]:
         """Yield the points of one value, page by page in the order of ids."""
         chosen = combine(self.request.chosen, has_order_value(self.key, value, self.kind))
         for id_, payload in self.source.scan(HIT_FIELDS, meta_filter=chosen):
             yield from self._sorted([OrderedPoint(id_, value, payload)], behind)
 
-    def _sorted(
-        self, points: Sequence[OrderedPoint], behind: _Place | None
-    ) -> list[tuple[_Place, OrderedPoint]]:
-        """Return points with their places, without those that an earlier value returned."""
-        several = [one.id for one in points if self._has_several(one)]
-        if several:
-            firsts = self.values_of(several)
+    def _sorted(self, points: Sequence[OrderedPoint], behind: _Place | None) -> list[OrderedPoint]:
+        """Return points in this order, without those that an earlier value returned."""
+        if several := self._with_several(points):
+            firsts = {one.id: one.value for one in self.first_values(several)}
             points = [one for one in points if firsts.get(one.id, one.value) == one.value]
-        sign = -1 if self.request.is_descending else 1
-        placed = [((sign * p.value, (not isinstance(p.id, int), p.id)), p) for p in points]
         if behind is not None:
-            placed = [item for item in placed if item[0] > behind]
-        return sorted(placed, key=itemgetter(0))
+            points = [one for one in points if self.place(one) > behind]
+        return sorted(points, key=self.place)
 
-    def _has_several(self, point: OrderedPoint) -> bool:
-        """Return True if a point may have several values."""
-        meta = point.payload.get("meta")
-        if (
-            type(meta) is dict
-            and type(meta.get(self.field)) in _SINGLE
-            and self.field.isidentifier()
+    def _with_several(self, points: Sequence[OrderedPoint]) -> list[PointId]:
+        """Return the ids of points that may have several values."""
+        field = self.field
+        metas: list[Any] = [one.payload.get("meta") for one in points]
+        if field.isidentifier() and all(
+            type(meta) is dict and type(meta.get(field)) in _SINGLE for meta in metas
         ):
-            return False  # most points: the path of a field takes longer
-        values = field_values(meta, self.field) if isinstance(meta, dict) else ()
-        return len(values) != 1 or isinstance(values[0], list)
+            return []  # most pages: the path of a field takes longer
+        found = [field_values(meta, field) if isinstance(meta, dict) else () for meta in metas]
+        return [
+            one.id
+            for one, values in zip(points, found, strict=True)
+            if len(values) != 1 or isinstance(values[0], list)
+        ]
 
     def _next(self, value: float) -> float:
         """Return the value behind another in this order."""

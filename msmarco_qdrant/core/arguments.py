@@ -30,7 +30,7 @@ def suggest_keywords(function: _F) -> _F:
 
     @wraps(function)
     def checked(*args: Any, **kwargs: Any) -> Any:
-        if not kwargs.keys() <= names:
+        if kwargs and not kwargs.keys() <= names:
             raise _unknown(function.__qualname__, [n for n in kwargs if n not in names], names)
         return function(*args, **kwargs)
 

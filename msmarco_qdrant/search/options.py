@@ -196,7 +196,9 @@ def check_queries(queries: Sequence[str]) -> None:
     Raises:
         UsageError: For one string instead of a list of queries, or an empty query.
     """
-    if isinstance(queries, str) or not isinstance(queries, Sequence):
+    if type(queries) is not list and (  # most are lists
+        isinstance(queries, str) or not isinstance(queries, Sequence)
+    ):
         raise UsageError("search_many takes a list of queries; for one query call search")
     for query in queries:
         require(isinstance(query, str), "query must be a string", query)

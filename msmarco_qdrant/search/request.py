@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from numbers import Integral, Real
 from typing import Any, get_args
 
@@ -149,12 +150,8 @@ class SearchRequest:
 
     def effort(self, limit: int) -> SearchEffort:
         """Return the engine's parameters for retrieving so many passages."""
-        return SearchEffort(
-            ef=breadth(self.ef, limit),
-            exact=self.exact,
-            rescore=self.rescore,
-            oversampling=self._oversampling(limit),
-        )
+        ef, oversampling = breadth(self.ef, limit), self._oversampling(limit)
+        return _effort(ef, self.exact, self.rescore, oversampling)
 
     def _oversampling(self, limit: int) -> float:
         """Return the oversampling for so many passages; all pages to 100 score as many again."""
@@ -266,6 +263,11 @@ class SearchRequest:
             raise UsageError("rerank_sigmoid converts reranked scores: pass rerank_depth as well")
 
 
+@lru_cache(maxsize=64)
+def _effort(ef: int, exact: bool, rescore: bool, oversampling: float) -> SearchEffort:
+    return SearchEffort(ef, exact, rescore=rescore, oversampling=oversampling)
+
+
 def breadth(least: int, limit: int) -> int:
     """Return the number of candidates for a limit: doubled until it suffices, up to 10,000.
 
@@ -283,6 +285,8 @@ def check_limits(request: SearchRequest, collection: str) -> None:
         UsageError: With the bound, and the name of the setting.
     """
     limits = request.limits
+    if limits is NO_LIMITS:
+        return
     if request.exact and not limits.exact:
         raise UsageError(f"{exact_refusal(collection)}: omit exact=True")
     points = None if limits.points is None else request.max_limit

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from msmarco_qdrant.core.collection_types import PointId
+from msmarco_qdrant.core.fast_init import fast_init
 from msmarco_qdrant.core.metadata_types import CollectionMetadata
 from msmarco_qdrant.core.search_types import (
     Fusion,
@@ -28,6 +29,7 @@ from msmarco_qdrant.search.ties import (
     ROUNDING,
     clip_cosines,
     complete_tie,
+    has_choice,
     is_open,
     is_ranking,
     merge_rounded,
@@ -41,6 +43,7 @@ from msmarco_qdrant.stores.payload import HIT_FIELDS
 
 _T = TypeVar("_T")
 _EXACT = SearchEffort(exact=True)
+_new_hit, _new_query = fast_init(Hit), fast_init(PointQuery)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,9 +159,9 @@ class Retriever:
         """Return the page of each query in the engine's order of maximal marginal relevance.
 
         Returns:
-            The hits; None if candidates have equal scores, of which the engine may choose any, or
-            if a point is not a passage, as it would count as a candidate. For a page every
-            candidate is looked at, so that all pages have the same ones.
+            The hits; None if the engine chose one of several candidates with equal scores, which
+            may be any of them, or if a point is not a passage, as it would count as a candidate.
+            For a page every candidate is looked at, so that all pages have the same ones.
         """
         plain = request.copy(offset=0, cursor=None, diversity=None)
         parts, effort = self.parts_of(plain), plain.effort(depth)
@@ -184,7 +187,8 @@ class Retriever:
         for points, candidates in (yield from _send(plans)):
             hits = self.to_hits(clip_cosines(points), parts)
             is_own = not request.is_page or len(self.own(candidates)) == len(candidates)
-            if len(hits) < len(points) or not is_own or not is_ranking(candidates):
+            before = candidates if request.start else points  # pages before it have some
+            if len(hits) < len(points) or not is_own or has_choice(before, candidates, depth):
                 return None
             found.append(hits)
         return found
@@ -283,17 +287,18 @@ class Retriever:
             parts: Their parts; a hit has no text or `meta` that is not among them.
         """
         absent: dict[str, Any] = {}
-        if parts.fields is not HIT_FIELDS and parts.fields != HIT_FIELDS:
+        if parts.fields != HIT_FIELDS:
             empty: dict[str, Any] = {"text": "", "meta": {}}
             absent = {name: value for name, value in empty.items() if name not in parts.fields}
         hits: list[Hit] = []
-        is_passage = self.foreign.is_passage
+        rank, is_passage = 0, self.foreign.is_passage
         for point in points:
             stored = absent | point.payload if absent else point.payload
             if is_passage(point.id, stored):
+                rank += 1
                 vector = None if point.vector is None else tuple(point.vector)
                 pid, text, meta = stored["pid"], stored["text"], stored["meta"]
-                hits.append(Hit(len(hits) + 1, pid, point.score, text, meta, vector))
+                hits.append(_new_hit(rank, pid, point.score, text, meta, vector))
         return hits
 
     def _to_pids(self, points: Sequence[ScoredPoint]) -> list[str]:
@@ -334,7 +339,7 @@ def _point_queries(
     if request.mode != "hybrid":
         effort = request.effort(limit)
         return [
-            PointQuery(
+            _new_query(
                 nearest,
                 limit - skipped,
                 effort,

@@ -214,7 +214,7 @@ class Searcher:
     ) -> Steps[list[Hits]]:
         """Return the page of each query, with its cursor; `given` is the filter of the caller."""
         cursors = PageCursors(request, self.metadata, self.collection)
-        if not isinstance(given, Mapping | None):
+        if given is not None and not isinstance(given, Mapping):
             cursors.fix()  # a caller may change a filter of Qdrant before a cursor is read
         if request.after is not None:
             cursors.check(request.after, queries[0])
@@ -309,7 +309,8 @@ class Searcher:
             bm25 = [self.encode_bm25(query) for query in queries]
         if mode != "bm25":
             vectors: NDArray[np.float32] = yield Encode(self.encoder, queries)
-            dense = [Nearest(vector, self.metadata.encoder.vector_name) for vector in vectors]
+            name = self.metadata.encoder.vector_name
+            dense = [Nearest(vector, name) for vector in vectors]
         return [QueryVectors(*both) for both in zip(dense, bm25, strict=True)]
 
     def encode_bm25(self, query: str) -> Nearest | None:

@@ -53,6 +53,27 @@ def is_ranking(points: Sequence[ScoredPoint]) -> bool:
     return all(one - another > ROUNDING * max(1.0, abs(one)) for one, another in pairwise(scores))
 
 
+def has_choice(
+    chosen: Sequence[ScoredPoint], candidates: Sequence[ScoredPoint], depth: int
+) -> bool:
+    """True if points were chosen that an engine could replace by others with the same scores.
+
+    Args:
+        chosen: Points that were chosen among the best ones.
+        candidates: The best points, the best first, and one more if there is one.
+        depth: The number of best points.
+    """
+    if is_ranking(candidates):
+        return False
+    tied: set[PointId] = set()
+    for place, (one, another) in enumerate(pairwise(candidates), start=1):
+        if one.score - another.score <= ROUNDING * max(1.0, abs(one.score)):
+            if place == depth:  # any of them may be a candidate
+                return True
+            tied |= {one.id, another.id}
+    return any(one.id in tied for one in chosen)
+
+
 def sort_by_id(points: Sequence[ScoredPoint]) -> list[ScoredPoint]:
     """Sort points by descending score; ties by point id, for points without payload."""
     return sorted(points, key=lambda point: (-point.score, _id_order(point.id)))

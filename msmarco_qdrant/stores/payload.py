@@ -22,6 +22,7 @@ from typing import Any
 
 from msmarco_qdrant.core.collection_types import PointBatch, PointId, SparseVector
 from msmarco_qdrant.core.digests import meta_digest, text_digest
+from msmarco_qdrant.core.fast_init import fast_init
 from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.core.search_types import OrderedPoint, ScoredPoint
 from msmarco_qdrant.errors import PidCollisionError
@@ -38,6 +39,7 @@ NAMESPACE = uuid.uuid5(uuid.NAMESPACE_DNS, "passages.msmarco-qdrant")
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,19}", re.ASCII)
 _MAX_NUMBER = 2**64 - 1
 _PAGE, _PAGE_OF_TEXTS = 1000, 100
+_new_scored, _new_ordered = fast_init(ScoredPoint), fast_init(OrderedPoint)
 
 
 def point_id(pid: str) -> PointId:
@@ -91,19 +93,27 @@ def page_size(fields: Sequence[str]) -> int:
 
 def to_id(point: Any) -> PointId:
     """Convert a point id of an engine: an int, a UUID or the text of a UUID."""
-    if type(point) is int or isinstance(point, int | uuid.UUID):  # the first is faster
+    if type(point) is int or isinstance(point, (int, uuid.UUID)):  # the first is faster
         return point
     return uuid.UUID(point)
 
 
 def to_payloads(records: Iterable[Any]) -> dict[PointId, dict[str, Any]]:
     """Return the payloads of an engine's records by point id."""
-    return {to_id(record.id): record.payload or {} for record in records}
+    return {
+        id_ if type(id_) is int else to_id(id_): record.payload or {}
+        for record in records
+        for id_ in (record.id,)
+    }
 
 
 def to_ordered(records: Iterable[Any]) -> list[OrderedPoint]:
     """Convert an engine's records in the order of a value."""
-    return [OrderedPoint(to_id(one.id), one.order_value, one.payload or {}) for one in records]
+    return [
+        _new_ordered(id_ if type(id_) is int else to_id(id_), one.order_value, one.payload or {})
+        for one in records
+        for id_ in (one.id,)
+    ]
 
 
 def to_float32(vector: Sequence[float]) -> Sequence[float]:
@@ -121,14 +131,14 @@ def to_scored(
         to_vector: Converts the numbers of a vector, which may be those of a JSON text.
     """
     return [
-        ScoredPoint(
-            to_id(one.id),
+        _new_scored(
+            id_ if type(id_) is int else to_id(id_),
             one.score,
             one.payload or {},
             to_vector(next(iter(vectors.values()))) if vectors else None,
         )
         for one in points
-        for vectors in (one.vector,)  # engines convert it each time
+        for id_, vectors in ((one.id, one.vector),)  # engines convert them each time
     ]
 
 

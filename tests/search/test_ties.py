@@ -12,7 +12,13 @@ import pytest
 from msmarco_qdrant import Fusion, Passage, SearchClient, ingest_passages
 from msmarco_qdrant.core.search_types import FusionMethod, Hit, ScoredPoint, SearchMode
 from msmarco_qdrant.search.step import Query
-from msmarco_qdrant.search.ties import clip_cosines, merge_rounded, sort_by_pid, wider_limits
+from msmarco_qdrant.search.ties import (
+    clip_cosines,
+    has_choice,
+    merge_rounded,
+    sort_by_pid,
+    wider_limits,
+)
 from msmarco_qdrant.stores.payload import point_id
 from msmarco_qdrant.testing import HashingEncoder, WordOverlapReranker
 from tests.engines import ENGINES, new_store
@@ -182,3 +188,21 @@ def test_r15_records_with_fields_are_hashable() -> None:
     assert hit != Hit(1, "a", 0.5, "x", {})
     assert 2 == len({Passage("a", "x", {"n": 1}), Passage("a", "x", {"n": 2})})
     assert hash(ScoredPoint(1, 0.5, {"pid": "a"})) == hash(ScoredPoint(1, 0.5, {}))
+
+
+@pytest.mark.parametrize(
+    ("scores", "chosen", "has"),
+    [
+        ([0.9, 0.8, 0.7, 0.6], [1, 3], False),
+        ([0.9, 0.8, 0.8, 0.6], [0, 3], False),  # the tied ones were not chosen
+        ([0.9, 0.8, 0.8, 0.6], [0, 1], True),
+        ([0.9, 0.8, 0.6, 0.6], [0], True),  # either of the last two may be a candidate
+        ([0.9, 0.8, 0.8], [0], False),
+    ],
+)
+def test_tied_candidates_matter_only_if_one_is_chosen(
+    scores: list[float], chosen: list[int], has: bool
+) -> None:
+    """Three of four candidates count; with a tie at the third, the engine may take either."""
+    points = [ScoredPoint(id_, score, {}) for id_, score in enumerate(scores)]
+    assert has_choice([points[place] for place in chosen], points, 3) is has

@@ -35,6 +35,7 @@ from msmarco_qdrant.stores.edge import index_build
 from msmarco_qdrant.stores.edge.convert import (
     payload_index,
     payload_schema,
+    payload_selector,
     shard_config,
     spec_of,
 )
@@ -116,7 +117,8 @@ class EdgeCollection:
     ) -> Mapping[PointId, dict[str, Any]]:
         """Return payload fields of those ids that exist."""
         with self.use_shard("reading points") as shard:
-            records = shard.retrieve(list(ids), with_payload=list(fields), with_vector=False)
+            chosen = payload_selector(fields)
+            records = shard.retrieve(list(ids), with_payload=chosen, with_vector=False)
         return to_payloads(records)
 
     def query(self, queries: Sequence[PointQuery]) -> list[list[ScoredPoint]]:
@@ -176,7 +178,10 @@ class EdgeCollection:
         offset: Any = start
         while True:
             request = qdrant_edge.ScrollRequest(
-                limit=page_size(fields), offset=offset, filter=chosen, with_payload=list(fields)
+                limit=page_size(fields),
+                offset=offset,
+                filter=chosen,
+                with_payload=payload_selector(fields),
             )
             with self.use_shard("reading points") as shard:
                 records, offset = shard.scroll(request)
@@ -196,7 +201,7 @@ class EdgeCollection:
         request = qdrant_edge.ScrollRequest(
             limit=limit,
             filter=_filter(meta_filter),
-            with_payload=list(fields),
+            with_payload=payload_selector(fields),
             order_by=_order_by(order),
         )
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -155,12 +155,17 @@ def query_request(query: PointQuery, *, without: PointId | None = None) -> qdran
             )
             for candidate in query.candidates
         ],
-        with_payload=list(query.fields),
+        with_payload=payload_selector(query.fields),
         with_vector=None if query.vector is None else [query.vector],
         filter=chosen,
         score_threshold=query.score_threshold,
         params=_params(final_effort(query)),
     )
+
+
+def payload_selector(fields: Sequence[str]) -> list[str] | bool:
+    """Return the engine's choice of payload fields; by an empty list it reads them, for nothing."""
+    return [*fields] if fields else False
 
 
 @lru_cache(maxsize=64)

@@ -84,6 +84,11 @@ class EdgeDirectory:
         """Every physical collection and its metadata (None before `put_collection` sets any)."""
         return dict(self._catalog["collections"])
 
+    def resolve(self, name: str) -> str | None:
+        """Return the physical collection that a name means; None if there is none."""
+        physical: str = self._catalog["aliases"].get(name, name)
+        return physical if physical in self._catalog["collections"] else None
+
     def shard_path(self, name: str) -> Path:
         """Return the directory of a physical collection's shard."""
         return self.path / _COLLECTIONS / name

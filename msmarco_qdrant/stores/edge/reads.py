@@ -12,7 +12,7 @@ import qdrant_edge
 from msmarco_qdrant.core.collection_types import PointId
 from msmarco_qdrant.core.search_types import Nearest, PointQuery
 from msmarco_qdrant.errors import SchemaError
-from msmarco_qdrant.stores.edge.convert import query_request
+from msmarco_qdrant.stores.edge.convert import payload_selector, query_request
 from msmarco_qdrant.stores.payload import to_id
 
 
@@ -62,7 +62,8 @@ def _is_read(query: PointQuery) -> bool:
 def _read_points(shard: qdrant_edge.EdgeShard, query: PointQuery) -> list[_Read]:
     vectors = [query.vector] if query.vector is not None else False
     ids: list[Any] = [*(query.ids or ())]
-    records = shard.retrieve(ids, with_payload=[*query.fields], with_vector=vectors)
+    chosen = payload_selector(query.fields)
+    records = shard.retrieve(ids, with_payload=chosen, with_vector=vectors)
     return [_Read(one.id, 0.0, one.payload, one.vector) for one in records[: query.limit]]
 
 

@@ -146,6 +146,14 @@ class EdgeStore(Store):
             self._closed = True
             ENGINES.release(self._engine)
 
+    def _resolve(self, name: str) -> str:
+        self._check_usable()
+        with self._engine.lock:  # each search comes here
+            physical = self._engine.directory.resolve(name)
+        if physical is None:
+            raise self.unknown_collection(name)
+        return physical
+
     def _check_usable(self) -> None:
         if self._closed:
             raise StoreError(f"this handle on the store {self._dsn} was closed: open it again")

@@ -378,7 +378,7 @@ class ServerCollection:
     def _read_options(self, fields: Sequence[str], *, all_replicas: bool) -> dict[str, Any]:
         """Return the arguments of a read for its fields and its consistency."""
         consistency = models.ReadConsistencyType.ALL if all_replicas else None
-        return {"with_payload": list(fields), "consistency": consistency}
+        return {"with_payload": list(fields) or False, "consistency": consistency}
 
     def _call(self, action: str, method: Callable[..., _T], *args: Any, **options: Any) -> _T:
         """Call a method of the client with the collection's name; see `ServerClient.call`."""

@@ -205,7 +205,7 @@ def query_request(
         ],
         limit=query.limit,
         offset=query.offset or None,
-        with_payload=list(query.fields),
+        with_payload=list(query.fields) or False,  # an empty list makes it read them
         with_vector=None if query.vector is None else [query.vector],
         filter=chosen,
         score_threshold=query.score_threshold,
