@@ -291,12 +291,12 @@ class Retriever:
             empty: dict[str, Any] = {"text": "", "meta": {}}
             absent = {name: value for name, value in empty.items() if name not in parts.fields}
         hits: list[Hit] = []
-        rank, is_passage = 0, self.foreign.is_passage
+        rank, is_passage, has_vectors = 0, self.foreign.is_passage, parts.vector is not None
         for point in points:
             stored = absent | point.payload if absent else point.payload
             if is_passage(point.id, stored):
                 rank += 1
-                vector = None if point.vector is None else tuple(point.vector)
+                vector = tuple(point.vector) if has_vectors and point.vector is not None else None
                 pid, text, meta = stored["pid"], stored["text"], stored["meta"]
                 hits.append(_new_hit(rank, pid, point.score, text, meta, vector))
         return hits

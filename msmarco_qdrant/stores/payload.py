@@ -122,23 +122,31 @@ def to_float32(vector: Sequence[float]) -> Sequence[float]:
 
 
 def to_scored(
-    points: Iterable[Any], to_vector: Callable[[Sequence[float]], Sequence[float]] = to_float32
+    points: Iterable[Any],
+    to_vector: Callable[[Sequence[float]], Sequence[float]] | None = to_float32,
 ) -> list[ScoredPoint]:
     """Convert an engine's answer to one query, which names one vector at most.
 
     Args:
         points: The answer.
-        to_vector: Converts the numbers of a vector, which may be those of a JSON text.
+        to_vector: Converts the numbers of a vector, which may be those of a JSON text. None to
+            leave vectors out.
     """
+    if to_vector is None:
+        return [
+            _new_scored(id_ if type(id_) is int else to_id(id_), one.score, one.payload or {})
+            for one in points
+            for id_ in (one.id,)
+        ]
     return [
         _new_scored(
-            id_ if type(id_) is int else to_id(id_),
+            to_id(one.id),
             one.score,
             one.payload or {},
             to_vector(next(iter(vectors.values()))) if vectors else None,
         )
         for one in points
-        for id_, vectors in ((one.id, one.vector),)  # engines convert them each time
+        for vectors in (one.vector,)  # engines convert it each time
     ]
 
 

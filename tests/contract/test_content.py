@@ -67,6 +67,7 @@ def test_diverse_hits_are_those_of_the_formula(client: SearchClient, diversity: 
     first = client.search(QUERY, limit=7, exact=True, diversity=diversity)
     options: dict[str, Any] = {"limit": 7, "exact": True, "diversity": diversity}
     assert near(hits[:7]) == first
+    assert {None} == {hit.vector for hit in first}
     assert near(hits[7:14]) == client.search(QUERY, offset=7, **options)
     assert near(hits[7:14]) == client.search(QUERY, cursor=first.cursor, **options)
 

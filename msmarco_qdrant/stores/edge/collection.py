@@ -125,7 +125,11 @@ class EdgeCollection:
         """Answer queries in one batch."""
         with self.use_shard("searching") as shard:
             answers = search_points(shard, queries)
-        return [to_scored(points, list) for points in answers]  # its numbers are those of float32
+        # Its numbers are those of float32. An answer by `Mmr` has vectors that nobody asked for.
+        return [
+            to_scored(points, None if query.vector is None else list)
+            for query, points in zip(queries, answers, strict=True)
+        ]
 
     def count(self, meta_filter: SearchFilter | None = None, *, exact: bool = True) -> int:
         """Count the points, or those that match a filter."""
