@@ -133,7 +133,7 @@ def ingest(  # noqa: PLR0913  # one for each option
 
     _check_sources(sources, vectors)
     refuse_unused("--prune", used=prune, options=["yes"])
-    alone = {"--limit": limit, "--prune": prune, "--dry-run": dry_run, "--index-every": index_every}
+    alone = {"--limit": limit, "--dry-run": dry_run, "--index-every": index_every}
     refuse_with_ray(ray, {option: bool(given) for option, given in alone.items()})
     payload_indexes = parse_indexes(indexes, "--index")
     prompts = to_prompts(query_prompt, passage_prompt)
@@ -157,9 +157,9 @@ def ingest(  # noqa: PLR0913  # one for each option
             else {
                 "max_passages": limit,
                 "index_every": index_every,
-                "prune": to_prune_policy(yes=yes, allow_rejects=allow_rejects) if prune else None,
             }
         ),
+        prune=to_prune_policy(yes=yes, allow_rejects=allow_rejects) if prune else None,
         wait_index=wait_index,
         payload_indexes=payload_indexes,
         sharding=sharding,

@@ -14,6 +14,7 @@ from typing import Any
 from msmarco_qdrant.distributed.files import SourceFiles
 from msmarco_qdrant.distributed.keys import KeyChunk, KeyReader, Repeats
 from msmarco_qdrant.distributed.splits import Split, SplitCount
+from msmarco_qdrant.distributed.stale import StaleFiles, find_stale
 from msmarco_qdrant.errors import MissingExtraError, SourceError, UsageError, WorkerError
 from msmarco_qdrant.sources.corpus import Reading
 
@@ -170,6 +171,7 @@ def count_and_find_repeats(
     source: SourceFiles,
     partitions: int,
     on_repeats: Callable[[int, Any], None],
+    stale: StaleFiles | None = None,
 ) -> list[SplitCount]:
     """Read the keys of all splits, and find the rows whose pid came before them.
 
@@ -178,6 +180,8 @@ def count_and_find_repeats(
         source: The source that they are of.
         partitions: Number of partitions of the keys.
         on_repeats: Called with the number of a split and some of its rows; a row may come twice.
+        stale: The passages of the collection, to find those that the source lacks; None if that is
+            not needed.
 
     Returns:
         The counts of each split.
@@ -190,9 +194,11 @@ def count_and_find_repeats(
     for _ in range(_LOST_OBJECTS_RETRIES):
         try:
             counts, chunks = _read_all_keys(splits, source, partitions)
-            for repeats in _find_all_repeats(chunks):
+            for partition, (repeats, missing) in enumerate(_find_all_repeats(chunks, stale)):
                 for number, rows in repeats.by_split():
                     on_repeats(number, rows)
+                if stale is not None:
+                    stale.put(partition, missing)
         except ray.exceptions.RayTaskError as exc:
             raise exc.cause from None
         except ray.exceptions.RayError as exc:  # of a lost node: and its arrays with it
@@ -247,18 +253,25 @@ def split_blocks(split: Split, source: SourceFiles) -> list[Any]:
     return [source.blocks[one.start] for one in split.extents if one.kind == "block"]
 
 
-def _find_all_repeats(chunks: Sequence[Sequence[Any]]) -> Iterator[Repeats]:
+def _find_all_repeats(
+    chunks: Sequence[Sequence[Any]], stale: StaleFiles | None
+) -> Iterator[tuple[Repeats, Any]]:
+    """Yield for each partition the repeats of the source, and the passages that it lacks."""
     ray = import_ray()
     options = {"num_cpus": 0, "max_retries": _TASK_RETRIES, "scheduling_strategy": "SPREAD"}
     task = ray.remote(_find_repeats).options(**options)
     at_once = max(1, int(ray.cluster_resources().get("CPU", 1)))
-    running = [task.remote(*some) for some in chunks[:at_once]]
-    for some in [*chunks[at_once:], *[None] * at_once]:
-        if running:
+    running: list[Any] = []
+    for partition, some in enumerate(chunks):
+        if len(running) == at_once:
             yield ray.get(running.pop(0))
-        if some is not None:
-            running.append(task.remote(*some))
+        stored = None if stale is None else stale.candidates(partition)
+        running.append(task.remote(stored, *some))
+    while running:
+        yield ray.get(running.pop(0))
 
 
-def _find_repeats(*chunks: KeyChunk) -> Repeats:
-    return Repeats.of(chunks)
+def _find_repeats(stored: Any, *chunks: KeyChunk) -> tuple[Repeats, Any]:
+    if stored is None:
+        return Repeats.of(chunks), None
+    return Repeats.of(chunks), find_stale(stored, (chunk.keys for chunk in chunks))

@@ -27,7 +27,7 @@ from msmarco_qdrant.core.collection_types import (
     StorageSettings,
 )
 from msmarco_qdrant.core.encoder_types import EncoderInfo, Prompts
-from msmarco_qdrant.core.records import WINDOW, Reject
+from msmarco_qdrant.core.records import WINDOW, PrunePolicy, Reject
 from msmarco_qdrant.core.reports import IngestProgress, IngestReport
 from msmarco_qdrant.core.source_types import Format
 from msmarco_qdrant.distributed.cluster import (
@@ -50,6 +50,7 @@ from msmarco_qdrant.encoding.options import EncoderChoices, to_encoder_options
 from msmarco_qdrant.errors import CollectionNotFoundError, StoreNotFoundError, UsageError
 from msmarco_qdrant.ingest.alias_guard import AliasGuard
 from msmarco_qdrant.ingest.progress import IngestDisplay
+from msmarco_qdrant.ingest.prune import to_policy
 from msmarco_qdrant.ingest.stages import IngestTarget
 from msmarco_qdrant.ingest.target import (
     Destination,
@@ -98,6 +99,7 @@ def ingest_dataset(  # noqa: PLR0913  # all but two have defaults
     payload_indexes: Mapping[str, PayloadIndex] | None = None,
     sharding: ShardSettings | Mapping[str, Any] | None = None,
     connection: Connection = DEFAULT_CONNECTION,
+    prune: PrunePolicy | Mapping[str, Any] | float | None = None,
     window: int = WINDOW,
     bulk: bool = False,
     optimize: bool = True,
@@ -138,6 +140,8 @@ def ingest_dataset(  # noqa: PLR0913  # all but two have defaults
         payload_indexes: Indexed `meta` fields of a new collection.
         sharding: Shards and replicas of a new collection.
         connection: API key, port, timeouts and request sizes; sent to the workers.
+        prune: At the end, remove the passages that were in the collection before the run and are
+            not in the source.
         window: Passages that are sorted by length, and flushed, together.
         bulk: Let the server build the index at the end only.
         optimize: Wait for the index at the end.
@@ -156,6 +160,7 @@ def ingest_dataset(  # noqa: PLR0913  # all but two have defaults
 
     Raises:
         IngestStoppedError: If it ended early; its `report` contains what was written.
+        PruneRefusedError: If everything was written, but the policy forbids to prune.
         SourceError: If the source cannot be read, or has rows but no passage; nothing was created.
         ModelError: If the model cannot be loaded, or is not the collection's; nothing was created.
         StoreError: If the server cannot be reached, or holds other data.
@@ -196,6 +201,7 @@ def ingest_dataset(  # noqa: PLR0913  # all but two have defaults
     )
     indexes = to_payload_keys(payload_indexes or {})
     shards = None if sharding is None else to_settings(ShardSettings, sharding, "sharding")
+    policy = to_policy(prune)
     if bulk and not optimize:
         raise UsageError("bulk needs the index at the end: omit optimize=False")
     destination = Destination(url, collection, connection, dense, indexes, shards, bulk)
@@ -217,7 +223,7 @@ def ingest_dataset(  # noqa: PLR0913  # all but two have defaults
         wanted = split_bytes or split_size(files.bytes, size.workers)
         splits = plan_splits(files.files, wanted, next_line)
         run = DistributedRun(files, splits, SplitFiles(folder), rejected, on_progress)
-        opened = _open(stack, destination, _encoders(files, pool), sparse, run)
+        opened = _open(stack, destination, _encoders(files, pool), sparse, run, policy)
         if opened is None:
             _log.warning("the source has no passages: no collection was created")
             return run.report()
@@ -231,6 +237,8 @@ def ingest_dataset(  # noqa: PLR0913  # all but two have defaults
             pool.close()  # the index needs no workers
             if optimize:
                 run.index(guard, stall_s=math.inf if wait_index else INDEX_STALL_S)
+            if policy is not None:
+                run.prune(policy, guard)
         return run.report()
 
 
@@ -309,10 +317,12 @@ def _open(
     encoders: Encoders,
     bm25: Bm25Settings | None,
     run: DistributedRun,
+    policy: PrunePolicy | None,
 ) -> tuple[IngestTarget, AliasGuard, bool] | None:
     """Open the collection, or create it after everything it needs was found; count the rows.
 
-    The last value is True if it was created. None if it does not exist and no file has a row.
+    With a policy, the passages of an existing collection are found that the source lacks. The last
+    value is True if it was created. None if it does not exist and no file has a row.
     """
     try:
         target, guard = open_existing(stack, destination, encoders, bm25)
@@ -323,5 +333,5 @@ def _open(
         if run.rows and not run.passages:
             raise no_passages(run.rows, run.first_reject) from None
         return create_target(stack, destination, encoders, bm25) if run.rows else None
-    run.count()
+    run.count(None if policy is None else guard)
     return target, guard, False

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from msmarco_qdrant.collection.bulk import end_bulk
 from msmarco_qdrant.collection.create import drop_if_empty
-from msmarco_qdrant.core.records import Reject
+from msmarco_qdrant.core.records import PrunePolicy, Reject
 from msmarco_qdrant.core.reports import IngestProgress, IngestReport, StageTiming
 from msmarco_qdrant.distributed.cluster import count_and_find_repeats, split_blocks
 from msmarco_qdrant.distributed.dedup import partition_count
@@ -25,10 +25,17 @@ from msmarco_qdrant.distributed.splits import (
     bounded_partitions,
     lines_before,
 )
+from msmarco_qdrant.distributed.stale import StaleFiles
 from msmarco_qdrant.distributed.tasks import TaskBoard, TaskPolicy
 from msmarco_qdrant.distributed.worker import OpenedCollection, SplitOutcome, SplitWork
-from msmarco_qdrant.errors import IngestStoppedError, MsmarcoQdrantError, StoreError
+from msmarco_qdrant.errors import (
+    IngestStoppedError,
+    MsmarcoQdrantError,
+    PruneRefusedError,
+    StoreError,
+)
 from msmarco_qdrant.ingest.alias_guard import AliasGuard
+from msmarco_qdrant.ingest.prune import Pruner, written_before
 from msmarco_qdrant.ingest.run import CollectionStart, check_length, count_missing
 from msmarco_qdrant.ingest.stages import IngestTarget
 from msmarco_qdrant.ingest.target import no_passages
@@ -81,7 +88,8 @@ class DistributedRun:
         self._stages: defaultdict[str, float] = defaultdict(float)
         self._finished: dict[int, int] = {}  # attempts, until the rejects' turn
         self._next_rejects = 0
-        self._read = self._missing = 0
+        self._read = self._missing = self._pruned = 0
+        self._stale: StaleFiles | None = None
         self._start = CollectionStart(0, 0, replicated=False)
         self._started = time.perf_counter()
 
@@ -112,20 +120,24 @@ class DistributedRun:
 
     # ---- pass 1 and 2 --------------------------------------------------------------------------
 
-    def count(self) -> None:
+    def count(self, pruned: AliasGuard | None = None) -> None:
         """Read all keys: count the rows, and find those whose pid came before them.
+
+        Args:
+            pruned: The collection whose passages are to be found that the source lacks.
 
         Raises:
             SourceError: If a file cannot be read.
             WorkerError: If too many nodes are lost.
         """
         source = self._source
-        wanted = partition_count(source.bytes)
+        partitions = bounded_partitions(partition_count(source.bytes), len(self._splits))
+        if pruned is not None:
+            self._start = CollectionStart.of(pruned, pruned.collection)
+            self._stale = StaleFiles(self._files.folder, partitions)
+            self._stale.add(written_before(pruned, self._start.last_seq))
         self._counts = count_and_find_repeats(
-            self._splits,
-            source,
-            bounded_partitions(wanted, len(self._splits)),
-            self._files.add_repeats,
+            self._splits, source, partitions, self._files.add_repeats, self._stale
         )
         self._lines = lines_before(self._splits, self._counts)
 
@@ -150,7 +162,8 @@ class DistributedRun:
         Raises:
             MsmarcoQdrantError: If a split failed and may not be tried again.
         """
-        self._start = CollectionStart.of(guard, target.collection)
+        if self._stale is None:
+            self._start = CollectionStart.of(guard, target.collection)
         board = TaskBoard(
             [split.number for split in self._splits],
             TaskPolicy(stall_s=_STALLED_RETRIES * retry_s),
@@ -230,6 +243,25 @@ class DistributedRun:
         guard.collection.optimize(stall_s=stall_s)
         self._stages["index"] += time.perf_counter() - started
 
+    def prune(self, policy: PrunePolicy, guard: AliasGuard) -> None:
+        """Remove the passages that the source does not contain, if the policy allows it.
+
+        Raises:
+            PruneRefusedError: If the policy does not allow it; nothing was removed.
+            CollectionReplacedError: If the alias points to another collection.
+        """
+        if self._stale is None:  # the collection is new
+            return
+        guard.check()
+        self._report_progress("prune", 0)
+        started = time.perf_counter()
+        pruner = Pruner(guard, self._stale.ids, self._start.last_seq)
+        if refusal := pruner.refusal(policy, self._rejected, is_empty=not self.passages):
+            raise PruneRefusedError(refusal, self.report())
+        self._pruned = pruner.remove(policy)
+        guard.check()
+        self._stages["prune"] += time.perf_counter() - started
+
     def report(self) -> IngestReport:
         """Return the counts of all finished splits."""
         wall, totals = time.perf_counter() - self._started, self._totals
@@ -248,9 +280,12 @@ class DistributedRun:
             ),
             sources=self._source.descriptions,
             missing=self._missing,
+            pruned=self._pruned,
         )
 
-    def _report_progress(self, stage: Literal["passages", "index"], unfinished: int) -> None:
+    def _report_progress(
+        self, stage: Literal["passages", "index", "prune"], unfinished: int
+    ) -> None:
         if self._on_progress is None:
             return
         report = self.report()
@@ -269,6 +304,8 @@ def ended_by_errors(run: DistributedRun, guard: AliasGuard, *, is_new: bool) -> 
     """Report how far a failing run got; a new collection without passages is dropped."""
     try:
         yield
+    except PruneRefusedError:
+        raise
     except MsmarcoQdrantError as exc:
         reason = guard.root_cause(exc)
         done = f"at least {run.written:,} passages were written; the same ingest resumes there"

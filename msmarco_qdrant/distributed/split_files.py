@@ -20,10 +20,13 @@ class SplitFiles:
 
     Args:
         folder: An empty directory.
+
+    Attributes:
+        folder: The same.
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
 
     def add_repeats(self, number: int, rows: NDArray[np.uint64]) -> None:
         """Add rows of a split whose pid came before them."""
@@ -47,11 +50,11 @@ class SplitFiles:
             with path.open("rb") as file:
                 while file.peek(1):
                     yield from pickle.load(file)  # noqa: S301  # written above
-        for attempts in self._folder.glob(f"rejects-{number}-*"):
+        for attempts in self.folder.glob(f"rejects-{number}-*"):
             attempts.unlink()
 
     def _repeats(self, number: int) -> Path:
-        return self._folder / f"repeats-{number}"
+        return self.folder / f"repeats-{number}"
 
     def _rejects(self, number: int, attempt: int) -> Path:
-        return self._folder / f"rejects-{number}-{attempt}"
+        return self.folder / f"rejects-{number}-{attempt}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from numbers import Real
 from typing import Any
 
@@ -47,31 +47,33 @@ class Pruner:
 
     Args:
         guard: The collection that the run wrote to.
-        seen: The pids of the source.
+        stale: Yields the ids of those passages; called twice.
         up_to_seq: The highest `seq` before the run.
     """
 
-    def __init__(self, guard: AliasGuard, seen: PidSet, up_to_seq: int) -> None:
+    def __init__(
+        self, guard: AliasGuard, stale: Callable[[], Iterator[PointId]], up_to_seq: int
+    ) -> None:
         self._guard = guard
         self._collection = guard.collection
-        self._foreign = ForeignPoints(guard.name, guard.store.dsn)
-        self._seen = seen
+        self._stale = stale
         self._up_to_seq = up_to_seq
 
-    def refusal(self, policy: PrunePolicy, rejected: RejectCount) -> str | None:
+    def refusal(self, policy: PrunePolicy, rejected: RejectCount, *, is_empty: bool) -> str | None:
         """Return the reason why the policy forbids to remove them, or None.
 
         Args:
             policy: The limits to observe.
             rejected: Rows of the source that could not become a passage. The rest of a source
                 that is cut off was not read: no policy allows to remove its passages.
+            is_empty: True if the source has no passage.
         """
         if self._guard.is_being_filled:
             return (
                 f"nothing was pruned: the re-embedding of '{self._guard.name}' is not finished "
                 "and still copies passages; run the same ingest again when it is finished"
             )
-        if not self._seen:
+        if is_empty:
             return (
                 "nothing was pruned: the source contains no passage, so pruning would empty the "
                 "collection. To remove all passages, drop the collection"
@@ -111,10 +113,18 @@ class Pruner:
         )
         return removed
 
-    def _stale(self) -> Iterator[PointId]:
-        # One replica is enough: a passage that it lacks is removed as a hidden point.
-        for id_, payload in self._collection.scan(("pid", "seq")):
-            if not self._foreign.is_written(id_, payload):
-                continue
-            if payload["seq"] <= self._up_to_seq and payload["pid"] not in self._seen:
-                yield id_
+
+def written_before(guard: AliasGuard, up_to_seq: int) -> Iterator[tuple[PointId, str]]:
+    """Yield the id and the pid of the passages of a collection that no later write replaced.
+
+    One replica is asked, which is enough: a passage that it lacks is removed as a hidden point.
+    """
+    foreign = ForeignPoints(guard.name, guard.store.dsn)
+    for id_, payload in guard.collection.scan(("pid", "seq")):
+        if foreign.is_written(id_, payload) and payload["seq"] <= up_to_seq:
+            yield id_, payload["pid"]
+
+
+def stale_ids(guard: AliasGuard, seen: PidSet, up_to_seq: int) -> Iterator[PointId]:
+    """Yield the ids of the passages written before a run whose pid it has not seen."""
+    return (id_ for id_, pid in written_before(guard, up_to_seq) if pid not in seen)

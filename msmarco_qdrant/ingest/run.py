@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 from msmarco_qdrant.collection.bulk import end_bulk
@@ -18,7 +19,7 @@ from msmarco_qdrant.core.reports import IngestProgress, IngestReport, StageTimin
 from msmarco_qdrant.errors import PruneRefusedError
 from msmarco_qdrant.ingest.alias_guard import AliasGuard
 from msmarco_qdrant.ingest.diff import RewriteAll, SkipUnchanged, reject_keyless
-from msmarco_qdrant.ingest.prune import Pruner
+from msmarco_qdrant.ingest.prune import Pruner, stale_ids
 from msmarco_qdrant.ingest.stages import IngestStages, IngestTarget, WindowDiff, WriteBatch
 from msmarco_qdrant.ingest.windows import RowStream, split_into_windows
 from msmarco_qdrant.runtime.pipeline import Pipeline
@@ -210,8 +211,10 @@ class IngestRun:
         self.guard.check()
         self._report_progress("prune", self._rows.size or 0)
         with self._timed("prune"):
-            pruner = Pruner(self.guard, self._seen, self._start.last_seq)
-            refusal = pruner.refusal(policy, self._rejected)
+            last_seq = self._start.last_seq
+            stale = partial(stale_ids, self.guard, self._seen, last_seq)
+            pruner = Pruner(self.guard, stale, last_seq)
+            refusal = pruner.refusal(policy, self._rejected, is_empty=not self._seen)
             if not refusal:
                 self.pruned = pruner.remove(policy)
                 self.guard.check()

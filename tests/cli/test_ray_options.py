@@ -13,7 +13,7 @@ from tests.cli.runner import command
     ("options", "message"),
     [
         (["--ray", "auto", "--limit", "3"], "--limit needs an ingest by one process"),
-        (["--ray", "auto", "--prune"], "--prune needs an ingest by one process"),
+        (["--ray", "auto", "--yes"], "--yes needs --prune"),
         (["--ray", "auto", "--dry-run"], "--dry-run needs an ingest by one process"),
         (["--ray", "auto", "--index-every", "5"], "--index-every needs an ingest by one process"),
         (["--ray-workers", "2"], "--ray ADDRESS"),

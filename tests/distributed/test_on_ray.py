@@ -18,7 +18,13 @@ from msmarco_qdrant.core.records import Reject
 from msmarco_qdrant.core.reports import IngestProgress
 from msmarco_qdrant.distributed import encode_dataset, ingest_dataset
 from msmarco_qdrant.encode.api import encode_corpus
-from msmarco_qdrant.errors import EncodeStoppedError, IngestStoppedError, SourceError, UsageError
+from msmarco_qdrant.errors import (
+    EncodeStoppedError,
+    IngestStoppedError,
+    PruneRefusedError,
+    SourceError,
+    UsageError,
+)
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.sources import chunk_extents as extents_module
 from msmarco_qdrant.sources import corpus as corpus_module
@@ -56,6 +62,25 @@ def points(url: str) -> dict[Any, Any]:
     """The payloads of all points, without what differs between two runs."""
     fields = ("pid", "text", "meta", "text_digest", "meta_digest")
     return dict(open_store(url).collection("msmarco").scan(fields))
+
+
+def test_prune_removes_what_the_source_lacks(server: LoopbackServer, tmp_path: Path) -> None:
+    """As in one process: within the policy, and not what another client wrote since."""
+    with LoopbackServer() as other:
+        for url, ingest in (
+            (other.url, partial(ingest_passages, encoder=HashingEncoder())),
+            (server.url, partial(ingest_dataset, make_encoder=HashingEncoder, **ONE_CPU)),
+        ):
+            rows = [f"{n}\tpassage {n}" for n in range(300)]
+            lines = tmp_path / "passages.tsv"
+            lines.write_text("\n".join([*rows, "u\tu"]))
+            ingest(lines, url, prune=True)
+            lines.write_text("\n".join(rows[100:]))
+            with pytest.raises(PruneRefusedError, match="lacks 101 of 301 passages"):
+                ingest(lines, url, prune=True)
+            assert 301 == len(points(url))
+            assert 101 == ingest(lines, url, prune=0.5).pruned
+        assert points(other.url) == points(server.url)
 
 
 def test_it_ends_as_an_ingest_by_one_process(server: LoopbackServer, tmp_path: Path) -> None:

@@ -160,15 +160,15 @@ class ShardKeys:
             try:
                 self._call(f"creating the shard key {key!r}", create)
             except StoreError as exc:
-                if not _EXISTS.search(_told_by_server(exc)):
+                if not _EXISTS.search(_server_message(exc)):
                     raise
             self._known.add(key)
 
 
 def lacks_shard_key(error: StoreError) -> bool:
     """True if a server refused a request because a shard key does not exist."""
-    return bool(_NOT_FOUND.search(_told_by_server(error)))
+    return bool(_NOT_FOUND.search(_server_message(error)))
 
 
-def _told_by_server(error: StoreError) -> str:
+def _server_message(error: StoreError) -> str:
     return "" if error.__cause__ is None else describe_error(error.__cause__)
