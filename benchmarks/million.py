@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import shutil
 import threading
@@ -91,19 +92,19 @@ def fill(folder: str, dimension: int, storage: str, count: int, piece: int) -> d
 
 @contextmanager
 def child_peak() -> Iterator[list[int]]:
-    """Yield the peaks of memory of the child processes, in bytes, read every tenth of a second.
+    """Yield the peaks of memory of the child processes, in bytes, read every half second.
 
     The system's count for ended children begins with the peak of their parent.
     """
     peaks, over = [0], threading.Event()
 
     def read() -> None:
-        while not over.wait(0.1):
-            for children in Path("/proc/self/task").glob("*/children"):
-                for child in children.read_text().split():
-                    with suppress(OSError, ValueError, IndexError):  # it has ended
-                        status = Path("/proc", child, "status").read_text()
-                        peaks.append(int(status.split("VmHWM:")[1].split()[0]) * 1024)
+        while not over.wait(0.5):
+            for place in Path("/proc").glob("[0-9]*/status"):
+                with suppress(OSError, IndexError):  # it has ended
+                    text = place.read_text()
+                    if f"PPid:\t{os.getpid()}\n" in text:
+                        peaks.append(int(text.split("VmHWM:")[1].split()[0]) * 1024)
 
     reader = threading.Thread(target=read)
     reader.start()
