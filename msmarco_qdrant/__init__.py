@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from msmarco_qdrant.collection.foreign_passages import ForeignPassages
     from msmarco_qdrant.collection.link import link_collection
     from msmarco_qdrant.collection.metadata import save_search_defaults
+    from msmarco_qdrant.collection.optimize import optimize_collection
     from msmarco_qdrant.collection.passages import (
         count_passages,
         delete_passages,
@@ -97,6 +98,7 @@ _MODULES = {
     "collection.foreign_passages": "ForeignPassages",
     "collection.link": "link_collection",
     "collection.metadata": "save_search_defaults",
+    "collection.optimize": "optimize_collection",
     "collection.passages": (
         "count_passages delete_passages export_passages get_passages list_passages"
     ),
@@ -197,6 +199,7 @@ __all__ = [
     "migrate_collection",
     "migration_status",
     "open_store",
+    "optimize_collection",
     "preview_sources",
     "prune_collection",
     "reembed_collection",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from typing import TYPE_CHECKING
 
@@ -99,17 +98,14 @@ def optimize(*, settings: Settings, wait_index: bool, as_json: bool) -> None:
     `ingest` builds it at its end; use this after an interruption, also of `ingest --bulk`. Until
     then, a search compares with each new passage.
     """
-    from msmarco_qdrant.collection.bulk import end_bulk
-    from msmarco_qdrant.stores import INDEX_STALL_S
+    from msmarco_qdrant.collection.optimize import optimize_collection
 
     with open_configured_store(settings) as store:
         store.metadata(settings.collection)  # raises for another program's collection
-        collection = store.collection(settings.collection)
-        end_bulk(store, settings.collection)
         echo(index_notice(settings), err=True)
         started = time.perf_counter()
-        collection.optimize(stall_s=math.inf if wait_index else INDEX_STALL_S)
-        state, seconds = collection.info(all_replicas=False), time.perf_counter() - started
+        state = optimize_collection(store, settings.collection, wait_index=wait_index)
+        seconds = time.perf_counter() - started
     print_result(
         {**to_json_value(state), "seconds": seconds},
         f"{state.points:,} passages, {state.indexed:,} vectors indexed, {seconds:.1f} s",

@@ -16,6 +16,7 @@ from typing import Literal, Protocol, TypeVar
 
 from msmarco_qdrant.collection.create import create_if_missing
 from msmarco_qdrant.collection.generations import reembed_command
+from msmarco_qdrant.core.advice import advised_command
 from msmarco_qdrant.core.collection_types import Bm25Settings, PayloadIndex
 from msmarco_qdrant.core.encoder_types import EncoderInfo
 from msmarco_qdrant.encoding import Encoder, Reranker
@@ -167,6 +168,7 @@ class Startup:
             )
             encoder_info = store.metadata(name).encoder  # another client may have made it first
         self._add_indexes(store)
+        self._warn_of_bulk_mode(store)
         self.stage = "model"
         if model not in (DEFAULT_MODEL, encoder_info.model):
             _log.warning(
@@ -189,6 +191,16 @@ class Startup:
                 _log.warning("the index %s=%s was not added: %s", field, kind, exc)
             else:
                 _log.info("index %s: %s", field, effect)
+
+    def _warn_of_bulk_mode(self, store: Store) -> None:
+        """Warn if the server builds no index of what the sidecar writes."""
+        name = self._settings.collection
+        if store.bulk_threshold(name) is not None:
+            _log.warning(
+                "no index of new passages of '%s' is built, because an ingest with --bulk runs or "
+                "was interrupted; after an interruption, end it with %s",
+                *(name, advised_command("optimize", collection=name, store=store.dsn)),
+            )
 
     def _check_stopping(self) -> None:
         if self._stopping.is_set():

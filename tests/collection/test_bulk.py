@@ -10,15 +10,18 @@ import pytest
 
 from msmarco_qdrant.collection.backup import backup_collection
 from msmarco_qdrant.collection.bulk import begin_bulk, end_bulk
+from msmarco_qdrant.collection.optimize import optimize_collection
 from msmarco_qdrant.collection.restore import restore_collection
 from msmarco_qdrant.core.collection_types import SettingsChange
 from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.errors import IngestStoppedError, UnsupportedError, UsageError
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.reembed.api import reembed_collection
+from msmarco_qdrant.service.startup import Startup
 from msmarco_qdrant.stores import Store, open_store
 from msmarco_qdrant.testing import HashingEncoder
 from tests.engines import new_store
+from tests.service.sidecars import CountedModels, settings_in
 
 PASSAGES = [Passage(str(number), f"passage {number}") for number in range(9)]
 OWN = 777
@@ -147,6 +150,21 @@ def test_a_restored_backup_is_not_in_bulk_mode(
     backup_collection(store, "msmarco", tmp_path / "saved", portable=portable)
     restore_collection(store, tmp_path / "saved", name="copy")
     assert OWN == store.admin_collection("copy").optimizers().indexing_threshold_kb
+
+
+def test_optimize_ends_it_and_a_sidecar_warns_of_it(
+    store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With the command that ends it."""
+    begin(store)
+    for count in (1, 0):
+        caplog.clear()
+        Startup(settings_in(tmp_path, store.dsn), CountedModels(), {}).run(lambda opened: opened)
+        found = [one.getMessage() for one in caplog.records if "--bulk" in one.getMessage()]
+        assert count == len(found)
+        assert all("msmarco-qdrant optimize" in one for one in found)
+        assert 9 == optimize_collection(store.dsn).points
+        assert (OWN, None) == state(store)
 
 
 @pytest.mark.parametrize("engine", ["edge", "memory"])
