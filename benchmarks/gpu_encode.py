@@ -22,18 +22,21 @@ import threading
 import time
 from itertools import count, islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from distilbert_shape import save_distilbert
 from harness import Report, Row, json_option, model_directory, run_apart, some_passages
 
+if TYPE_CHECKING:
+    from msmarco_qdrant.encoding.options import Precision
+
 PACKAGES = ("torch", "sentence-transformers", "transformers")
 SAMPLE, TUNED_SAMPLE, READY = 8_192, 32_768, 131_072
 CHECKED = 1_024
 LIBRARY, TUNED = "SentenceTransformer.encode", "SentenceTransformer.encode, float16, batch 1024"
-OURS, COMPILED = "msmarco-qdrant encode", "msmarco-qdrant encode --compile"
-FORWARD, FORWARD_COMPILED, FEED = "forward pass alone", "forward pass alone, compiled", "feed alone"
+OURS, FP8 = "msmarco-qdrant encode", "msmarco-qdrant encode --precision fp8"
+FORWARD, FORWARD_FP8, FEED = "forward pass alone", "forward pass alone, fp8", "feed alone"
 
 
 def write_lines(path: Path, lines: int) -> None:
@@ -122,11 +125,11 @@ def worst_cosine(location: str, out: Path) -> float:
 # ---- what could hold ours back --------------------------------------------------------------
 
 
-def forward(location: str, texts: list[str], *, compiled: bool) -> dict[str, Any]:
+def forward(location: str, texts: list[str], precision: Precision | None) -> dict[str, Any]:
     """Passages per second of the forward pass alone, over texts that are tokenized already."""
     from msmarco_qdrant.encoding import load_encoder
 
-    encoder = load_encoder(location, compiled=compiled)
+    encoder = load_encoder(location, precision=precision)
     ready = encoder.tokenizer(texts)
     encoder.warm_up()
     for _ in encoder.encode_passages(ready.take(np.arange(len(ready) // 4))):
@@ -135,7 +138,10 @@ def forward(location: str, texts: list[str], *, compiled: bool) -> dict[str, Any
     for _ in encoder.encode_passages(ready):
         pass
     seconds = time.perf_counter() - started
-    return {"passages_per_second": len(texts) / seconds, "tokens_per_passage": ready.lengths.mean()}
+    return {
+        "passages_per_second": len(texts) / seconds,
+        "tokens_per_passage": float(ready.lengths.mean()),
+    }
 
 
 def feed(location: str, source: Path, workers: int) -> dict[str, Any]:
@@ -166,17 +172,17 @@ def run(candidate: str, options: argparse.Namespace) -> dict[str, Any]:
     if candidate in (LIBRARY, TUNED):
         tuned = candidate == TUNED
         return library(location, texts[: TUNED_SAMPLE if tuned else SAMPLE], tuned=tuned)
-    if candidate in (OURS, COMPILED):
-        return ours(location, source, *(["--compile"] if candidate == COMPILED else []))
+    if candidate in (OURS, FP8):
+        return ours(location, source, *(["--precision", "fp8"] if candidate == FP8 else []))
     if candidate == FEED:
-        return feed(location, source, workers=6)
-    return forward(location, texts, compiled=candidate == FORWARD_COMPILED)
+        return feed(location, source, workers=8)
+    return forward(location, texts, "fp8" if candidate == FORWARD_FP8 else None)
 
 
 def main() -> None:
     """Run every candidate once and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    known = (OURS, COMPILED, LIBRARY, TUNED, FORWARD, FORWARD_COMPILED, FEED)
+    known = (OURS, FP8, LIBRARY, TUNED, FORWARD, FORWARD_FP8, FEED)
     parser.add_argument("--lines", type=int, default=2_000_000)
     parser.add_argument("--tokenizer", help="a model's directory; all-MiniLM-L6-v2 by default")
     parser.add_argument("--only", nargs="+", choices=known, default=known)

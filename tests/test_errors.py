@@ -20,7 +20,7 @@ import msmarco_qdrant
 from msmarco_qdrant.core.reports import EncodeReport, IngestReport
 from msmarco_qdrant.errors import PruneRefusedError, StoreError
 from msmarco_qdrant.service.http.problems import INVALID
-from tests.test_public import ADAPTERS, pass_over_adapter
+from tests.test_public import ABSENT, pass_over_adapter
 
 REPORT = IngestReport(5, 3, 1, 1, 3, 0.5)
 _VALUES: dict[str, Any] = {  # an argument of each annotation
@@ -41,7 +41,7 @@ def _error_classes() -> list[type[Exception]]:
     found = set()
     walk = pkgutil.walk_packages(msmarco_qdrant.__path__, "msmarco_qdrant.", pass_over_adapter)
     for module in walk:
-        if not module.name.endswith("__main__") and not module.name.startswith(ADAPTERS):
+        if not module.name.endswith("__main__") and not module.name.startswith(ABSENT):
             for value in vars(importlib.import_module(module.name)).values():
                 if (
                     isinstance(value, type)

@@ -72,7 +72,8 @@ _REJECTS = 3
     "--compile",
     "compiled",
     is_flag=True,
-    help="Compile the model for the GPU with torch: slow to start, fast for millions of passages.",
+    help="Compile the model for the GPU with torch, if it is not of the shape of BERT, DistilBERT "
+    "or RoBERTa: slow to start, fast for millions of passages.",
 )
 @click.option(
     "--workers",

@@ -122,9 +122,9 @@ _ENCODER_OPTIONS = {
     ),
     "precision": click.option(
         "--precision",
-        type=click.Choice(["float32", "bfloat16", "float16", "int8"]),
-        help="Precision of the model.  [default: the fastest of the device whose vectors have a "
-        "cosine of 0.999 or more with float32]",
+        type=click.Choice(["float32", "bfloat16", "float16", "int8", "fp8"]),
+        help="Precision of the model; fp8 on new NVIDIA GPUs only.  [default: the fastest of the "
+        "device whose vectors have a cosine of 0.999 or more with float32]",
     ),
 }
 _SETTINGS = {

@@ -41,8 +41,6 @@ _W = TypeVar("_W")
 
 # A sum of squares below this is imprecise in float32.
 _SMALL = 1e-30
-# Precisions in which compact models run.
-_COMPACT = (None, "float32", "bfloat16")
 # A longer query is worth the import of torch.
 _EARLY_TOKENS = 128
 
@@ -86,11 +84,11 @@ class BiEncoder:
         self._made: list[Backend] | None = None
         self._float32_backend: Backend | None = None
         self._options = options = options or EncoderOptions()
-        first = resolve_devices(options.device)[0]
+        devices = resolve_devices(options.device)
         request = ModelRequest(location, hint or location, prompts, similarity, published)
-        may_be_compact = options.backend != "openvino" and options.precision in _COMPACT
+        may_be_compact = options.backend != "openvino" and options.precision != "int8"
         self._opened = (open_proven(request) if may_be_compact else None) or open_by_library(
-            request, first, prove=may_be_compact
+            request, devices[0], prove=may_be_compact
         )
         self.info = self._opened.info
         self._query_cache = QueryVectorCache(options.cached_queries)
@@ -132,7 +130,7 @@ class BiEncoder:
 
     @property
     def precision(self) -> str:
-        """Precision of the forward pass: "bfloat16", "float16", "float32" or "int8"."""
+        """Precision of the forward pass: "bfloat16", "float16", "float32", "int8" or "fp8"."""
         return self._require_backends()[0].precision
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -290,16 +288,18 @@ class BiEncoder:
         return self._made
 
     def _make_backends(self) -> list[Backend]:
-        first, *others = resolve_devices(self._options.device)
+        devices = resolve_devices(self._options.device)
         compact, library = self._opened.compact, self._opened.library
         made: list[Backend]
-        if compact is not None and (precision := self._fused_precision(first, compact)):
+        if compact is not None and (precision := self._fused_precision(devices[0], compact)):
             from msmarco_qdrant.encoding.backends.fused import FusedBackend
 
             made = [FusedBackend(compact, precision=precision)]
+        elif compact is not None and (on_gpus := self._make_on_gpus(devices, compact)):
+            made = [*on_gpus]
         else:
-            models = [library or self._load_again(first)]
-            models += [self._load_again(device) for device in others]
+            models = [library or self._load_again(devices[0])]
+            models += [self._load_again(device) for device in devices[1:]]
             made = [self._make_backend(model, self._options) for model in models]
         # The backends hold the weights that they use.
         self._opened.library = self._opened.compact = None
@@ -309,6 +309,16 @@ class BiEncoder:
             made[0].precision,
         )
         return made
+
+    def _make_on_gpus(self, devices: list[str | None], compact: CompactModel) -> Sequence[Backend]:
+        """Return a backend for each GPU; none if the library's modules have to run the model."""
+        from msmarco_qdrant.encoding.backends.cuda_choice import find_gpus, make_cuda_backends
+
+        gpus = find_gpus(devices)
+        made = make_cuda_backends(compact, gpus, self._options.precision) if gpus else None
+        if made and self._options.compiled:
+            _log.warning("compiled has no effect: this model has a faster forward pass for GPUs")
+        return made or []
 
     def _fused_precision(self, device: str | None, compact: CompactModel) -> str | None:
         """Return the precision of a compact model on the CPU; None to run the library's modules."""

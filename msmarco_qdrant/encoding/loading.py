@@ -141,9 +141,9 @@ def load_reranker(
         UsageError: For a bi-encoder or a baseline, or for options that cannot be met.
     """
     options = EncoderOptions("torch", device, precision, tokens_per_batch)
-    if precision == "int8":
+    if precision in ("int8", "fp8"):
         raise UsageError(
-            "precision must be float32, bfloat16 or float16 for a reranker, got 'int8'"
+            f"precision must be float32, bfloat16 or float16 for a reranker, got {precision!r}"
         )
     name, known = _find_in_catalog(model, "cross-encoder", "it does not score pairs")
     location, hint = locate_model(name, known)

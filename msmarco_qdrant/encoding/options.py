@@ -10,7 +10,7 @@ from msmarco_qdrant.core.arguments import to_settings
 from msmarco_qdrant.errors import UsageError
 
 BackendName: TypeAlias = Literal["auto", "torch", "openvino"]
-Precision: TypeAlias = Literal["float32", "bfloat16", "float16", "int8"]
+Precision: TypeAlias = Literal["float32", "bfloat16", "float16", "int8", "fp8"]
 
 ALL_GPUS = "all"
 CACHED_QUERIES = 1024
@@ -24,13 +24,16 @@ class EncoderOptions:
         backend: "torch", "openvino", or "auto" for the fastest one installed.
         device: "cpu", "cuda", "cuda:1", "mps" (a Mac's GPU), several separated by commas, or "all"
             for every GPU (the CPU without one); None for the best one.
-        precision: "float32", "bfloat16", "float16" or "int8"; None for the fastest of the device
-            whose vectors stay within cosine 0.999 of float32. "int8" needs the backend
-            "openvino"; it is faster on some processors and less precise.
+        precision: "float32", "bfloat16", "float16", "int8" or "fp8"; None for the fastest of the
+            device whose vectors stay within cosine 0.999 of float32. "int8" needs the backend
+            "openvino"; it is faster on some processors and less precise. "fp8" needs an NVIDIA
+            GPU since Ada and a model of the shape of BERT, DistilBERT or RoBERTa; it is faster
+            and less precise.
         tokens_per_batch: Maximum tokens of a batch; None for the device's default.
         cached_queries: Number of queries whose vectors to cache; 0 for none.
-        compiled: Compile the model with torch for a GPU; it takes a while and pays off with
-            millions of passages.
+        compiled: Compile a model with torch for a GPU, if it is not of the shape of BERT,
+            DistilBERT or RoBERTa, which have a faster forward pass; it takes a while and pays off
+            with millions of passages.
 
     Raises:
         UsageError: For an invalid value.

@@ -31,8 +31,8 @@ from msmarco_qdrant.encoding.compact import CompactModel, read_compact
 from msmarco_qdrant.encoding.describe import ModelFacts
 from msmarco_qdrant.encoding.file_digests import file_sha256
 from msmarco_qdrant.encoding.fingerprint import list_modules, list_weights
+from msmarco_qdrant.encoding.probes import random_texts
 from msmarco_qdrant.encoding.tokenizers import FastTokenizer, WordPieceTokenizer
-from msmarco_qdrant.encoding.tokens import Tokenized
 from msmarco_qdrant.errors import OutputError
 from msmarco_qdrant.runtime.atomic_file import atomic_write
 
@@ -46,7 +46,7 @@ _log = logging.getLogger(__name__)
 # Of the file's form. Code that a proof is about counts by its bytes.
 _VERSION = 2
 _CODE = (
-    *("proof.py", "compact.py", "tokenizers.py", "describe.py"),
+    *("proof.py", "probes.py", "compact.py", "tokenizers.py", "describe.py"),
     *("backends/fused.py", "backends/fused_layers.py", "backends/numpy_forward.py"),
 )
 _KEPT_FILES = 64
@@ -54,7 +54,6 @@ _COMPARED = ("sentence-transformers", "transformers", "tokenizers", "torch", "nu
 _SETTINGS = (".json", ".txt", ".model", ".codes", ".bpe")
 # Rounding of float32, in sums of another order, stays far below it.
 _MIN_COSINE = 0.99999
-_LENGTHS = (12, 3, 9, 64, 1)
 _KINDS = {"fast": FastTokenizer, "word_piece": WordPieceTokenizer}
 
 
@@ -123,7 +122,7 @@ def _agrees(compact: CompactModel, model: SentenceTransformer) -> bool:
     from msmarco_qdrant.encoding.backends.fused import FusedForward
     from msmarco_qdrant.encoding.backends.numpy_forward import NumpyForward
 
-    texts = _random_texts(compact, model.max_seq_length)
+    texts = random_texts(compact, model.max_seq_length)
     ids, mask = texts.padded(int(model.tokenizer.pad_token_id or 0))
     features = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
     with torch.inference_mode():
@@ -134,19 +133,6 @@ def _agrees(compact: CompactModel, model: SentenceTransformer) -> bool:
     rows = [one(texts.ids[start:stop]) for start, stop in pairwise(texts.offsets.tolist())]
     found = (FusedForward(compact)(texts), np.stack(rows))
     return all(_same(expected.cpu().numpy(), vectors) for vectors in found)
-
-
-def _random_texts(compact: CompactModel, longest: int | None) -> Tokenized:
-    import numpy as np
-
-    positions = len(compact.positions) - (compact.pad_id is not None)
-    longest = min(longest or positions, positions)
-    lengths = [min(length, longest) for length in (*_LENGTHS, longest)]
-    words = len(compact.words)
-    ids = np.random.default_rng(0).integers(words // 2, words, sum(lengths), np.int32)
-    if compact.pad_id is not None:  # a text may contain the token, which shifts positions
-        ids[1 : lengths[0] : 4] = compact.pad_id
-    return Tokenized.from_lengths(ids, lengths)
 
 
 def _same(expected: NDArray[np.float32], found: NDArray[np.float32]) -> bool:

@@ -679,6 +679,6 @@ def load_reranker_for(
     return load_reranker(
         reranker,
         device=resolve_devices(options.device)[0],
-        # the backend that offers int8 runs no cross-encoders
-        precision=None if options.precision == "int8" else options.precision,
+        # no backend runs a cross-encoder in 8 bits
+        precision=None if options.precision in ("int8", "fp8") else options.precision,
     )

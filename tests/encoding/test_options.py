@@ -21,7 +21,10 @@ gpus = torch.cuda.device_count()
     ("values", "text"),
     [
         ({"backend": "onnx"}, "backend must be auto, torch, openvino, got 'onnx'"),
-        ({"precision": "fp16"}, "precision must be float32, bfloat16, float16, int8, got 'fp16'"),
+        (
+            {"precision": "fp16"},
+            "precision must be float32, bfloat16, float16, int8, fp8, got 'fp16'",
+        ),
         ({"tokens_per_batch": 0}, "tokens_per_batch must be 1 or more, got 0"),
         ({"cached_queries": -1}, "cached_queries must be 0 or more, got -1"),
     ],

@@ -46,7 +46,7 @@ class Backend(Protocol):
     Attributes:
         name: The library: "torch" or "openvino".
         device: The device, such as "cpu" or "cuda:0".
-        precision: "float32", "bfloat16", "float16" or "int8".
+        precision: "float32", "bfloat16", "float16", "int8" or "fp8".
         tokens_per_batch: Tokens per batch that are fast on this device.
         needs_padding: True if texts of a batch are padded to the longest.
         max_in_flight: Passes to launch before waiting for the first, so that the device is never

@@ -91,18 +91,9 @@ class TorchBackend:
                 if (prompt_length := self._prompt_lengths[task]) is not None:
                     features["prompt_length"] = prompt_length
                 output: torch.Tensor = self._model(features, task=task)["sentence_embedding"]
-                return self._copy_to_host(output.float(), batch)
+                return copy_to_host(output.float(), batch, self.device)
         except Exception as exc:  # mostly out of memory, else an error of the model's code
             raise forward_error(batch, self.device, exc) from exc
-
-    def _copy_to_host(self, output: torch.Tensor, batch: Tokenized) -> ForwardPass:
-        if not self._on_gpu:
-            return FinishedPass(output.cpu().numpy())
-        host = torch.empty(output.shape, dtype=output.dtype, pin_memory=True)
-        host.copy_(output, non_blocking=True)
-        copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        copied.record(torch.cuda.current_stream(self._device))
-        return _GpuPass(host, copied, batch, self.device)
 
     def _padded_features(self, batch: Tokenized) -> dict[str, Any]:
         ids, mask = batch.padded(int(self._model.tokenizer.pad_token_id or 0))
@@ -113,6 +104,17 @@ class TorchBackend:
 
     def _varlen_features(self, batch: Tokenized) -> dict[str, Any]:
         return varlen_features(batch, self._device, self._offset)
+
+
+def copy_to_host(output: torch.Tensor, batch: Tokenized, device: str) -> ForwardPass:
+    """Return a forward pass of `batch` whose output is on a device, without waiting for a GPU."""
+    if output.device.type != "cuda":
+        return FinishedPass(output.cpu().numpy())
+    host = torch.empty(output.shape, dtype=output.dtype, pin_memory=True)
+    host.copy_(output, non_blocking=True)
+    copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    copied.record(torch.cuda.current_stream(output.device))
+    return _GpuPass(host, copied, batch, device)
 
 
 @dataclass(frozen=True, slots=True)
