@@ -86,7 +86,7 @@ BAD = [
     ("on_disk", "perhaps", "valid boolean"),
     ("quantization", "int4", "'none', 'int8' or 'turbo4'"),
     ("backend", "onnx", "'auto', 'torch' or 'openvino'"),
-    ("precision", "fp8", "'float32', 'bfloat16', 'float16' or 'int8'"),
+    ("precision", "fp4", "'float32', 'bfloat16', 'float16', 'int8' or 'fp8'"),
     ("port", "-1", "greater than or equal to 0"),
     ("search_s", "inf", "finite number"),
     ("log_level", "loud", "'debug', 'info', 'warning' or 'error'"),
