@@ -2,7 +2,7 @@
 
 `SentenceTransformer.encode` as it comes (float32) and as its documentation tunes it ("Speeding up
 Inference": bfloat16 on a CPU, float16 and large batches on a GPU; it sorts by length itself), ours
-with each backend that is installed, and the limit: plain matrix products of the model's linear
+in the precision that it chooses, in float32 and in int8 (weights and activations), and the limit: plain matrix products of the model's linear
 layers, in bfloat16 and in float32 (benchmarks/gemm_limit.py has the formula). Each vector is held
 against the float32 one of `SentenceTransformer.encode`: the worst cosine is in the table.
 
@@ -25,7 +25,6 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,6 +49,8 @@ from numpy.typing import NDArray
 MODEL = "all-MiniLM-L6-v2"
 WARM_UP = 32
 GPU_BATCH = 256
+# int8 is in use after so many passages.
+CALIBRATION = 1536
 
 Encode = Callable[[list[str]], NDArray[np.float32]]
 """Texts to float32 `(n, dimension)`, in their order."""
@@ -78,13 +79,14 @@ def library(location: str, *, tuned: bool) -> Loaded:
     return Loaded(partial(model.encode, batch_size=GPU_BATCH) if on_gpu else model.encode, dtype)
 
 
-def ours(location: str, *, backend: Any, precision: Any = None) -> Loaded:
-    """`load_encoder(...).encode_passages`, as an ingest calls it."""
+def ours(location: str, *, precision: Any = None) -> Loaded:
+    """`load_encoder(...).encode_passages`, as an ingest calls it; int8 is calibrated before."""
     from msmarco_qdrant.encoding import load_encoder
 
-    encoder = load_encoder(location, backend=backend, precision=precision)
-    if encoder.backend != backend:
-        raise SystemExit(f"asked for the backend {backend}, got {encoder.backend}")
+    device = "cpu" if precision == "int8" else None
+    encoder = load_encoder(location, device=device, precision=precision)
+    if precision == "int8":
+        encoder.encode([text for _, text in some_passages(CALIBRATION)])
 
     def encode(texts: list[str]) -> NDArray[np.float32]:
         vectors = np.empty((len(texts), encoder.info.dimension), np.float32)
@@ -99,9 +101,9 @@ BASE = "SentenceTransformer.encode"
 CANDIDATES: Mapping[str, Callable[[str], Loaded]] = {
     BASE: partial(library, tuned=False),
     "SentenceTransformer.encode, tuned": partial(library, tuned=True),
-    "msmarco-qdrant, torch": partial(ours, backend="torch"),
-    "msmarco-qdrant, openvino": partial(ours, backend="openvino"),
-    "msmarco-qdrant, openvino, int8": partial(ours, backend="openvino", precision="int8"),
+    "msmarco-qdrant": ours,
+    "msmarco-qdrant, float32": partial(ours, precision="float32"),
+    "msmarco-qdrant, int8": partial(ours, precision="int8"),
 }
 LIMITS = {f"plain {precision} GEMMs": precision for precision in ("bfloat16", "float32")}
 LIMIT = next(iter(LIMITS))
@@ -167,7 +169,7 @@ def compare(options: argparse.Namespace, folder: Path) -> None:
         f"{len(texts):,} {data_name()} of {tokens:.1f} tokens on average, {model or MODEL}: "
         f"{work.flops_per_passage / 1e9:.2f} GFLOP a passage\n"
     )
-    print_results(Report(options.json, packages(names)), results, work)
+    print_results(Report(options.json, PACKAGES[:2]), results, work)
 
 
 def compare_together(options: argparse.Namespace, folder: Path) -> None:
@@ -196,7 +198,7 @@ def compare_together(options: argparse.Namespace, folder: Path) -> None:
         row = (name, loaded[name].precision, *shown, f"{cosines[name]:.6f}")
         rows.append(Row(row, [one[name] for one in rounds]))
     head = ("encoding", "computes in", "passages/s", "times as fast", "by the processor's time")
-    Report(options.json, packages(names)).table((*head, "worst cosine"), rows)
+    Report(options.json, PACKAGES[:2]).table((*head, "worst cosine"), rows)
 
 
 def _times(loaded: Loaded, texts: list[str]) -> tuple[float, float]:
@@ -235,19 +237,6 @@ def print_results(report: Report, results: Mapping[str, list[dict[str, Any]]], w
     report.table(head, [Row(cells(name, runs), runs) for name, runs in results.items()])
 
 
-def packages(names: Sequence[str]) -> tuple[str, ...]:
-    """Return the packages that affect the figures of these candidates."""
-    openvino = ("openvino",) if any("openvino" in name for name in names) else ()
-    return (*PACKAGES[:2], *openvino)
-
-
-def installed() -> list[str]:
-    """The candidates whose packages are here, and the limits."""
-    missing = find_spec("openvino") is None
-    kept = [name for name in CANDIDATES if not (missing and "openvino" in name)]
-    return [*kept, *LIMITS]
-
-
 def main() -> None:
     """Run every candidate that is installed, or one."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -256,7 +245,7 @@ def main() -> None:
     parser.add_argument("--model", help=f"a name or a directory; {MODEL} by default")
     parser.add_argument("--shape", choices=("distilbert",), help="random weights of that shape")
     known = (*CANDIDATES, *LIMITS)
-    parser.add_argument("--only", nargs="+", choices=known, default=installed())
+    parser.add_argument("--only", nargs="+", choices=known, default=known)
     parser.add_argument("--candidate", choices=known, help="run one, here, and print JSON")
     parser.add_argument("--reference", type=Path, help="where that one finds the base's vectors")
     parser.add_argument("--together", action="store_true", help="all in one process")

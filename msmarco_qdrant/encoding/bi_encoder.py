@@ -86,7 +86,7 @@ class BiEncoder:
         self._options = options = options or EncoderOptions()
         devices = resolve_devices(options.device)
         request = ModelRequest(location, hint or location, prompts, similarity, published)
-        may_be_compact = options.backend != "openvino" and options.precision != "int8"
+        may_be_compact = options.backend != "openvino"
         self._opened = (open_proven(request) if may_be_compact else None) or open_by_library(
             request, devices[0], prove=may_be_compact
         )
@@ -292,9 +292,7 @@ class BiEncoder:
         compact, library = self._opened.compact, self._opened.library
         made: list[Backend]
         if compact is not None and (precision := self._fused_precision(devices[0], compact)):
-            from msmarco_qdrant.encoding.backends.fused import FusedBackend
-
-            made = [FusedBackend(compact, precision=precision)]
+            made = [self._make_fused(compact, precision)]
         elif compact is not None and (on_gpus := self._make_on_gpus(devices, compact)):
             made = [*on_gpus]
         else:
@@ -320,8 +318,16 @@ class BiEncoder:
             _log.warning("compiled has no effect: this model has a faster forward pass for GPUs")
         return made or []
 
+    def _make_fused(self, compact: CompactModel, precision: str) -> Backend:
+        from msmarco_qdrant.encoding.backends.fused import FusedBackend
+        from msmarco_qdrant.encoding.backends.int8 import Int8Backend
+
+        if self._options.precision == "int8":
+            return Int8Backend(compact, self.info.model, floats=precision)
+        return FusedBackend(compact, precision=precision)
+
     def _fused_precision(self, device: str | None, compact: CompactModel) -> str | None:
-        """Return the precision of a compact model on the CPU; None to run the library's modules."""
+        """Return the floats of a compact model on the CPU; None to run the library's modules."""
         import torch
 
         # Without a device, the library takes an accelerator of any kind.
@@ -331,9 +337,10 @@ class BiEncoder:
         from msmarco_qdrant.encoding.backends import choice, processor
 
         wanted, precisions = self._options.precision, choice.supported_precisions()
-        if wanted is not None:
+        if wanted not in (None, "int8"):
             return wanted if wanted in precisions else None
-        if processor.detect().is_fast_in_bfloat16 and "bfloat16" not in precisions:
+        has_bfloat16 = processor.detect().is_fast_in_bfloat16
+        if wanted is None and has_bfloat16 and "bfloat16" not in precisions:
             return None  # this build of torch has other operators for it
         return choice.choose_precision(compact, self.info.fingerprint, self.info.model)
 

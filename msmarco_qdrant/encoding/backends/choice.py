@@ -37,9 +37,9 @@ _log = logging.getLogger(__name__)
 _KEPT_FILES = 64
 _CODE = ("choice.py", "fused.py", "fused_layers.py")
 _TOKENS = (96, 80, 64, 48, 112, 32, 72, 8)
-# Rounds end after so many seconds, but not before the second one.
+# Rounds end after so many seconds.
 _SECONDS = 1.0
-_MAX_ROUNDS = 8
+_MIN_ROUNDS, _MAX_ROUNDS = 2, 8
 # Lowest accepted cosine to float32 of texts of random tokens; a wrong result is far below it.
 _MIN_COSINE = 0.99
 
@@ -88,11 +88,7 @@ def choose_precision(model: CompactModel, fingerprint: str, name: str) -> str:
     return found.precision
 
 
-def measure(
-    model: CompactModel,
-    precisions: Sequence[str],
-    clock: Callable[[], float] = time.perf_counter,
-) -> Choice:
+def measure(model: CompactModel, precisions: Sequence[str]) -> Choice:
     """Compare precisions on one core, in alternating rounds.
 
     A precision that fails, or whose vectors are not those of float32, the first one, is left out.
@@ -109,23 +105,33 @@ def measure(
                 _log.info("%s does not run on this processor: %s", precision, first_line(exc))
                 continue
             expected = vectors if expected is None else expected
-            if _cosine(expected, vectors) < _MIN_COSINE:
+            if cosines(expected, vectors).min() < _MIN_COSINE:
                 _log.info("%s is not precise enough for this model", precision)
                 continue
             passes[precision] = forward
-        seconds = pool.submit(_time, passes, texts, clock).result()
-    rates = {name: len(texts.ids) / taken for name, taken in seconds.items()}
+    rates = time_passes(passes, texts)
     return Choice(max(rates, key=rates.__getitem__), rates)
 
 
-def _time(
+def time_passes(
+    passes: Mapping[str, FusedForward],
+    texts: Tokenized,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, float]:
+    """Return tokens per second of each pass, by its name, in alternating rounds on one core."""
+    with ThreadPoolExecutor(1, initializer=compute_alone) as pool:
+        least = pool.submit(_least_seconds, passes, texts, clock).result()
+    return {name: len(texts.ids) / seconds for name, seconds in least.items()}
+
+
+def _least_seconds(
     passes: Mapping[str, FusedForward], texts: Tokenized, clock: Callable[[], float]
 ) -> dict[str, float]:
     """Return the least seconds of each pass: other work on the machine only adds to them."""
     least = dict.fromkeys(passes, float("inf"))
     end = clock() + _SECONDS
     for number in range(_MAX_ROUNDS):
-        if number >= 2 and clock() > end:
+        if number >= _MIN_ROUNDS and clock() > end:
             break
         for name, forward in passes.items():
             started = clock()
@@ -145,13 +151,14 @@ def _make_texts(model: CompactModel) -> Tokenized:
     return Tokenized.from_lengths(ids, lengths)
 
 
-def _cosine(expected: NDArray[np.float32], found: NDArray[np.float32]) -> float:
-    """Return the least cosine of rows; NaN counts as 0."""
+def cosines(expected: NDArray[np.float32], found: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the cosine of each pair of rows, float64 `(n,)`; NaN counts as 0."""
     import numpy as np
 
     left, right = expected.astype(np.float64), found.astype(np.float64)
     norms = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
-    return float(np.nan_to_num((left * right).sum(axis=1) / norms).min())
+    values: NDArray[np.float64] = np.nan_to_num((left * right).sum(axis=1) / norms)
+    return values
 
 
 # ---- the file --------------------------------------------------------------------------------

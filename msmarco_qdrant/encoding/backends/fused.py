@@ -41,16 +41,18 @@ _ROUNDED_TOKENS = 256
 _QUERY_TOKENS = 512
 
 
-class _Form(NamedTuple):
+class Form(NamedTuple):
     """A precision of the forward pass.
 
     Attributes:
+        name: The precision's.
         dtype: Of the layers' input and output.
         multiple: Lengths at which attention is fast.
         tokens_per_batch: Tokens of a batch in one thread that are fast.
         make_layer: Makes a layer from its weights and the epsilon of its normalizations.
     """
 
+    name: str
     dtype: torch.dtype
     multiple: int
     tokens_per_batch: int
@@ -60,8 +62,10 @@ class _Form(NamedTuple):
 FORMS = {
     # Of 1,024 to 4,096 in each of two workers with all-MiniLM-L6-v2, 1,024 was fastest, with AVX2
     # and with AMX.
-    "float32": _Form(torch.float32, 8, 1024, Float32Layer),
-    "bfloat16": _Form(torch.bfloat16, 16, 1024, partial(PackedLayer, dtype=torch.bfloat16)),
+    "float32": Form("float32", torch.float32, 8, 1024, Float32Layer),
+    "bfloat16": Form(
+        *("bfloat16", torch.bfloat16, 16, 1024), partial(PackedLayer, dtype=torch.bfloat16)
+    ),
 }
 """By the name of a precision."""
 
@@ -73,6 +77,7 @@ class FusedBackend:
         model: Its weights.
         prompt_lengths: Not used: prompts take part in every pooling that is supported.
         precision: As in `FusedForward`.
+        form: As in `FusedForward`.
         workers: Number of threads; None for one per core that this process may use.
     """
 
@@ -86,12 +91,13 @@ class FusedBackend:
         prompt_lengths: Mapping[Task, int | None] | None = None,
         precision: str = "float32",
         *,
+        form: Form | None = None,
         workers: int | None = None,
     ) -> None:
         del prompt_lengths
-        self.precision = precision
-        self.tokens_per_batch = FORMS[precision].tokens_per_batch
-        self._forward = FusedForward(model, precision)
+        self._forward = FusedForward(model, precision, form)
+        self.precision = self._forward.form.name
+        self.tokens_per_batch = self._forward.form.tokens_per_batch
         count = workers or min(usable_cores(), torch.get_num_threads())
         self.max_in_flight = count + 1  # one waits, so that no worker does
         self._pool = _single_threads(count, "passages")
@@ -149,13 +155,19 @@ class FusedForward:
     Args:
         model: The weights; those of float32 are shared.
         precision: "float32", or "bfloat16" on a processor that packs it.
+        form: Another form; None for that of the precision.
+
+    Attributes:
+        form: The form.
     """
 
-    def __init__(self, model: CompactModel, precision: str = "float32") -> None:
+    def __init__(
+        self, model: CompactModel, precision: str = "float32", form: Form | None = None
+    ) -> None:
         self._model = model
         self._words, self._positions = as_tensor(model.words), as_tensor(model.positions)
         self._norm = as_tensor(model.norm.weight), as_tensor(model.norm.bias)
-        self._form = form = FORMS[precision]
+        self.form = form = form or FORMS[precision]
         self._layers = [form.make_layer(layer, model.eps) for layer in model.layers]
         self._local = threading.local()
 
@@ -166,13 +178,13 @@ class FusedForward:
         Returns:
             float32 `(texts, hidden)`.
         """
-        ids, lengths = _pad(batch, self._form.multiple)
+        ids, lengths = _pad(batch, self.form.multiple)
         rows, longest = ids.shape
         known = torch.arange(longest) < lengths[:, None]
         mask = None if bool((lengths == longest).all()) else known[:, None, None, :]
         hidden = self._words.shape[1]
         values = self._words[ids].add_(self._positions[self._places(ids)]).view(-1, hidden)
-        values = layer_norm(values, (hidden,), *self._norm, self._model.eps).to(self._form.dtype)
+        values = layer_norm(values, (hidden,), *self._norm, self._model.eps).to(self.form.dtype)
         buffers = self._buffers(len(values))
         attend = partial(self._attend, rows=rows, mask=mask)
         for layer in self._layers:

@@ -54,16 +54,20 @@ class Buffers:
         )
 
 
-class _Norm(NamedTuple):
+class LayerNorm(NamedTuple):
+    """A layer normalization: its weights, float32, and epsilon."""
+
     weight: torch.Tensor
     bias: torch.Tensor
     eps: float
 
     @classmethod
-    def of(cls, norm: Norm, eps: float) -> _Norm:
+    def of(cls, norm: Norm, eps: float) -> LayerNorm:
+        """Share the weights of a normalization."""
         return cls(as_tensor(norm.weight), as_tensor(norm.bias), eps)
 
     def __call__(self, values: torch.Tensor) -> torch.Tensor:
+        """`(tokens, hidden)` to the same shape."""
         return layer_norm(values, self.weight.shape, self.weight, self.bias, self.eps)
 
 
@@ -92,21 +96,28 @@ class Float32Layer:
     def __init__(self, layer: CompactLayer, eps: float) -> None:
         self._qkv, self._out = _Product.of(layer.qkv), _Product.of(layer.out)
         self._inner, self._outer = _Product.of(layer.inner), _Product.of(layer.outer)
-        self._attention_norm = _Norm.of(layer.attention_norm, eps)
-        self._norm = _Norm.of(layer.norm, eps)
+        self._attention_norm = LayerNorm.of(layer.attention_norm, eps)
+        self._norm = LayerNorm.of(layer.norm, eps)
 
     def __call__(self, values: torch.Tensor, attend: Attend, buffers: Buffers) -> torch.Tensor:
         """`(tokens, hidden)` to the same shape."""
         count = len(values)
+        self._record(0, values)
         attended = attend(self._qkv(values, buffers.qkv[:count]))
+        self._record(1, attended)
         output = self._out(attended, buffers.out[:count])
         values = self._attention_norm(output.add_(values))
+        self._record(2, values)
         for start in range(0, count, _WIDE_ROWS):
             part = values[start : start + _WIDE_ROWS]
             wide = self._inner(part, buffers.inner[: len(part)])
             torch.ops.aten.gelu.out(wide, out=wide)
+            self._record(3, wide)
             self._outer(wide, output[start : start + _WIDE_ROWS])
         return self._norm(output.add_(values))
+
+    def _record(self, product: int, values: torch.Tensor) -> None:
+        """Do nothing with the input of a product, for classes that calibrate."""
 
 
 class PackedLayer:
@@ -121,8 +132,8 @@ class PackedLayer:
     def __init__(self, layer: CompactLayer, eps: float, dtype: torch.dtype) -> None:
         self._qkv, self._out = _Packed(layer.qkv, dtype), _Packed(layer.out, dtype)
         self._inner, self._outer = _Packed(layer.inner, dtype), _Packed(layer.outer, dtype)
-        self._attention_norm = _Norm.of(layer.attention_norm, eps)
-        self._norm = _Norm.of(layer.norm, eps)
+        self._attention_norm = LayerNorm.of(layer.attention_norm, eps)
+        self._norm = LayerNorm.of(layer.norm, eps)
 
     def __call__(self, values: torch.Tensor, attend: Attend, buffers: Buffers) -> torch.Tensor:
         """`(tokens, hidden)` to the same shape."""

@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 
 _FAST_IN_BFLOAT16 = frozenset({"amx_bf16", "avx512_bf16"})
+_INT8 = frozenset({"amx_int8", "avx512_vnni", "avx_vnni"})
 _AVX512_OF_ONEDNN = frozenset({"avx512_bw", "avx512_vl", "avx512_dq"})
 
 
@@ -35,6 +36,11 @@ class Processor:
     def is_fast_in_bfloat16(self) -> bool:
         """True if it multiplies bfloat16 faster than float32."""
         return bool(_FAST_IN_BFLOAT16 & self.features)
+
+    @property
+    def multiplies_int8(self) -> bool:
+        """True if it sums products of 8 bits in 32 bits at once."""
+        return bool(_INT8 & self.features)
 
     @property
     def packs_bfloat16(self) -> bool:

@@ -1,0 +1,147 @@
+"""A compact model in int8 on the CPU, calibrated on the first passages that it encodes.
+
+The first thousand passages are encoded in float32, which gives the ranges of the activations. The
+next ones decide whether int8 is used: their vectors and the time are compared with those of floats.
+Queries stay in floats.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from typing import TYPE_CHECKING
+
+# At the top: this module is imported when a model is loaded.
+import numpy as np
+
+from msmarco_qdrant.core.first_line import first_line
+from msmarco_qdrant.encoding.backends import processor
+from msmarco_qdrant.encoding.backends.base import ForwardPass, Task
+from msmarco_qdrant.encoding.backends.choice import cosines, time_passes
+from msmarco_qdrant.encoding.backends.fused import FORMS, Form, FusedBackend, FusedForward
+from msmarco_qdrant.encoding.backends.int8_layers import Int8Layer, Ranges, RecordingLayer
+from msmarco_qdrant.encoding.compact import CompactModel
+from msmarco_qdrant.encoding.tokens import Tokenized
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from msmarco_qdrant.encoding.compact import CompactLayer
+
+_log = logging.getLogger(__name__)
+
+# Passages that give the ranges, and that are compared afterwards.
+_CALIBRATED = 1000
+_COMPARED = 256
+# Lowest accepted cosines to float32, of each compared passage and on average.
+MIN_COSINE = 0.95
+_MIN_MEAN = 0.99
+_GREATEST_WEIGHT = 127
+# Without an instruction for four products at once, sums of two products overflow 16 bits.
+_GREATEST_WEIGHT_OF_AVX2 = 63
+
+
+class Int8Backend:
+    """A bi-encoder in int8 on the CPU; see `Backend`.
+
+    Args:
+        model: Its weights.
+        name: The model's name, for messages.
+        floats: Precision of queries, and of passages if int8 is refused: the fastest of this
+            processor.
+
+    Attributes:
+        precision: "int8"; that of floats, once int8 is refused.
+    """
+
+    name = "torch"
+    device = "cpu"
+    needs_padding = True
+
+    def __init__(self, model: CompactModel, name: str, floats: str) -> None:
+        self.precision = "int8"
+        self._model, self._model_name = model, name
+        self._floats = FusedBackend(model, precision=floats)
+        self.tokens_per_batch = self._floats.tokens_per_batch
+        self.max_in_flight = self._floats.max_in_flight
+        self._ranges = {layer: Ranges(layer) for layer in model.layers}
+        self._recording = FusedBackend(model, form=recording_form(self._ranges))
+        self._calibrated = self._held = 0
+        self._launched: list[ForwardPass] = []
+        self._compared: list[tuple[Tokenized, ForwardPass]] = []
+        self._passages: FusedBackend | None = None
+
+    def launch(self, batch: Tokenized, task: Task) -> ForwardPass:
+        """Start a forward pass; see `Backend.launch`."""
+        if task == "query":
+            return self._floats.launch(batch, task)
+        if self._passages is None and self._held >= _COMPARED:
+            self._passages = self._decide()
+        if self._passages is not None:
+            return self._passages.launch(batch, task)
+        launched = self._recording.launch(batch, task)
+        if self._calibrated < _CALIBRATED:
+            self._calibrated += len(batch)
+            self._launched.append(launched)
+        else:
+            self._held += len(batch)
+            self._compared.append((batch, launched))
+        return launched
+
+    def _decide(self) -> FusedBackend:
+        """Return what encodes the passages that follow: int8, or floats if it is refused."""
+        for launched in self._launched:
+            launched.result()
+        form = int8_form(self._ranges, self._floats.precision)
+        try:
+            refusal = self._refusal(FusedForward(self._model, form=form))
+        except RuntimeError as exc:  # of an operator that this build or processor lacks
+            refusal = first_line(exc)
+        self._launched, self._compared = [], []
+        if refusal is None:
+            return FusedBackend(self._model, form=form)
+        self.precision = self._floats.precision
+        _log.warning(
+            "int8 is refused for %s: %s; %s goes on",
+            *(self._model_name, refusal, self._floats.precision),
+        )
+        return self._floats
+
+    def _refusal(self, forward: FusedForward) -> str | None:
+        """Return why int8 is refused; None if it is precise enough and faster."""
+        found = np.concatenate(
+            [cosines(launched.result(), forward(batch)) for batch, launched in self._compared]
+        )
+        least, mean = float(found.min()), float(found.mean())
+        if least < MIN_COSINE or mean < _MIN_MEAN:
+            return (
+                f"vectors of {len(found)} passages have cosine {least:.4f} to float32 at least and "
+                f"{mean:.4f} on average, {MIN_COSINE} and {_MIN_MEAN} are required"
+            )
+        passes = {
+            self._floats.precision: FusedForward(self._model, self._floats.precision),
+            "int8": forward,
+        }
+        rates = time_passes(passes, max((batch for batch, _ in self._compared), key=len))
+        shown = ", ".join(f"{name} {rate:,.0f}" for name, rate in rates.items())
+        if rates["int8"] <= rates[self._floats.precision]:
+            return f"it is not faster on this processor (tokens per second and core: {shown})"
+        _log.info(
+            "%s in int8: cosine to float32 of %d passages %.4f at least, %.4f on average; tokens "
+            "per second and core: %s",
+            *(self._model_name, len(found), least, mean, shown),
+        )
+        return None
+
+
+def recording_form(ranges: Mapping[CompactLayer, Ranges]) -> Form:
+    """Return float32 that records the ranges of activations."""
+    return FORMS["float32"]._replace(make_layer=partial(RecordingLayer, ranges=ranges))
+
+
+def int8_form(ranges: Mapping[CompactLayer, Ranges], floats: str) -> Form:
+    """Return int8 with floats of a precision between the products."""
+    greatest = _GREATEST_WEIGHT if processor.detect().multiplies_int8 else _GREATEST_WEIGHT_OF_AVX2
+    dtype = FORMS[floats].dtype
+    make = partial(Int8Layer, ranges=ranges, dtype=dtype, greatest=greatest)
+    return FORMS[floats]._replace(name="int8", make_layer=make)

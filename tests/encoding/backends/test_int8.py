@@ -1,0 +1,136 @@
+"""int8 of compact models: calibrated on passages, and refused if it is imprecise or slow."""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from msmarco_qdrant.encoding import load_encoder
+from msmarco_qdrant.encoding.backends import int8, processor
+from msmarco_qdrant.encoding.backends.choice import cosines
+from msmarco_qdrant.encoding.backends.fused import FusedBackend, FusedForward
+from msmarco_qdrant.encoding.backends.int8 import Int8Backend
+from msmarco_qdrant.encoding.backends.int8_layers import Ranges
+from msmarco_qdrant.encoding.backends.processor import Processor
+from msmarco_qdrant.encoding.compact import CompactModel, read_compact
+from msmarco_qdrant.encoding.tokens import Tokenized
+from tests.encoding.conftest import Tiny
+from tests.encoding.tiny_models import Recipe
+
+pytestmark = pytest.mark.usefixtures("in_float32")
+
+
+@pytest.fixture(autouse=True)
+def few(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Few passages decide, and int8 is the faster one."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(int8, "_CALIBRATED", 40)
+    monkeypatch.setattr(int8, "_COMPARED", 16)
+    set_rates(monkeypatch, floats=100.0, int8_rate=200.0)
+
+
+def set_rates(patch: pytest.MonkeyPatch, floats: float, int8_rate: float) -> None:
+    """Replace the measured tokens per second."""
+    rates = {"float32": floats, "int8": int8_rate}
+    patch.setattr(int8, "time_passes", lambda *_: rates)
+
+
+@pytest.fixture
+def compact(tiny: Tiny) -> CompactModel:
+    """A compact model."""
+    found = read_compact(tiny(Recipe("bert")))
+    assert found is not None
+    return found
+
+
+def batches(count: int) -> list[Tokenized]:
+    """Batches of eight texts of random tokens."""
+    random = np.random.default_rng(0)
+    return [
+        Tokenized.from_rows([random.integers(5, 30, size).tolist() for size in range(6, 22, 2)])
+        for _ in range(count)
+    ]
+
+
+def encode(backend: Int8Backend | FusedBackend, count: int = 12) -> list[np.ndarray]:
+    """Vectors of each batch."""
+    return [backend.launch(batch, "document").result() for batch in batches(count)]
+
+
+def test_the_first_passages_calibrate_and_the_next_ones_are_compared(compact: CompactModel) -> None:
+    """Both are encoded in float32; those that follow in int8, and queries in floats."""
+    backend = Int8Backend(compact, "the-model", "float32")
+    found, expected = encode(backend), encode(FusedBackend(compact))
+
+    for pair in zip(found[:7], expected[:7], strict=True):  # 40 and 16 passages
+        np.testing.assert_allclose(*pair, rtol=0, atol=1e-5)
+    rest = [cosines(*pair) for pair in zip(expected[7:], found[7:], strict=True)]
+    assert not np.allclose(found[7:], expected[7:], rtol=0, atol=1e-5)
+    assert np.concatenate(rest).min() > 0.98
+    assert "int8" == backend.precision
+    query = batches(1)[0].take(np.arange(1))
+    exact = FusedForward(compact)(query)
+    np.testing.assert_allclose(backend.launch(query, "query").result(), exact, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        ("imprecise", r"16 passages have cosine .* 0\.95 and 0\.99 are required"),
+        ("slow", r"not faster on this processor \(.*float32 300, int8 200\)"),
+        ("missing", "no such operator"),
+    ],
+)
+def test_int8_is_refused_in_one_line(
+    fault: str,
+    reason: str,
+    compact: CompactModel,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Floats go on, and the encoder says so."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("no such operator")
+
+    if fault == "imprecise":
+        monkeypatch.setattr(int8, "_GREATEST_WEIGHT_OF_AVX2", 1)
+    elif fault == "slow":
+        set_rates(monkeypatch, floats=300.0, int8_rate=200.0)
+    else:
+        monkeypatch.setattr(int8, "Int8Layer", fail)
+    backend = Int8Backend(compact, "the-model", "float32")
+    found, expected = encode(backend), encode(FusedBackend(compact))
+
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+    assert "float32" == backend.precision
+    (line,) = [entry for entry in caplog.records if entry.levelno >= logging.WARNING]
+    message = f"int8 is refused for the-model: .*{reason}.*; float32 goes on"
+    assert re.fullmatch(message, line.getMessage())
+
+
+@pytest.mark.parametrize(
+    ("feature", "expected"), [("avx512_vnni", 127), ("amx_int8", 127), ("avx2", 63)]
+)
+def test_weights_have_seven_bits_without_vnni(
+    feature: str, expected: int, compact: CompactModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two products of eight bits overflow the sixteen of AVX2's instruction."""
+    found = Processor("x86_64", frozenset({feature}))
+    monkeypatch.setattr(processor, "detect", lambda: found)
+
+    form = int8.int8_form({layer: Ranges(layer) for layer in compact.layers}, "float32")
+
+    assert expected == form.make_layer.keywords["greatest"]  # type: ignore[attr-defined]
+
+
+def test_an_encoder_of_a_compact_model_has_int8(tiny: Tiny) -> None:
+    """Its precision is the one that was asked for."""
+    encoder = load_encoder(tiny(Recipe("bert")), device="cpu", precision="int8")
+
+    assert isinstance(encoder._require_backends()[0], Int8Backend)
+    assert ("torch", "int8") == (encoder.backend, encoder.precision)
