@@ -2,9 +2,10 @@
 
 `SentenceTransformer.encode` as it comes (float32) and as its documentation tunes it ("Speeding up
 Inference": bfloat16 on a CPU, float16 and large batches on a GPU; it sorts by length itself), ours
-in the precision that it chooses, in float32 and in int8 (weights and activations), and the limit: plain matrix products of the model's linear
-layers, in bfloat16 and in float32 (benchmarks/gemm_limit.py has the formula). Each vector is held
-against the float32 one of `SentenceTransformer.encode`: the worst cosine is in the table.
+in the precision that it chooses, in float32 and in int8 (weights and activations), and the limit:
+plain matrix products of the model's linear layers, in bfloat16 and in float32
+(benchmarks/gemm_limit.py has the formula). Each vector is held against the float32 one of
+`SentenceTransformer.encode`: the worst cosine is in the table.
 
 Each run in a process of its own, the candidates in turn, model loading and a first small batch
 left out of the time; medians over the repeats. With `--together` all run in one process, which is
@@ -23,7 +24,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
