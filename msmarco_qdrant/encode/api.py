@@ -23,6 +23,7 @@ from msmarco_qdrant.core.reports import EncodeProgress, EncodeReport
 from msmarco_qdrant.encode.feed import Feed, Layout
 from msmarco_qdrant.encode.run import EncodeRun
 from msmarco_qdrant.encoding import Encoder, load_encoder
+from msmarco_qdrant.encoding.backends.processor import usable_cores
 from msmarco_qdrant.encoding.bi_encoder import BiEncoder
 from msmarco_qdrant.encoding.catalog import DEFAULT_MODEL
 from msmarco_qdrant.encoding.checks import check_encoder
@@ -39,6 +40,9 @@ from msmarco_qdrant.sources.shard_file import VectorType, read_footer, shard_pat
 # Of 1 MiB of a file each, which is 3,000 passages of MS MARCO, or of 1,024 rows that have no lines.
 CHUNKS_ON_GPU, CHUNKS = 12, 3
 _WORKERS_PER_GPU = 8
+# So many cores work on so many batches of a shard that they would wait for the last ones. Fewer
+# lose less by that than an interruption would with two unfinished shards.
+_MANY_CORES = 8
 
 
 @suggest_keywords
@@ -127,7 +131,7 @@ def encode_corpus(  # noqa: PLR0913  # all but two have defaults
         if feeder is not None:
             feeder.wait_until_ready()
         startup = time.perf_counter() - started
-        shards_at_once = 2 if gpus else 1
+        shards_at_once = 2 if gpus or usable_cores() >= _MANY_CORES else 1
         size = rows.size if isinstance(rows, Corpus) else None
         rejected = RejectCount(on_reject)
         stack.callback(rejected.log)
