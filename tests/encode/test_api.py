@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 from msmarco_qdrant.core.encoder_types import EncodedBatch
 from msmarco_qdrant.core.records import Passage, Reject
 from msmarco_qdrant.core.reports import EncodeProgress, EncodeReport
+from msmarco_qdrant.encode import api as encode_module
 from msmarco_qdrant.encode.api import encode_corpus
 from msmarco_qdrant.encode.feed import Feed, Layout
 from msmarco_qdrant.encode.run import EncodeRun
@@ -129,6 +131,19 @@ class Stopping(HashingEncoder):
         yield from super().encode_passages(passages)
 
 
+class Meeting(HashingEncoder):
+    """An encoder that begins a shard only together with another one."""
+
+    def __init__(self, barrier: threading.Barrier) -> None:
+        super().__init__()
+        self._barrier = barrier
+
+    def encode_passages(self, passages: Tokenized) -> Iterator[EncodedBatch]:
+        """Wait for the other one, then encode."""
+        self._barrier.wait()
+        yield from super().encode_passages(passages)
+
+
 # ---- what is written -------------------------------------------------------------------------
 
 
@@ -152,6 +167,16 @@ def test_every_passage_is_on_disk_with_its_vector(
     np.testing.assert_array_equal(vectors_of(passages, encoder).astype(dtype), vectors)
     assert (5, 5, 0, 0, len(shard_paths(folder))) == counts(report)
     assert sum(len(row.text.split()) for row in passages) == report.tokens
+
+
+def test_with_many_cores_two_shards_are_encoded_at_once(
+    source: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that no core waits for the last batches of a shard; the order on disk is the source's."""
+    monkeypatch.setattr(encode_module, "usable_cores", lambda: 8)
+    encode(source, folder, Meeting(threading.Barrier(2, timeout=60)), shard_chunks=2)
+    assert 4 == len(shard_paths(folder))
+    assert [row.pid for row in ROWS] == pids_on_disk(folder)
 
 
 def test_shards_cover_the_source_in_order(source: Path, folder: Path) -> None:
