@@ -58,7 +58,7 @@ index_every_option = click.option(
     type=click.IntRange(min=1),
     metavar="N",
     help="Build the index of a directory after each N written passages too: an interruption loses "
-    "one build at most.",
+    "one build at most.  [default: 1000000]",
 )
 prune_options = chain_options(
     click.option(

@@ -75,6 +75,9 @@ from msmarco_qdrant.stores.connection import is_url
 
 _log = logging.getLogger(__name__)
 
+INDEX_PIECE = 1_000_000
+"""Passages of one index build, which takes about 2 KB of memory for each (measured)."""
+
 
 @suggest_keywords
 def ingest_passages(  # noqa: PLR0913  # all but two have defaults
@@ -154,8 +157,9 @@ def ingest_passages(  # noqa: PLR0913  # all but two have defaults
         bulk: Let a server build the index at the end only, which is faster for many passages. If
             the run is interrupted, the next ingest or the command `optimize` ends it.
         index_every: Build the index of a directory after each so many written passages, not only at
-            the end: an interruption then loses one build at most. The graphs stay apart, so a
-            search takes longer.
+            the end: an interruption then loses one build at most, and the memory of a build is that
+            of so many passages. Graphs that the engine does not merge are searched one by one. By
+            default after each million; a larger number for one graph of more.
         format: Format of the paths in `source`; see `Corpus`, also for the next four.
         pid_field: The field with the pid, also of dictionaries and tables.
         text_field: The field with the text.
@@ -190,8 +194,7 @@ def ingest_passages(  # noqa: PLR0913  # all but two have defaults
     )
     shards = None if sharding is None else to_settings(ShardSettings, sharding, "sharding")
     policy = to_policy(prune)
-    if bulk and not optimize:
-        raise UsageError("bulk needs the index at the end: omit optimize=False")
+    _check_index_options({"bulk": bulk, "index_every": index_every}, optimize=optimize)
     _check_bounds(window, max_passages, policy)
     _check_index_every(store, index_every)
     check_collection_name(collection)
@@ -220,7 +223,8 @@ def ingest_passages(  # noqa: PLR0913  # all but two have defaults
         if bulk:
             begin_bulk(guard.store, guard.physical)
         run = IngestRun(target, guard, rejected, on_progress)
-        run.index_every = index_every
+        if optimize:
+            run.index_every = index_every or default_piece(guard.store)
         with _ended_by_errors(run, guard, is_new=is_new):
             run.ingest(rows, window, max_passages)
             if is_new and rejected.count:
@@ -266,12 +270,25 @@ def _check_bounds(window: int, max_passages: int | None, prune: PrunePolicy | No
         raise UsageError("prune needs the whole source: omit max_passages")
 
 
+def _check_index_options(options: Mapping[str, object], *, optimize: bool) -> None:
+    """Refuse options of the index without one."""
+    for name, given in options.items():
+        if given and not optimize:
+            raise UsageError(f"{name} needs the index at the end: omit optimize=False")
+
+
+def default_piece(store: Store) -> int | None:
+    """Return the passages after which a directory builds its index; None for a server."""
+    can = store.capabilities
+    return INDEX_PIECE if can.ann and not can.multi_process else None
+
+
 def _check_index_every(store: Store | str | PathLike[str], every: int | None) -> None:
     """Refuse an invalid number, and an engine that builds no index on request."""
     if every is None:
         return
     if not isinstance(every, int) or every < 1:
-        raise UsageError(f"index_every must be 1 or more, or None for the end, got {every!r}")
+        raise UsageError(f"index_every must be 1 or more, or None for a million, got {every!r}")
     if isinstance(store, str | PathLike):
         is_directory = not is_url(str(store)) and str(store) != ":memory:"
         place = redact_dsn(str(store))

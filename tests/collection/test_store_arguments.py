@@ -66,6 +66,7 @@ _CALLS: dict[str, Callable[[Any, Path], object]] = {
     "list_indexes": lambda store, _: _M.list_indexes(store, "msmarco"),
     "migrate_collection": lambda store, _: _M.migrate_collection(store, "msmarco"),
     "migration_status": lambda store, _: _M.migration_status(store, "msmarco"),
+    "optimize_collection": lambda store, _: _M.optimize_collection(store),
     "prune_collection": lambda store, _: _M.prune_collection(store),
     "reembed_collection": lambda store, _: _M.reembed_collection(store, encoder=ENCODER),
     "remove_index": lambda store, _: _M.remove_index(store, "msmarco", "year"),

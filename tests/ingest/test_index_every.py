@@ -11,6 +11,7 @@ import pytest
 from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.core.reports import IngestProgress
 from msmarco_qdrant.errors import UnsupportedError, UsageError
+from msmarco_qdrant.ingest import api
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.stores import open_store
 from msmarco_qdrant.stores.edge.collection import EdgeCollection
@@ -68,6 +69,20 @@ def test_an_interrupted_ingest_keeps_its_builds(tmp_path: Path, builds: list[int
     assert [20, 40, 60, 80, 90] == builds
     with open_store(tmp_path) as store:
         assert 90 == store.collection("msmarco").info().points
+
+
+def test_a_large_directory_is_built_in_pieces(
+    tmp_path: Path, builds: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the option after each million, or so many; never without the index."""
+    monkeypatch.setattr(api, "INDEX_PIECE", 30)
+    options: dict[str, Any] = {"encoder": HashingEncoder(), "window": 10}
+    ingest_passages(passages(0, 70), tmp_path / "one", optimize=False, **options)
+    assert [] == builds
+    ingest_passages(passages(0, 70), tmp_path / "two", **options)
+    assert [30, 60, 70] == builds
+    with pytest.raises(UsageError, match="index_every needs the index at the end"):
+        ingest(passages(0, 70), tmp_path / "two", optimize=False)
 
 
 @pytest.mark.parametrize("every", [0, -1, 2.5, "9"])
