@@ -108,6 +108,6 @@ def optimize(*, settings: Settings, wait_index: bool, as_json: bool) -> None:
         seconds = time.perf_counter() - started
     print_result(
         {**to_json_value(state), "seconds": seconds},
-        f"{state.points:,} passages, {state.indexed:,} vectors indexed, {seconds:.1f} s",
+        f"{state.points:,} passages, {state.in_graph:,} in the graph, {seconds:.1f} s",
         as_json=as_json,
     )

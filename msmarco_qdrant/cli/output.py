@@ -207,7 +207,10 @@ def print_description(description: StoreDescription) -> None:
         echo("", f"collection  {entry.name} -> {info.name}")
         echo(f"passages    {info.points:,}")
         echo(f"last write  {_time(entry.last_write) or 'never'}")
-        echo(f"index       {info.indexed:,} vectors, segments: {info.segments}, {info.state}")
+        found = f"{info.in_graph:,} passages in the graph"
+        echo(f"index       {found}, segments: {info.segments}, {info.state}")
+        if entry.graph_note is not None:
+            echo(f"advice      {entry.graph_note}")
         for line in _server_lines(entry.server):
             echo(line)
         echo(f"settings    {_settings(info.spec)}")

@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from os import PathLike
 
 from msmarco_qdrant import __version__
+from msmarco_qdrant.collection.graph import graph_note
 from msmarco_qdrant.core.arguments import suggest_keywords
 from msmarco_qdrant.core.collection_types import CollectionInfo
 from msmarco_qdrant.core.metadata_types import CollectionMetadata
@@ -28,7 +29,8 @@ _PACKAGES = ("qdrant-edge-py", "qdrant-client", "sentence-transformers", "torch"
 class CollectionDescription:
     """One collection: its name, state, metadata, the time of its last write, and its server.
 
-    `server` is None for an engine in this process, and if it was not asked for.
+    `server` is None for an engine in this process, and if it was not asked for. `graph_note` is the
+    advice for a large collection without a graph, None for any other.
     """
 
     name: str
@@ -36,6 +38,7 @@ class CollectionDescription:
     metadata: CollectionMetadata
     last_write: datetime | None
     server: ServerState | None = None
+    graph_note: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +103,8 @@ def _describe(store: Store, name: str, server: bool) -> CollectionDescription:
     metadata, info = store.metadata(name), store.collection(name).info(all_replicas=False)
     moment = datetime.fromtimestamp(info.last_seq // 10**9, UTC) if info.last_seq else None
     state = store.server_state(name) if server else None
-    return CollectionDescription(name, info, metadata, moment, state)
+    note = graph_note(store, name, info)
+    return CollectionDescription(name, info, metadata, moment, state, note)
 
 
 def _versions() -> dict[str, str]:

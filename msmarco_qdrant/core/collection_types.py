@@ -195,7 +195,8 @@ class CollectionInfo:
         name: Name of the physical collection.
         points: Passages stored.
         is_exact: False if the server allows no exact count: `points` is its estimate.
-        indexed: Dense and sparse vectors in an index; others are found by exact scan.
+        indexed: Vectors in an index, as the engine counts them: each sparse vector, and the dense
+            ones in a graph; for Edge also those replaced since the graph was built. See `in_graph`.
         segments: Segments that hold the points.
         state: State of the index: "ready", "building", "paused" (until `optimize()`), or "failed".
         last_seq: The highest `seq` of any payload: nanoseconds since 1970 of the last write, or 0.
@@ -210,6 +211,14 @@ class CollectionInfo:
     last_seq: int
     spec: CollectionSpec
     is_exact: bool = True
+
+    @property
+    def in_graph(self) -> int:
+        """Passages in the graph, at most: a search compares with each of the others.
+
+        Sparse vectors are indexed when they are written, so one of each passage counts for them.
+        """
+        return min(self.points, max(0, self.indexed - self.points))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -122,8 +122,8 @@ def _fit_efs(client: SearchClient, efs: Sequence[int]) -> Sequence[int]:
 def _warn_without_graph(client: SearchClient, info: CollectionInfo) -> None:
     """Warn if the graph is missing or old, so that the search is exact, or nearly.
 
-    The count of indexed vectors includes sparse vectors, which are indexed when written. On Edge it
-    also includes vectors replaced after the graph was built: then it exceeds two per point.
+    On Edge the count of indexed vectors includes those replaced after the graph was built: then it
+    exceeds two per point.
     """
     optimize = advised_command("optimize", collection=client.collection, store=client.store.dsn)
     if info.indexed > 2 * info.points:
@@ -132,7 +132,7 @@ def _warn_without_graph(client: SearchClient, info: CollectionInfo) -> None:
             "each vector that it lacks: run %s first",
             *(client.collection, f"{info.points:,}", optimize),
         )
-    elif info.indexed <= info.points:
+    elif not info.in_graph:
         _log.warning(
             "'%s' has no index, so every search compares with each of its %s vectors: run %s first "
             "(a small collection needs no index)",

@@ -393,7 +393,7 @@ def _usable_efs(client: SearchClient) -> Sequence[int]:
         return ()
     info = client.store.collection(name).info(all_replicas=False)
     limits = client.store.request_limits(name)
-    if info.indexed <= info.points:  # sparse vectors count as indexed when they are written
+    if not info.in_graph:
         _log.warning("ef of '%s' is not tuned: it has no index", name)
         return ()
     if not limits.exact:

@@ -16,7 +16,7 @@ from msmarco_qdrant.search.combined_ranking import CombinedSearch, Part
 from msmarco_qdrant.search.options import SearchOptions, SimilarOptions
 from msmarco_qdrant.search.request import MAX_UNCHANGED, SearchRequest
 from msmarco_qdrant.search.similar import Examples, find_target
-from msmarco_qdrant.search.step import OpenSession, Refresh, Steps, Together, together
+from msmarco_qdrant.search.step import GetAliases, OpenSession, Refresh, Steps, Together, together
 from msmarco_qdrant.search.steps import Searcher
 
 if TYPE_CHECKING:
@@ -58,7 +58,11 @@ def similar_combined(
         first, *others = searchers
         target = yield from find_target(examples, first, first.scope(options.get("tenant")))
         combined = yield from _combine(own, sessions, others, options)
-        return (yield from combined.similar(target, {own.name: examples.ids}))
+        aliases: Mapping[str, str] = yield GetAliases()
+        place = aliases.get(own.name, own.name)
+        names = [one.collection for one in others]  # a physical name is another of the same
+        same = [name for name in names if aliases.get(name, name) == place]
+        return (yield from combined.similar(target, dict.fromkeys(same, examples.ids)))
 
     return (yield from _follow([own, *sessions], search, loads_model=True))
 

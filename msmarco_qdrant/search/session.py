@@ -49,6 +49,7 @@ from msmarco_qdrant.search.step import (
     CountPoints,
     Encode,
     EncodePassages,
+    GetAliases,
     GetPayloadIndexes,
     OpenSession,
     Query,
@@ -346,6 +347,8 @@ class SearchSession:
                 return self._refresh(used, loads_model=loads_model)
             case OpenSession(name):
                 return self._group.session(name)
+            case GetAliases():
+                return self._store.aliases()
             case Together(parts):
                 return [session.execute(part) for session, part in parts]
             case _:

@@ -86,6 +86,11 @@ class OpenSession:
 
 
 @dataclass(frozen=True, slots=True)
+class GetAliases:
+    """Read the aliases of the store; returns the physical collection of each."""
+
+
+@dataclass(frozen=True, slots=True)
 class Together:
     """Execute steps of several sessions, at once if the driver can; returns a list of results."""
 
@@ -102,6 +107,7 @@ Step: TypeAlias = (
     | CountPoints
     | Refresh
     | OpenSession
+    | GetAliases
     | Together
 )
 Steps: TypeAlias = Generator[Step, Any, _T]

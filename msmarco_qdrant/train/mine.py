@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import ExitStack, closing
 from os import PathLike
 from typing import TYPE_CHECKING, TypeAlias
 
+from msmarco_qdrant.collection.graph import graph_note
 from msmarco_qdrant.core.arguments import suggest_keywords
 from msmarco_qdrant.core.batched import in_batches
 from msmarco_qdrant.core.pid_set import PidSet
@@ -46,6 +48,7 @@ QUERIES_PER_PART = 1024
 """A killed run loses the searches for fewer queries than this."""
 
 _QUERIES_PER_BATCH = 32
+_log = logging.getLogger(__name__)
 
 
 @suggest_keywords
@@ -101,6 +104,7 @@ def mine_negatives(  # noqa: PLR0913  # all but four have defaults
         "systems": {system.name: system.settings() for system in systems},
     }
     searching = MineProcesses(systems, processes)
+    _warn_without_graph(systems)
     with OutFolder(out, "mine", settings) as folder, closing(searching), ExitStack() as stack:
         if progress:
             display = ProgressDisplay(unit="queries")
@@ -109,6 +113,14 @@ def mine_negatives(  # noqa: PLR0913  # all but four have defaults
         ranks = range(first_rank - 1, depth)
         run = _MineRun(systems, searching, positives, folder, ranks, on_progress, total)
         return run.mine(queries)
+
+
+def _warn_without_graph(systems: Sequence[MiningSystem]) -> None:
+    clients = {id(one.client): one.client for one in systems if one.mode != "bm25"}
+    for client in clients.values():
+        info = client.session.collection.info(all_replicas=False)
+        if (note := graph_note(client.store, client.collection, info)) is not None:
+            _log.warning("%s first, or mining takes long", note)
 
 
 def _check_ranks(depth: int, first_rank: int) -> None:

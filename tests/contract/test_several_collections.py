@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import product
 from random import Random
 from typing import Any
@@ -174,6 +175,11 @@ def test_passages_like_one_are_as_of_one_collection(places: Places) -> None:
     assert [*page, *rest] == client.similar(pids[0], collections=places.names, limit=8)
     alone = client.similar(pids[0], collections=others, merge="rrf")
     assert {*others} == {hit.collection for hit in alone}
+    physical = places.store.aliases()[first]
+    by_physical = client.similar(pids[0], collections=[physical, *others], limit=8)
+    assert client.similar(pids[0], collections=places.names, limit=8) == [
+        replace(hit, collection=first) if hit.collection == physical else hit for hit in by_physical
+    ]
     stranger = next(pid for pid, name in places.home.items() if name != first)
     with pytest.raises(PassageNotFoundError, match=f"no passage '{stranger}' in collection"):
         client.similar(stranger, collections=places.names)
