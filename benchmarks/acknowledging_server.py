@@ -1,10 +1,10 @@
 """A Qdrant server that keeps nothing: it decodes each write, counts its points, and acknowledges.
 
 Just enough of Qdrant's gRPC services for a client to open a collection, or to make one, and write
-to it, so that a benchmark measures the client and not an engine; by REST, to open and write. A
-collection that a client makes is remembered with its settings, nothing else is. It prints its
-ports, of gRPC and of REST, on the first line, ends when its standard input ends, and then prints
-what it received, as JSON.
+to it, so that a benchmark measures the client and not an engine; by REST, to open and write.
+Collections and aliases that a client makes are remembered, of their points only the number. It
+prints its ports, of gRPC and of REST, on the first line, ends when its standard input ends, and
+then prints what it received, as JSON.
 
     python benchmarks/acknowledging_server.py COLLECTION
 """
@@ -104,17 +104,16 @@ def _root_service() -> Any:
 
 
 def _collections_service(collection: str) -> Any:
+    import grpc as grpcio
     from qdrant_client import grpc
 
     made: dict[str, Any] = {}
+    aliases: dict[str, str] = {}
 
-    class Collections(grpc.CollectionsServicer):
+    class Collections(_aliases_service(aliases)):  # type: ignore[misc]
         def List(self, *_: Any) -> grpc.ListCollectionsResponse:  # noqa: N802
-            answer = grpc.CollectionDescription(name=collection)
-            return grpc.ListCollectionsResponse(collections=[answer])
-
-        def ListAliases(self, *_: Any) -> grpc.ListAliasesResponse:  # noqa: N802
-            return grpc.ListAliasesResponse()
+            found = [grpc.CollectionDescription(name=name) for name in (collection, *made)]
+            return grpc.ListCollectionsResponse(collections=found)
 
         def CollectionExists(self, request: Any, _: Any) -> Any:  # noqa: N802
             exists = grpc.CollectionExists(exists=request.collection_name in made)
@@ -124,16 +123,48 @@ def _collections_service(collection: str) -> Any:
             made[request.collection_name] = request
             return grpc.CollectionOperationResponse(result=True)
 
+        def Update(self, request: Any, _: Any) -> Any:  # noqa: N802
+            for name, value in request.metadata.items():
+                made[request.collection_name].metadata[name].CopyFrom(value)
+            return grpc.CollectionOperationResponse(result=True)
+
         def Delete(self, request: Any, _: Any) -> Any:  # noqa: N802
             return grpc.CollectionOperationResponse(
                 result=made.pop(request.collection_name, None) is not None
             )
 
-        def Get(self, request: Any, _: Any) -> Any:  # noqa: N802
-            asked = made.get(request.collection_name) or _unknown()
+        def Get(self, request: Any, context: Any) -> Any:  # noqa: N802
+            name = aliases.get(request.collection_name, request.collection_name)
+            if name not in {*made, collection}:
+                context.abort(grpcio.StatusCode.NOT_FOUND, f"Collection `{name}` doesn't exist!")
+            asked = made.get(name) or _unknown()
             return grpc.GetCollectionInfoResponse(result=_info(asked))
 
     return Collections()
+
+
+def _aliases_service(aliases: dict[str, str]) -> Any:
+    """The class of a service that keeps aliases."""
+    from qdrant_client import grpc
+
+    class Aliases(grpc.CollectionsServicer):
+        def ListAliases(self, *_: Any) -> grpc.ListAliasesResponse:  # noqa: N802
+            found = [
+                grpc.AliasDescription(alias_name=alias, collection_name=name)
+                for alias, name in aliases.items()
+            ]
+            return grpc.ListAliasesResponse(aliases=found)
+
+        def UpdateAliases(self, request: Any, _: Any) -> Any:  # noqa: N802
+            for action in request.actions:
+                if action.HasField("create_alias"):
+                    created = action.create_alias
+                    aliases[created.alias_name] = created.collection_name
+                elif action.HasField("delete_alias"):
+                    aliases.pop(action.delete_alias.alias_name, None)
+            return grpc.CollectionOperationResponse(result=True)
+
+    return Aliases
 
 
 def _unknown() -> Any:
@@ -149,10 +180,14 @@ def _info(asked: Any) -> Any:
     from qdrant_client import grpc
 
     params = grpc.CollectionParams(
-        shard_number=1, on_disk_payload=True, vectors_config=asked.vectors_config
+        shard_number=1,
+        on_disk_payload=True,
+        vectors_config=asked.vectors_config,
+        sparse_vectors_config=asked.sparse_vectors_config,
     )
     config = grpc.CollectionConfig(
         params=params,
+        metadata=asked.metadata,
         hnsw_config=grpc.HnswConfigDiff(m=16, ef_construct=100, full_scan_threshold=10_000),
         optimizer_config=grpc.OptimizersConfigDiff(
             deleted_threshold=0.2,
@@ -186,6 +221,9 @@ def _points_service(taken: Taken) -> Any:
                 taken.requests += 1
                 taken.points += len(request.points)
             return done
+
+        def Count(self, *_: Any) -> Any:  # noqa: N802
+            return grpc.CountResponse(result=grpc.CountResult(count=taken.points))
 
         def CreateFieldIndex(self, *_: Any) -> Any:  # noqa: N802
             return done

@@ -37,15 +37,20 @@ from tests.loopback import LoopbackServer
 
 ray = pytest.importorskip("ray", reason="needs the extra ray: make integrations")
 
-ONE_CPU: dict[str, Any] = {"workers": 2, "cpus_per_worker": 0.5, "split_bytes": 4000}
+ONE_CPU: dict[str, Any] = {
+    "workers": 2,
+    "cpus_per_worker": 0.5,
+    "gpus_per_worker": 0,
+    "split_bytes": 4000,
+}
 
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
-    """A Ray cluster in this machine."""
+    """A Ray cluster in this machine; no encoder of these tests needs its GPU."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        ray.init(num_cpus=1, include_dashboard=False, object_store_memory=80 * 2**20)
+        ray.init(num_cpus=1, num_gpus=1, include_dashboard=False, object_store_memory=80 * 2**20)
         yield
         ray.shutdown()
 
@@ -310,7 +315,12 @@ def test_a_dataset_of_ray_is_a_source(server: LoopbackServer) -> None:
 # ---- encode ----------------------------------------------------------------------------------
 
 
-ENCODE: dict[str, Any] = {"workers": 2, "cpus_per_worker": 0.5, "shard_chunks": 2}
+ENCODE: dict[str, Any] = {
+    "workers": 2,
+    "cpus_per_worker": 0.5,
+    "gpus_per_worker": 0,
+    "shard_chunks": 2,
+}
 
 
 class LostEncoder(HashingEncoder):
@@ -356,7 +366,7 @@ def test_an_encode_writes_the_files_of_one_process(
         tmp_path / "ray",
         make_encoder=partial(LostEncoder, tmp_path),
         on_reject=rejects.append,
-        **ENCODE,
+        **{**ENCODE, "gpus_per_worker": 0.5},  # so tasks prepare the chunks
     )
 
     assert (tmp_path / "began").exists()

@@ -1,0 +1,265 @@
+"""An ingest on Ray beside the same ingest by one process: rate, processor time, peak memory.
+
+Synthetic passages go into the acknowledging server: by the costless encoder, so that reading, BM25
+and writing are measured, or as ready vectors, which ray-qdrant writes, too (dense vectors and texts
+only; skipped where it is not installed). The cluster is one of this machine with one worker. Its
+start and the worker's are not in the rates, the pass over the pids is. Processor time is that of
+the driver, the workers and Ray's own processes, which a loaded machine does not change as much as a
+rate. Peak memory is resident without shared pages. Each run has its own processes and server; in
+turn, medians over the rounds.
+
+    python benchmarks/ray_ingest.py [--passages 100000] [--rounds 3] [--memory 100000 2000000]
+        [--json FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import psutil
+from acknowledging_server import running_server
+from harness import Report, Row, json_option
+
+PACKAGES = ("ray", "ray-qdrant", "qdrant-client", "pyarrow")
+DIMENSION = 384
+PROCESS, RAY = "ingest_passages", "ingest_dataset, one worker"
+READY, RAY_READY = "ingest_passages, ready vectors", "ingest_dataset, ready vectors"
+PEER = "ray-qdrant, ready vectors"
+_WORDS = ["the", "city", "of", "london", "has", "a", "river", "and", "many", "old", "bridges"]
+_SAMPLE_S = 0.1
+
+
+def write_passages(path: Path, count: int) -> None:
+    """Passages of about 55 words, as long as those of MS MARCO."""
+    text = " ".join(_WORDS * 5)
+    with path.open("w") as file:
+        for number in range(count):
+            file.write(f"{number}\t{number} {text}\n")
+
+
+class Watch:
+    """Processor time and peak memory of this process and those below it."""
+
+    def __init__(self) -> None:
+        self._own = psutil.Process()
+        self._first: dict[int, float] = {}
+        self._last: dict[int, float] = {}
+        self.driver = self.worker = 0.0
+        self._ended = threading.Event()
+        self._look()
+        self._first = {**self._last}
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def end(self) -> dict[str, float]:
+        """Return what was seen: seconds of the processors, and MiB."""
+        self._ended.set()
+        self._thread.join()
+        self._look()
+        seconds = sum(last - self._first.get(pid, 0.0) for pid, last in self._last.items())
+        return {"processor": seconds, "driver": self.driver, "worker": self.worker}
+
+    def _watch(self) -> None:
+        while not self._ended.wait(_SAMPLE_S):
+            self._look()
+
+    def _look(self) -> None:
+        for process in [self._own, *self._own.children(recursive=True)]:
+            try:
+                times, memory = process.cpu_times(), process.memory_info()
+                is_worker = any(part.startswith("ray::") for part in process.cmdline())
+            except psutil.Error:  # it has ended
+                continue
+            self._last[process.pid] = times.user + times.system
+            size = (memory.rss - memory.shared) / 2**20
+            if process.pid == self._own.pid:
+                self.driver = max(self.driver, size)
+            elif is_worker:
+                self.worker = max(self.worker, size)
+
+
+@contextmanager
+def cluster() -> Iterator[None]:
+    """A cluster of this machine."""
+    import ray
+
+    ray.init(num_cpus=2, include_dashboard=False, object_store_memory=300 * 2**20)
+    yield
+    ray.shutdown()
+
+
+def by_process(source: Any, url: str, **options: Any) -> dict[str, float]:
+    """Ingest in this process."""
+    from msmarco_qdrant.ingest.api import ingest_passages
+
+    watch = Watch()
+    report = ingest_passages(source, url, optimize=False, **options)
+    return {"seconds": report.seconds, **watch.end()}
+
+
+def on_ray(source: Any, url: str, **options: Any) -> dict[str, float]:
+    """Ingest by a worker; its start is left out."""
+    from msmarco_qdrant.distributed import ingest_dataset
+    from msmarco_qdrant.distributed.run import DistributedRun
+
+    spent: list[float] = []
+    first: list[float] = []
+    count = DistributedRun.count
+
+    def timed(self: DistributedRun) -> None:
+        started = time.perf_counter()
+        count(self)
+        spent.append(time.perf_counter() - started)
+
+    DistributedRun.count = timed  # type: ignore[method-assign]
+    with cluster():
+        watch = Watch()
+        ingest_dataset(
+            source,
+            url,
+            workers=1,
+            cpus_per_worker=1,
+            optimize=False,
+            on_progress=lambda one: first.append(time.perf_counter()) if one.done else None,
+            **options,
+        )
+        ended = time.perf_counter()
+        found = watch.end()
+    # The first progress comes up to a second after the first rows.
+    return {"seconds": spent[0] + ended - first[0], **found}
+
+
+def by_peer(folder: Path, url: str) -> dict[str, float]:
+    """Write the same vectors and texts by ray-qdrant."""
+    import ray
+    from ray_qdrant import write_qdrant  # type: ignore[import-not-found]
+
+    with cluster():
+        columns = ["pid", "text", "vector"]
+        files = [str(path) for path in sorted(folder.glob("*.parquet"))]
+        data = ray.data.read_parquet(files).select_columns(columns).map_batches(with_id)
+        watch = Watch()
+        started = time.perf_counter()
+        options = {"prefer_grpc": True, "grpc_port": int(url.rpartition(":")[2])}
+        write_qdrant(
+            data,
+            collection="peer",
+            url=url.replace("grpc", "http"),
+            client_kwargs={**options, "check_compatibility": False},
+            concurrency=1,
+        )
+        seconds = time.perf_counter() - started
+        return {"seconds": seconds, **watch.end()}
+
+
+def with_id(batch: dict[str, Any]) -> dict[str, Any]:
+    """A batch whose pids are numbers, as ray-qdrant needs them."""
+    batch["id"] = batch.pop("pid").astype("int64")
+    return batch
+
+
+def candidates(place: Path) -> dict[str, Callable[[str], dict[str, float]]]:
+    """Each way to ingest what lies in a folder."""
+    from msmarco_qdrant.sources.vector_shards import VectorShards
+    from msmarco_qdrant.testing import HashingEncoder
+
+    path, vectors = place / "passages.tsv", place / "vectors"
+    return {
+        PROCESS: lambda url: by_process(path, url, encoder=HashingEncoder(DIMENSION)),
+        RAY: lambda url: on_ray(path, url, make_encoder=partial(HashingEncoder, DIMENSION)),
+        READY: lambda url: by_process(VectorShards(vectors), url),
+        RAY_READY: lambda url: on_ray(VectorShards(vectors), url),
+        PEER: lambda url: by_peer(vectors, url),
+    }
+
+
+def run(name: str, place: Path) -> dict[str, float]:
+    """Run one in a process of its own, against a server of its own."""
+    with running_server("unused__0001") as (port, taken):
+        command = [sys.executable, __file__, "--one", name, str(place), f"grpc://127.0.0.1:{port}"]
+        answer = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    found: dict[str, float] = json.loads(answer.stdout.splitlines()[-1])
+    return {**found, "points": taken.points}
+
+
+def prepare(place: Path, count: int) -> None:
+    """Write the passages and their vectors."""
+    from msmarco_qdrant.encode.api import encode_corpus
+    from msmarco_qdrant.testing import HashingEncoder
+
+    write_passages(place / "passages.tsv", count)
+    encoder = HashingEncoder(DIMENSION)
+    encode_corpus(place / "passages.tsv", place / "vectors", encoder=encoder, workers=0)
+
+
+def main() -> None:
+    """Print rates and memory."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--passages", type=int, default=100_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--memory", type=int, nargs="*", default=())
+    parser.add_argument("--one", nargs=3, metavar=("NAME", "FOLDER", "URL"))
+    json_option(parser)
+    given = parser.parse_args()
+    if given.one:
+        name, folder, url = given.one
+        print(json.dumps(candidates(Path(folder))[name](url)))
+        return
+    names = [PROCESS, RAY, READY, RAY_READY]
+    names += [PEER] if importlib.util.find_spec("ray_qdrant") else []
+    report = Report(given.json, PACKAGES)
+    with tempfile.TemporaryDirectory() as folder:
+        if given.rounds:
+            report.table(
+                ("ingest", "passages/s", "processor, ms per 1,000", "driver, MiB", "worker, MiB"),
+                rates(Path(folder), names, given.passages, given.rounds),
+            )
+    rows = []
+    for count in given.memory:
+        with tempfile.TemporaryDirectory() as folder:
+            write_passages(Path(folder) / "passages.tsv", count)
+            found = run(RAY, Path(folder))
+        memory = (f"{found['driver']:.0f}", f"{found['worker']:.0f}")
+        rows.append(Row((f"{count:,}", *memory), found))
+    if rows:
+        report.table(("passages", "driver, MiB", "worker, MiB"), rows)
+
+
+def rates(place: Path, names: list[str], passages: int, rounds: int) -> list[Row]:
+    """The rows of the table of rates."""
+    prepare(place, passages)
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in names}
+    for _ in range(rounds):
+        for name, runs in found.items():
+            runs.append(run(name, place))
+            print(name, json.dumps(runs[-1]), file=sys.stderr, flush=True)
+            if runs[-1]["points"] != passages:
+                raise SystemExit(f"{runs[-1]['points']} of {passages} points were written")
+    return [Row(cells(name, runs, passages), {"rounds": runs}) for name, runs in found.items()]
+
+
+def cells(name: str, runs: list[dict[str, float]], passages: int) -> tuple[str, ...]:
+    """A row: medians, and the largest peaks."""
+    rate = statistics.median(passages / one["seconds"] for one in runs)
+    processor = statistics.median(one["processor"] for one in runs) * 1e6 / passages
+    driver = max(one["driver"] for one in runs)
+    worker = max(one["worker"] for one in runs)
+    shown = f"{worker:.0f}" if worker else "-"
+    return (name, f"{rate:,.0f}", f"{processor:.0f}", f"{driver:.0f}", shown)
+
+
+if __name__ == "__main__":
+    main()
