@@ -3,10 +3,10 @@
 Synthetic passages go into the acknowledging server: by the costless encoder, so that reading, BM25
 and writing are measured, or as ready vectors, which ray-qdrant writes, too (dense vectors and texts
 only; skipped where it is not installed). The cluster is one of this machine with one worker. Its
-start and the worker's are not in the rates, the pass over the pids is. Processor time is that of
-the driver, the workers and Ray's own processes, which a loaded machine does not change as much as a
-rate. Peak memory is resident without shared pages. Each run has its own processes and server; in
-turn, medians over the rounds.
+start and the worker's are left out, the pass over the pids is not. Processor time is that of the
+driver, the workers and Ray's own processes, which a loaded machine does not change as much as a
+rate; ray-qdrant's has the start of its processes in it. Peak memory is resident without shared
+pages. Each run has its own processes and server; in turn, medians over the rounds.
 
     python benchmarks/ray_ingest.py [--passages 100000] [--rounds 3] [--memory 100000 2000000]
         [--json FILE]
@@ -55,22 +55,26 @@ class Watch:
 
     def __init__(self) -> None:
         self._own = psutil.Process()
-        self._first: dict[int, float] = {}
-        self._last: dict[int, float] = {}
+        self._processor: dict[int, float] = {}
         self.driver = self.worker = 0.0
         self._ended = threading.Event()
-        self._look()
-        self._first = {**self._last}
+        self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
 
-    def end(self) -> dict[str, float]:
-        """Return what was seen: seconds of the processors, and MiB."""
+    def times(self) -> tuple[float, float]:
+        """The wall time, and the processor time so far."""
+        self._look()
+        with self._lock:
+            return time.perf_counter(), sum(self._processor.values())
+
+    def end(self, *spans: tuple[tuple[float, float], tuple[float, float]]) -> dict[str, float]:
+        """Return what was seen in spans of `times`, in seconds, and the peaks in MiB."""
         self._ended.set()
         self._thread.join()
-        self._look()
-        seconds = sum(last - self._first.get(pid, 0.0) for pid, last in self._last.items())
-        return {"processor": seconds, "driver": self.driver, "worker": self.worker}
+        wall, processor = (sum(last[at] - first[at] for first, last in spans) for at in (0, 1))
+        peaks = {"driver": self.driver, "worker": self.worker}
+        return {"seconds": wall, "processor": processor, **peaks}
 
     def _watch(self) -> None:
         while not self._ended.wait(_SAMPLE_S):
@@ -83,7 +87,8 @@ class Watch:
                 is_worker = any(part.startswith("ray::") for part in process.cmdline())
             except psutil.Error:  # it has ended
                 continue
-            self._last[process.pid] = times.user + times.system
+            with self._lock:
+                self._processor[process.pid] = times.user + times.system
             size = (memory.rss - memory.shared) / 2**20
             if process.pid == self._own.pid:
                 self.driver = max(self.driver, size)
@@ -106,25 +111,32 @@ def by_process(source: Any, url: str, **options: Any) -> dict[str, float]:
     from msmarco_qdrant.ingest.api import ingest_passages
 
     watch = Watch()
-    report = ingest_passages(source, url, optimize=False, **options)
-    return {"seconds": report.seconds, **watch.end()}
+    started = watch.times()
+    ingest_passages(source, url, optimize=False, **options)
+    return watch.end((started, watch.times()))
 
 
 def on_ray(source: Any, url: str, **options: Any) -> dict[str, float]:
     """Ingest by a worker; its start is left out."""
     from msmarco_qdrant.distributed import ingest_dataset
     from msmarco_qdrant.distributed.run import DistributedRun
+    from msmarco_qdrant.distributed.tasks import TaskBoard
 
-    spent: list[float] = []
-    first: list[float] = []
-    count = DistributedRun.count
+    spans: list[tuple[tuple[float, float], tuple[float, float]]] = []
+    ready: list[tuple[float, float]] = []
+    count, worker_ready = DistributedRun.count, TaskBoard.worker_ready
 
     def timed(self: DistributedRun) -> None:
-        started = time.perf_counter()
+        started = watch.times()
         count(self)
-        spent.append(time.perf_counter() - started)
+        spans.append((started, watch.times()))
+
+    def noted(self: TaskBoard) -> None:
+        ready.append(watch.times())
+        worker_ready(self)
 
     DistributedRun.count = timed  # type: ignore[method-assign]
+    TaskBoard.worker_ready = noted  # type: ignore[method-assign]
     with cluster():
         watch = Watch()
         ingest_dataset(
@@ -133,13 +145,9 @@ def on_ray(source: Any, url: str, **options: Any) -> dict[str, float]:
             workers=1,
             cpus_per_worker=1,
             optimize=False,
-            on_progress=lambda one: first.append(time.perf_counter()) if one.done else None,
             **options,
         )
-        ended = time.perf_counter()
-        found = watch.end()
-    # The first progress comes up to a second after the first rows.
-    return {"seconds": spent[0] + ended - first[0], **found}
+        return watch.end(spans[0], (ready[0], watch.times()))
 
 
 def by_peer(folder: Path, url: str) -> dict[str, float]:
@@ -152,7 +160,7 @@ def by_peer(folder: Path, url: str) -> dict[str, float]:
         files = [str(path) for path in sorted(folder.glob("*.parquet"))]
         data = ray.data.read_parquet(files).select_columns(columns).map_batches(with_id)
         watch = Watch()
-        started = time.perf_counter()
+        started = watch.times()
         options = {"prefer_grpc": True, "grpc_port": int(url.rpartition(":")[2])}
         write_qdrant(
             data,
@@ -161,8 +169,7 @@ def by_peer(folder: Path, url: str) -> dict[str, float]:
             client_kwargs={**options, "check_compatibility": False},
             concurrency=1,
         )
-        seconds = time.perf_counter() - started
-        return {"seconds": seconds, **watch.end()}
+        return watch.end((started, watch.times()))
 
 
 def with_id(batch: dict[str, Any]) -> dict[str, Any]:
