@@ -126,16 +126,16 @@ def on_ray(source: Any, url: str, **options: Any) -> dict[str, float]:
     ready: list[tuple[float, float]] = []
     count, worker_ready = DistributedRun.count, TaskBoard.worker_ready
 
-    def timed(self: DistributedRun) -> None:
+    def timed(self: DistributedRun, *arguments: Any) -> None:
         started = watch.times()
-        count(self)
+        count(self, *arguments)
         spans.append((started, watch.times()))
 
     def noted(self: TaskBoard) -> None:
         ready.append(watch.times())
         worker_ready(self)
 
-    DistributedRun.count = timed  # type: ignore[method-assign]
+    DistributedRun.count = timed  # type: ignore[method-assign,assignment]
     TaskBoard.worker_ready = noted  # type: ignore[method-assign]
     with cluster():
         watch = Watch()
