@@ -33,7 +33,8 @@ import psutil
 from acknowledging_server import running_server
 from harness import Report, Row, json_option
 
-PACKAGES = ("ray", "ray-qdrant", "qdrant-client", "pyarrow")
+HAS_PEER = importlib.util.find_spec("ray_qdrant") is not None
+PACKAGES = ("ray", "qdrant-client", "pyarrow", *(["ray-qdrant"] if HAS_PEER else []))
 DIMENSION = 384
 PROCESS, RAY = "ingest_passages", "ingest_dataset, one worker"
 READY, RAY_READY = "ingest_passages, ready vectors", "ingest_dataset, ready vectors"
@@ -226,7 +227,7 @@ def main() -> None:
         print(json.dumps(candidates(Path(folder))[name](url)))
         return
     names = [PROCESS, RAY, READY, RAY_READY]
-    names += [PEER] if importlib.util.find_spec("ray_qdrant") else []
+    names += [PEER] if HAS_PEER else []
     report = Report(given.json, PACKAGES)
     with tempfile.TemporaryDirectory() as folder:
         if given.rounds:
