@@ -222,7 +222,7 @@ class BiEncoder:
 
         Args:
             windows: Windows and their passages.
-            is_ready: True if the next window can be had without waiting.
+            is_ready: True if the next window is there, without waiting.
 
         Yields:
             Batches of a window as for `encode_passages`, then None; then those of the next one.

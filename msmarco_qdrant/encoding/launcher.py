@@ -65,7 +65,7 @@ class Launcher:
 
         Args:
             windows: Windows and their texts.
-            is_ready: True if the next window can be had without waiting. Batches of the window
+            is_ready: True if the next window is there, without waiting. Batches of the window
                 before are yielded first, if it is not.
             task: The texts' task.
         """
