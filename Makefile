@@ -28,17 +28,22 @@ PYTEST = $(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(WORKERS)
 # installed, with this package, and adds only what is missing.
 FRAMEWORKS := .venv-integrations
 
-.PHONY: demo test test-all integrations contract check soak docs wheel clean
+.PHONY: demo install test test-all integrations contract check soak docs wheel clean
 
 demo: $(VENV)/.demo
 	$(OFFLINE) $(BIN)/msmarco-qdrant quickstart --store build/demo --model all-MiniLM-L6-v2
 
+install: $(VENV)/.dev
+
 test: check
 	$(PYTEST) --durations=10
 
-# One run of both, as starting pytest costs a minute of processor time: it collects the tests and
-# loads torch in each worker.
-test-all: check integrations
+# The types are checked and the second environment is installed at the same time: either keeps one
+# core busy. One run of the quick and the slow tests, as starting pytest costs a minute of processor
+# time: it collects the tests and loads torch in each worker.
+test-all: install
+	$(MAKE) --jobs=2 check $(FRAMEWORKS)/.installed
+	$(MAKE) integrations
 	$(PYTEST) -m "not soak" --durations=10
 
 # The conformance suites bring plugins of pytest that are not used.

@@ -7,7 +7,6 @@ import importlib
 import inspect
 import multiprocessing
 import pickle
-import pkgutil
 import threading
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -16,11 +15,10 @@ from typing import Any
 
 import pytest
 
-import msmarco_qdrant
 from msmarco_qdrant.core.reports import EncodeReport, IngestReport
 from msmarco_qdrant.errors import PruneRefusedError, StoreError
 from msmarco_qdrant.service.http.problems import INVALID
-from tests.test_public import ABSENT, pass_over_adapter
+from tests.test_public import module_names
 
 REPORT = IngestReport(5, 3, 1, 1, 3, 0.5)
 _VALUES: dict[str, Any] = {  # an argument of each annotation
@@ -39,17 +37,15 @@ _VALUES: dict[str, Any] = {  # an argument of each annotation
 def _error_classes() -> list[type[Exception]]:
     """Return all errors of the package, wherever they are defined; adapters define none."""
     found = set()
-    walk = pkgutil.walk_packages(msmarco_qdrant.__path__, "msmarco_qdrant.", pass_over_adapter)
-    for module in walk:
-        if not module.name.endswith("__main__") and not module.name.startswith(ABSENT):
-            for value in vars(importlib.import_module(module.name)).values():
-                if (
-                    isinstance(value, type)
-                    and issubclass(value, Exception)
-                    and value.__module__ == module.name
-                    and "click" not in str(value.__mro__)  # the command line's, printed at once
-                ):
-                    found.add(value)
+    for name in module_names():
+        for value in vars(importlib.import_module(name)).values():
+            if (
+                isinstance(value, type)
+                and issubclass(value, Exception)
+                and value.__module__ == name
+                and "click" not in str(value.__mro__)  # the command line's, printed at once
+            ):
+                found.add(value)
     return sorted(found, key=lambda kind: (kind.__module__, kind.__name__))
 
 

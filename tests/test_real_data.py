@@ -22,7 +22,7 @@ from msmarco_qdrant.sources.corpus import Corpus, read_queries
 pytestmark = pytest.mark.slow
 
 MODEL = "all-MiniLM-L6-v2"
-PART = 400
+PART = 100
 
 
 @pytest.fixture(scope="module")
