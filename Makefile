@@ -46,11 +46,13 @@ test-all: install
 	$(MAKE) integrations
 	$(PYTEST) -m "not soak" --durations=10
 
-# The conformance suites bring plugins of pytest that are not used.
+# The conformance suites bring plugins of pytest that are not used. The tests on Ray come first: they
+# all go to one worker, which starts Ray once.
 integrations: $(FRAMEWORKS)/.installed
 	$(OFFLINE) OMP_NUM_THREADS=1 $(FRAMEWORKS)/bin/python -m pytest $(WORKERS) -m "not soak" \
 		-p no:benchmark -p no:codspeed -p no:recording -p no:socket \
-		$(wildcard tests/integrations tests/distributed)
+		-p no:langsmith_plugin -p no:syrupy \
+		$(wildcard tests/distributed) $(wildcard tests/integrations)
 
 contract: $(VENV)/.dev
 	@test -n "$$QDRANT_URL" || { echo "set QDRANT_URL (and QDRANT_API_KEY)" >&2; exit 2; }

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from msmarco_qdrant.core.encoder_types import EncoderInfo, Prompts, Similarity
 from msmarco_qdrant.encoding.backends.base import Task
+from msmarco_qdrant.encoding.backends.cache import mark_used
 from msmarco_qdrant.encoding.catalog import PublishedModel
 from msmarco_qdrant.encoding.compact import CompactModel, read_compact
 from msmarco_qdrant.encoding.describe import ModelFacts, describe_model, inspect_model
@@ -114,6 +115,7 @@ def open_proven(request: ModelRequest) -> OpenedModel | None:
         return None  # other prompts have not been compared
     if locate_proof(directory, request.prompts) != path:
         return None  # the files changed while they were read
+    mark_used(path)
     lengths, place = proof.prompt_lengths, directory.absolute()
     return OpenedModel(info, place, lengths, proof.tokenizer, compact, None)
 

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from msmarco_qdrant.core.encoder_types import Prompts
 from msmarco_qdrant.encoding import load_encoder, opened_model, proof
 from msmarco_qdrant.encoding.backends import fused
-from msmarco_qdrant.encoding.backends.cache import model_cache, prune
+from msmarco_qdrant.encoding.backends.cache import mark_used, model_cache, prune
 from msmarco_qdrant.encoding.backends.fused import FusedBackend, FusedForward
 from msmarco_qdrant.encoding.backends.numpy_forward import NumpyForward
 from msmarco_qdrant.encoding.backends.processor import usable_cores
@@ -76,8 +76,10 @@ def test_every_form_gives_the_library_s_vectors(
     expected = library(directory).encode(TEXTS, normalize_embeddings=recipe.similarity != "dot")
 
     first = vectors(directory)
-    assert 1 == len(proofs(cache))
+    (path,) = proofs(cache)
+    os.utime(path, (100, 100))
     again = vectors(directory)
+    assert 100 < path.stat().st_mtime  # so that it is kept
     compact = read_compact(directory)
     assert compact is not None
     tokens = load_encoder(directory, device="cpu").tokenizer(TEXTS)
@@ -357,15 +359,17 @@ def test_one_query_of_a_proven_model_imports_neither_torch_nor_the_library(tiny:
     assert "torch on cpu in float32" in shown
 
 
-def test_files_beyond_the_newest_are_pruned(tmp_path: Path) -> None:
+def test_files_that_were_not_used_for_longest_are_pruned(tmp_path: Path) -> None:
     """A cache does not grow for ever."""
     for age in range(5):
         (tmp_path / f"{age}.json").touch()
         os.utime(tmp_path / f"{age}.json", (100 - age, 100 - age))
 
-    prune(tmp_path, "*.json", 2)
+    mark_used(tmp_path / "4.json")
+    mark_used(tmp_path / "5.json")  # that another process has removed
+    prune(tmp_path, "*.json", 3)
 
-    assert ["0.json", "1.json"] == sorted(path.name for path in tmp_path.iterdir())
+    assert ["0.json", "1.json", "4.json"] == sorted(path.name for path in tmp_path.iterdir())
 
 
 # ---- workers ---------------------------------------------------------------------------------

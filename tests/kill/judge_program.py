@@ -1,4 +1,7 @@
-"""Judge in a process that kills itself after so many calls of the judge; see test_judge_kill."""
+"""Judge in forks that kill themselves after so many calls of the judge; see test_judge_kill.
+
+For each fork a line is printed: how it ended, and the number of complete parts.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from numpy.typing import NDArray
 
 from msmarco_qdrant.testing import WordOverlapReranker
 from msmarco_qdrant.train import JudgeReport, judge_negatives, judge_parts
+from tests.forks import killed_status
 from tests.train.small_collection import QRELS, QUERIES, mined, open_client
 
 TRAIN, DEV = QUERIES[:40], QUERIES[40:]
@@ -43,4 +47,14 @@ def run(store: Path, out: Path, judge: WordOverlapReranker) -> JudgeReport:
 
 
 if __name__ == "__main__":
-    run(Path(sys.argv[1]), Path(sys.argv[2]), Killing(int(sys.argv[3])))
+    # once, not in each fork
+    import pandas  # noqa: F401
+    import pyarrow.parquet  # noqa: F401
+    import qdrant_client  # noqa: F401
+    import qdrant_edge  # noqa: F401
+    import scipy.stats  # noqa: F401
+
+    store, out = map(Path, sys.argv[1:3])
+    for calls in map(int, sys.argv[3:]):
+        status = killed_status(lambda left=calls: run(store, out, Killing(left)))
+        print(status, len([*(out / "parts").glob("*.parquet")]))

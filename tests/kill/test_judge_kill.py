@@ -22,14 +22,13 @@ def test_a_killed_judging_ends_in_the_same_bytes(tmp_path: Path) -> None:
     store, out = fill(tmp_path / "store"), tmp_path / "killed"
     whole = WordOverlapReranker()
     run(store, tmp_path / "whole", whole)
-    kept = []
-    for calls in (_CHECK, _CHECK + 2, 3):
-        words = [sys.executable, "-m", "tests.kill.judge_program", str(store), str(out)]
-        done = subprocess.run([*words, str(calls)], cwd=ROOT, check=False, capture_output=True)
-        assert -9 == done.returncode, done.stderr
-        kept.append(len([*(out / "parts").glob("*.parquet")]))
-    assert [0] == kept[:1]
-    assert 0 < kept[1] < kept[2]
+    words = [sys.executable, "-m", "tests.kill.judge_program", str(store), str(out)]
+    calls = map(str, (_CHECK, _CHECK + 2, 3))
+    done = subprocess.run([*words, *calls], cwd=ROOT, check=False, capture_output=True, text=True)
+    ended = [tuple(map(int, line.split())) for line in done.stdout.splitlines()]
+    assert [-9] * 3 == [status for status, _ in ended], done.stderr
+    first, second, third = (parts for _, parts in ended)
+    assert 0 == first < second < third
 
     judge = WordOverlapReranker()
     run(store, out, judge)

@@ -1,13 +1,18 @@
-"""Train a tiny model in a process that kills itself at a moment; called by test_train_kill."""
+"""Train a tiny model in forks that kill themselves, each at a moment; called by test_train_kill.
+
+For each moment a line is printed: how the fork ended, and the number of reports that exist then.
+"""
 
 from __future__ import annotations
 
 import os
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 
 from msmarco_qdrant.train import TrainReport, finish, train_bi_encoder
+from tests.forks import killed_status
 from tests.train.training import DEV, DEV_QRELS, MINED, QUICK, TRAIN, small_client
 
 NEVER = "never"
@@ -53,4 +58,14 @@ def _kill_at_move(number: int) -> None:
 
 
 if __name__ == "__main__":
-    run(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])
+    # once, not in each fork
+    import accelerate  # noqa: F401
+    import datasets  # noqa: F401
+    import qdrant_client  # noqa: F401
+    import qdrant_edge  # noqa: F401
+    import sentence_transformers  # noqa: F401
+
+    model, out = map(Path, sys.argv[1:3])
+    for moment in sys.argv[3:]:
+        status = killed_status(partial(run, model, out, moment))
+        print(status, len([*out.glob("report.json")]))

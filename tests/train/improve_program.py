@@ -17,6 +17,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import accelerate  # noqa: F401  # imported once, not in each fork
+import datasets  # noqa: F401
+import ir_measures  # noqa: F401
+import pandas  # noqa: F401
+import pyarrow.parquet  # noqa: F401
+import qdrant_client  # noqa: F401
+import qdrant_edge  # noqa: F401
+import scipy.stats  # noqa: F401
 import torch
 from sentence_transformers import SentenceTransformerTrainer
 

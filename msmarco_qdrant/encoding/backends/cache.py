@@ -16,8 +16,14 @@ def model_cache(kind: str) -> Path:
     return Path(os.devnull if base.startswith("~") else base) / "msmarco-qdrant" / kind
 
 
+def mark_used(path: Path) -> None:
+    """Let `prune` keep a file that was read; without effect in a cache that is only readable."""
+    with suppress(OSError):
+        os.utime(path)
+
+
 def prune(folder: Path, pattern: str, kept: int) -> None:
-    """Remove all files of a pattern but the newest ones."""
+    """Remove all files of a pattern but the last ones that were written or marked as used."""
     dated = []
     for path in folder.glob(pattern):
         with suppress(FileNotFoundError):  # another process prunes, too
