@@ -48,7 +48,7 @@ def run(store: Path, out: Path, judge: WordOverlapReranker) -> JudgeReport:
 
 if __name__ == "__main__":
     # once, not in each fork
-    import pandas  # noqa: F401
+    import pandas as pd  # noqa: F401
     import pyarrow.parquet  # noqa: F401
     import qdrant_client  # noqa: F401
     import qdrant_edge  # noqa: F401

@@ -20,7 +20,7 @@ from typing import Any
 import accelerate  # noqa: F401  # imported once, not in each fork
 import datasets  # noqa: F401
 import ir_measures  # noqa: F401
-import pandas  # noqa: F401
+import pandas as pd  # noqa: F401
 import pyarrow.parquet  # noqa: F401
 import qdrant_client  # noqa: F401
 import qdrant_edge  # noqa: F401
