@@ -105,7 +105,7 @@ def open_proven(request: ModelRequest) -> OpenedModel | None:
         return None  # it is downloaded, or the library's loading reports why not
     path = locate_proof(directory, request.prompts)
     proof = read_proof(path) if path is not None else None
-    if proof is None:
+    if path is None or proof is None:
         return None
     require_own_threads()
     effective_length(request.name, proof.facts.configured, proof.facts.positions)  # its warning

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -56,5 +57,5 @@ if __name__ == "__main__":
 
     store, out = map(Path, sys.argv[1:3])
     for calls in map(int, sys.argv[3:]):
-        status = killed_status(lambda left=calls: run(store, out, Killing(left)))
+        status = killed_status(partial(run, store, out, Killing(calls)))
         print(status, len([*(out / "parts").glob("*.parquet")]))

@@ -59,7 +59,6 @@ def _kill_at_move(number: int) -> None:
 
 if __name__ == "__main__":
     # once, not in each fork
-    import accelerate  # noqa: F401
     import datasets  # noqa: F401
     import qdrant_client  # noqa: F401
     import qdrant_edge  # noqa: F401

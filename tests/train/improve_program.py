@@ -17,8 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import accelerate  # noqa: F401  # imported once, not in each fork
-import datasets  # noqa: F401
+import datasets  # noqa: F401  # imported once, not in each fork
 import ir_measures  # noqa: F401
 import pandas as pd  # noqa: F401
 import pyarrow.parquet  # noqa: F401
