@@ -129,7 +129,7 @@ def encode_corpus(  # noqa: PLR0913  # all but two have defaults
             stack.callback(feeder.close)
         encoder.warm_up()
         if feeder is not None:
-            feeder.wait_until_ready()
+            feeder.wait_for_item()
         startup = time.perf_counter() - started
         shards_at_once = 2 if gpus or usable_cores() >= _MANY_CORES else 1
         size = rows.size if isinstance(rows, Corpus) else None

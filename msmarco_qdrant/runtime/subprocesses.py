@@ -236,6 +236,17 @@ class SubprocessIterator(_Worker, Generic[_Item]):
     def __init__(self, items: Iterable[_Item]) -> None:
         super().__init__(pickle.dumps(items), _ITERATE)
 
+    def wait_for_item(self) -> None:
+        """Wait until the next item, or an error, can be received without waiting.
+
+        Raises:
+            WorkerError: If the subprocess ended during its start, or does not answer.
+        """
+        self.wait_until_ready()
+        with self._busy, suppress(OSError, ValueError):  # it ended: the first reader reports it
+            if not self._pipe.poll(self._answer_s):
+                raise self._silence_error()
+
     def __iter__(self) -> Iterator[_Item]:
         """Yield the items; raise the exception of their iterator, or `WorkerError`."""
         while (item := self.receive()) is not _END:

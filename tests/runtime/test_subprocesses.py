@@ -415,6 +415,14 @@ def test_items_of_an_iterator_come_in_order(bound: int, waits: int) -> None:
         assert list(range(bound)) == list(items)
 
 
+def test_an_iterator_can_be_awaited_before_its_first_item_is_taken() -> None:
+    """The item, or the end, is there without waiting; it is not lost."""
+    with closing(SubprocessIterator([7])) as items:
+        items.wait_for_item()
+        assert items._pipe.poll(0)
+        assert [7] == list(items)
+
+
 def test_an_error_of_an_iterator_comes_after_its_items() -> None:
     """What was made before it still arrives, then the error as it is."""
     with closing(SubprocessIterator(Counting(3, SourceError("broken at 3")))) as items:

@@ -76,9 +76,11 @@ class VarlenForward:
     def __call__(self, batch: Tokenized) -> torch.Tensor:
         """Encode texts of at least one token each: float32 `(texts, hidden)`, on the device."""
         model, kernels = self._model, self._kernels
-        tokens = np.stack([batch.ids, self._places(batch)]).astype(np.int32, copy=False)
-        ids, places = to_device(torch.from_numpy(tokens), self.device)
-        edges = to_device(torch.from_numpy(batch.offsets.astype(np.int32)), self.device)
+        # Each in memory of its own: Triton compiles a kernel again for other alignments.
+        ids, places, edges = (
+            to_device(torch.from_numpy(values.astype(np.int32)), self.device)
+            for values in (batch.ids, self._places(batch), batch.offsets)
+        )
         values = kernels.embed(ids, places, self._words, self._positions, self._norm, model.eps)
         values = self._run_layers(values, edges, int(batch.lengths.max()))
         is_cls = model.pooling == "cls"

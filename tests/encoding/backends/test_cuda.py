@@ -142,7 +142,7 @@ def test_a_cpu_is_no_gpu(tiny: Tiny) -> None:
 
 def test_a_compact_model_runs_on_the_gpus(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     """One backend each, before the library's modules are asked for; `compiled` is reported."""
-    encoder = load_encoder(tiny(Recipe()), device="cpu")
+    encoder = load_encoder(tiny(Recipe()), device="cpu", precision="float32")
     expected = encoder.encode(TEXTS)
     monkeypatch.setattr(BiEncoder, "_fused_precision", lambda *_: None)
     monkeypatch.setattr(cuda_choice, "find_gpus", lambda devices: [CPU for _ in devices])
