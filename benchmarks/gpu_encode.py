@@ -151,7 +151,7 @@ def feed(location: str, source: Path, workers: int) -> dict[str, Any]:
     from msmarco_qdrant.runtime.subprocesses import SubprocessIterator
     from msmarco_qdrant.sources.corpus import Corpus
 
-    encoder = load_encoder(location, device="cpu", backend="torch")
+    encoder = load_encoder(location, device="cpu")
     with tempfile.TemporaryDirectory() as folder:
         layout = Layout(Path(folder), 12, "float16")
         items = Feed(Corpus(source), layout, encoder.info, encoder.tokenizer, workers)

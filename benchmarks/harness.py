@@ -91,7 +91,7 @@ def model_directory(name: str) -> str:
     """Return the folder of a model, or its hub id: the same for every candidate."""
     from msmarco_qdrant.encoding import load_encoder
 
-    return load_encoder(name, backend="torch", device="cpu").location
+    return load_encoder(name, device="cpu").location
 
 
 # ---- engines -------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from pydantic_settings import (
 from msmarco_qdrant.core.collection_types import Quantization, StorageSettings
 from msmarco_qdrant.core.records import WINDOW
 from msmarco_qdrant.encoding.catalog import DEFAULT_MODEL
-from msmarco_qdrant.encoding.options import CACHED_QUERIES, BackendName, EncoderOptions, Precision
+from msmarco_qdrant.encoding.options import CACHED_QUERIES, EncoderOptions, Precision
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.sources.corpus import MAX_LINE_BYTES
 from msmarco_qdrant.stores import DEFAULT_CONNECTION, Connection
@@ -71,7 +71,6 @@ class Settings(BaseSettings):
         in_flight: Most concurrent requests to a server.
         on_disk: Read the vectors of a new collection from disk on demand.
         quantization: Quantization of a new collection: "int8", "turbo4" or "none".
-        backend: Runtime of the model: "torch", "openvino", or "auto".
         device: Device of the model, such as "cpu" or "cuda:1"; None for the best device.
         precision: Precision of the model; None for a fast one on the device.
         cached_queries: Number of query vectors that a client caches, 0 for none.
@@ -102,7 +101,6 @@ class Settings(BaseSettings):
     in_flight: int = Field(default=DEFAULT_CONNECTION.in_flight, ge=1, le=64)
     on_disk: bool = StorageSettings().on_disk
     quantization: Quantization = StorageSettings().quantization
-    backend: BackendName = "auto"
     device: str | None = None
     precision: Precision | None = None
     cached_queries: int = Field(default=CACHED_QUERIES, ge=0)
@@ -172,7 +170,7 @@ class Settings(BaseSettings):
     @property
     def encoder_options(self) -> EncoderOptions:
         """Options of the encoder."""
-        names = ("backend", "device", "precision", "cached_queries")
+        names = ("device", "precision", "cached_queries")
         return EncoderOptions(**{name: getattr(self, name) for name in names})
 
     @property

@@ -5,7 +5,6 @@ with an injected processor check these choices. No instruction runs that the rea
 
 * Plain layers of torch compute bfloat16 on every CPU.
 * Layers are packed only after a tiny one was really packed (`packed_linear.has_operators`).
-* OpenVINO computes in float32 if the real processor has no bfloat16.
 
 Tests of packed layers themselves are skipped where these cannot run.
 """

@@ -129,7 +129,6 @@ def encode(  # noqa: PLR0913  # one for each option
                 out,
                 model=model or settings.model,
                 encoder_options=EncoderOptions(
-                    backend=settings.backend,
                     device=settings.device or (ALL_GPUS if ray is None else None),
                     precision=settings.precision,
                     compiled=compiled,

@@ -15,7 +15,7 @@ _OTHER = "Options"
 _GROUPS = {
     "Store and collection": ["store", "transport", "collection", "wait_index"],
     "Model": [
-        *("model", "old_model", "query_prompt", "passage_prompt", "backend", "device"),
+        *("model", "old_model", "query_prompt", "passage_prompt", "device"),
         *("precision", "compiled"),
     ],
     "Source": [

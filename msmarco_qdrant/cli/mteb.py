@@ -42,7 +42,7 @@ _SHOWN = ("ndcg_at_10", "mrr_at_10", "recall_at_100")
 @click.option("--queries", type=FILE, help="With --corpus: its queries.")
 @click.option("--qrels", type=FILE, help="With --corpus: the judgments.")
 @click.option("--name", metavar="NAME", help="With --corpus: name of the task.  [default: Local]")
-@settings_options("store", "transport", "backend", "device", "precision")
+@settings_options("store", "transport", "device", "precision")
 @model_option(
     "Model to encode with.  [default: MSMARCO_QDRANT_MODEL or msmarco-distilbert-base-v3]"
 )

@@ -108,12 +108,6 @@ exact_option = click.option(
     "--exact", is_flag=True, help="Compare with every passage, without the index."
 )
 _ENCODER_OPTIONS = {
-    "backend": click.option(
-        "--backend",
-        type=click.Choice(["auto", "torch", "openvino"]),
-        help="Library that runs the model; auto takes the fastest that is installed.  [default: "
-        "MSMARCO_QDRANT_BACKEND or auto]",
-    ),
     "device": click.option(
         "--device",
         metavar="NAME",

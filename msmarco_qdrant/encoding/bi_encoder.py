@@ -86,10 +86,7 @@ class BiEncoder:
         self._options = options = options or EncoderOptions()
         devices = resolve_devices(options.device)
         request = ModelRequest(location, hint or location, prompts, similarity, published)
-        may_be_compact = options.backend != "openvino"
-        self._opened = (open_proven(request) if may_be_compact else None) or open_by_library(
-            request, devices[0], prove=may_be_compact
-        )
+        self._opened = open_proven(request) or open_by_library(request, devices[0])
         self.info = self._opened.info
         self._query_cache = QueryVectorCache(options.cached_queries)
         _log.info("%s: %s", self.info.model, self.info.encoding)
@@ -115,7 +112,7 @@ class BiEncoder:
 
     @property
     def backend(self) -> str:
-        """The library of the forward pass: "torch" or "openvino"."""
+        """The library of the forward pass: "torch"."""
         return self._require_backends()[0].name
 
     @property
@@ -298,7 +295,7 @@ class BiEncoder:
         else:
             models = [library or self._load_again(devices[0])]
             models += [self._load_again(device) for device in devices[1:]]
-            made = [self._make_backend(model, self._options) for model in models]
+            made = [self._make_backend(model) for model in models]
         # The backends hold the weights that they use.
         self._opened.library = self._opened.compact = None
         _log.info(
@@ -344,30 +341,11 @@ class BiEncoder:
             return None  # this build of torch has other operators for it
         return choice.choose_precision(compact, self.info.fingerprint, self.info.model)
 
-    def _make_backend(self, model: SentenceTransformer, options: EncoderOptions) -> Backend:
-        """Create the requested backend; for "auto", the fastest one that takes the model."""
-        requested = options.backend
-        if requested == "auto" and options.precision == "int8":  # only OpenVINO has it
-            requested = "openvino"
-        on_cpu = model.device.type == "cpu"
-        if requested == "openvino" and not on_cpu:
-            raise UsageError(
-                f"device must be cpu for the backend openvino, got {model.device}: pass device=cpu"
-            )
-        if requested != "torch" and on_cpu:
-            from msmarco_qdrant.encoding.backends.openvino import OpenVinoBackend, is_preferred
-
-            try:
-                if requested == "openvino" or is_preferred():
-                    return OpenVinoBackend(
-                        model, self._opened.prompt_lengths, self.info.fingerprint, options.precision
-                    )
-            except (UsageError, EncodingError) as exc:
-                if requested == "openvino":
-                    raise
-                _log.info("the backend openvino cannot run this model: %s", exc)
+    def _make_backend(self, model: SentenceTransformer) -> Backend:
+        """Create the backend that runs the library's modules."""
         from msmarco_qdrant.encoding.backends.torch import TorchBackend
 
+        options = self._options
         return TorchBackend(
             model, self._opened.prompt_lengths, options.precision, compiled=options.compiled
         )

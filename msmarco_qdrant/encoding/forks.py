@@ -49,7 +49,7 @@ class _TorchOfParent:
             self._unknown = {True, False}
 
 
-# torch, OpenVINO and tokenizers: loading a model starts threads, and so does a forward pass.
+# torch and tokenizers: loading a model starts threads, and so does a forward pass.
 _MODELS = ThreadedLibrary()
 _TORCH = _TorchOfParent()
 

@@ -22,7 +22,6 @@ from msmarco_qdrant.encoding.file_digests import file_sha256
 from msmarco_qdrant.encoding.hub import require_hub_or_cache
 from msmarco_qdrant.encoding.options import (
     CACHED_QUERIES,
-    BackendName,
     EncoderOptions,
     Precision,
     resolve_devices,
@@ -34,12 +33,11 @@ _log = logging.getLogger(__name__)
 
 
 @suggest_keywords
-def load_encoder(  # noqa: PLR0913  # all but one have defaults
+def load_encoder(  # all but one have defaults
     model: str | PathLike[str],
     *,
     prompts: Prompts | None = None,
     similarity: Similarity | None = None,
-    backend: BackendName = "auto",
     device: str | None = None,
     precision: Precision | None = None,
     tokens_per_batch: int | None = None,
@@ -54,8 +52,7 @@ def load_encoder(  # noqa: PLR0913  # all but one have defaults
             names, for a directory those of the model's configuration.
         similarity: Similarity of its vectors; by default that of the catalog for one of its names,
             for a directory that of the model's configuration; without either, cosine.
-        backend: As in `EncoderOptions`, like all that follow.
-        device: By default the best one.
+        device: As in `EncoderOptions`, like all that follow; by default the best one.
         precision: By default the fastest of the device, within cosine 0.999 of float32.
         tokens_per_batch: By default chosen for the device.
         cached_queries: Number of queries whose vectors to cache.
@@ -64,9 +61,8 @@ def load_encoder(  # noqa: PLR0913  # all but one have defaults
     Raises:
         ModelNotFoundError: If no model is found, or it cannot be loaded.
         UsageError: For a cross-encoder or a baseline, or for options that cannot be met.
-        MissingExtraError: For a backend that is not installed.
     """
-    options = EncoderOptions(backend, device, precision, tokens_per_batch, cached_queries, compiled)
+    options = EncoderOptions(device, precision, tokens_per_batch, cached_queries, compiled)
     found = locate_bi_encoder(model, prompts, similarity)
     return BiEncoder(
         found.location,
@@ -140,7 +136,7 @@ def load_reranker(
         ModelNotFoundError: If no model is found, or it does not score pairs.
         UsageError: For a bi-encoder or a baseline, or for options that cannot be met.
     """
-    options = EncoderOptions("torch", device, precision, tokens_per_batch)
+    options = EncoderOptions(device, precision, tokens_per_batch)
     if precision in ("int8", "fp8"):
         raise UsageError(
             f"precision must be float32, bfloat16 or float16 for a reranker, got {precision!r}"

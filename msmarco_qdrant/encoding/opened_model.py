@@ -120,14 +120,14 @@ def open_proven(request: ModelRequest) -> OpenedModel | None:
     return OpenedModel(info, place, lengths, proof.tokenizer, compact, None)
 
 
-def open_by_library(request: ModelRequest, device: str | None, *, prove: bool) -> OpenedModel:
-    """Load a model by the library, on a device; if asked to, prove it for the next start.
+def open_by_library(request: ModelRequest, device: str | None) -> OpenedModel:
+    """Load a model by the library, on a device; prove it for the next start.
 
     Raises:
         ModelNotFoundError: If it cannot be loaded.
         EncodingError: In a forked child whose parent has loaded a model.
     """
-    before = _locate_proof_before(request) if prove else None
+    before = _locate_proof_before(request)
     model = load_model(request.location, device)
     directory = find_model_directory(request.location)
     # The model is described in float32, so this comes before any change of precision.
@@ -141,11 +141,10 @@ def open_by_library(request: ModelRequest, device: str | None, *, prove: bool) -
         lengths = count_prompt_tokens(model, info.prompts)
     place = directory.absolute()  # the working directory may be another one later
     opened = OpenedModel(info, place, lengths, tokenizers.__getitem__, None, model)
-    if prove:
-        made = make_proof(model, directory, facts, info.prompts, tokenizers, lengths)
-        if made is not None:
-            proof, opened.compact = made
-            _save(proof, directory, request, before)
+    made = make_proof(model, directory, facts, info.prompts, tokenizers, lengths)
+    if made is not None:
+        proof, opened.compact = made
+        _save(proof, directory, request, before)
     return opened
 
 

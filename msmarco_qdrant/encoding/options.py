@@ -9,7 +9,6 @@ from typing import Any, Literal, TypeAlias, get_args
 from msmarco_qdrant.core.arguments import to_settings
 from msmarco_qdrant.errors import UsageError
 
-BackendName: TypeAlias = Literal["auto", "torch", "openvino"]
 Precision: TypeAlias = Literal["float32", "bfloat16", "float16", "int8", "fp8"]
 
 ALL_GPUS = "all"
@@ -21,14 +20,13 @@ class EncoderOptions:
     """Options to run a model with.
 
     Attributes:
-        backend: "torch", "openvino", or "auto" for the fastest one installed.
         device: "cpu", "cuda", "cuda:1", "mps" (a Mac's GPU), several separated by commas, or "all"
             for every GPU (the CPU without one); None for the best one.
         precision: "float32", "bfloat16", "float16", "int8" or "fp8"; None for the fastest of the
-            device whose vectors stay within cosine 0.999 of float32. "int8" needs the backend
-            "openvino"; it is faster on some processors and less precise. "fp8" needs an NVIDIA
-            GPU since Ada and a model of the shape of BERT, DistilBERT or RoBERTa; it is faster
-            and less precise.
+            device whose vectors stay within cosine 0.999 of float32. "int8" needs a CPU,
+            "fp8" an NVIDIA GPU since Ada, and both a model of the shape of BERT, DistilBERT or
+            RoBERTa; they are faster and less precise. int8 is calibrated on the first thousand
+            passages, and refused where it is not faster.
         tokens_per_batch: Maximum tokens of a batch; None for the device's default.
         cached_queries: Number of queries whose vectors to cache; 0 for none.
         compiled: Compile a model with torch for a GPU, if it is not of the shape of BERT,
@@ -39,7 +37,6 @@ class EncoderOptions:
         UsageError: For an invalid value.
     """
 
-    backend: BackendName = "auto"
     device: str | None = None
     precision: Precision | None = None
     tokens_per_batch: int | None = None
@@ -47,7 +44,6 @@ class EncoderOptions:
     compiled: bool = False
 
     def __post_init__(self) -> None:
-        _require_one_of("backend", self.backend, get_args(BackendName))
         if self.precision is not None:
             _require_one_of("precision", self.precision, get_args(Precision))
         if self.tokens_per_batch is not None and self.tokens_per_batch < 1:

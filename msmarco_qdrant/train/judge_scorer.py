@@ -95,7 +95,6 @@ def load_judge(
         return cast("Reranker", load_reranker_for(model, options))
     return load_encoder(
         model,
-        backend=options.backend,
         device=options.device,
         precision=options.precision,
         tokens_per_batch=options.tokens_per_batch,

@@ -32,7 +32,7 @@ class Files(NamedTuple):
 def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
     """Files and a store, on disk; read only."""
     folder = tmp_path_factory.mktemp("train")
-    model = load_encoder(save_tiny(folder / "tiny", Recipe()), device="cpu", backend="torch")
+    model = load_encoder(save_tiny(folder / "tiny", Recipe()), device="cpu")
     with open_store(str(folder / "store"), create=True) as store:
         passages = [Passage(pid, text) for pid, text in TEXTS.items()]
         ingest_passages(passages, store, encoder=model, optimize=False)

@@ -114,7 +114,7 @@ def test_settings_are_an_object_a_dictionary_or_a_string(
         (Bm25Settings, {"language": 5}, None, "language of it must be a string, got 5"),
         (EncoderOptions, {"cached_queries": 1.5}, None, "cached_queries of it must be an integer"),
         (EncoderOptions, {"device": 5}, None, "device of it must be a string, got 5"),
-        (EncoderOptions, {"backend": "onnx"}, "device", "backend must be auto, torch, openvino"),
+        (EncoderOptions, {"precision": "int4"}, "device", "precision must be float32, bfloat16"),
     ],
 )
 def test_other_settings_are_refused(

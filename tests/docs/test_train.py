@@ -23,7 +23,7 @@ def test_command_and_python_train_and_report(
 ) -> None:
     """Both print a verdict; the folder has the files that the page lists."""
     monkeypatch.chdir(tmp_path)
-    for name, value in (("BACKEND", "torch"), ("PRECISION", "float32"), ("DEVICE", "cpu")):
+    for name, value in (("PRECISION", "float32"), ("DEVICE", "cpu")):
         monkeypatch.setenv(f"MSMARCO_QDRANT_{name}", value)
     make_collection(tmp_path, store="qdrant_data", collection="msmarco")
     Path("queries.tsv").write_text("".join(f"{one.qid}\t{one.text}\n" for one in QUERIES))

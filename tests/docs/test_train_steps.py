@@ -20,7 +20,7 @@ STEPS = page("train.md").split("\n## Step by step\n")[1]
 def test_mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It writes both systems' candidates in the form that the page shows."""
     monkeypatch.chdir(tmp_path)
-    for name, value in (("BACKEND", "torch"), ("PRECISION", "float32"), ("DEVICE", "cpu")):
+    for name, value in (("PRECISION", "float32"), ("DEVICE", "cpu")):
         monkeypatch.setenv(f"MSMARCO_QDRANT_{name}", value)
     make_collection(tmp_path, store="qdrant_data", collection="msmarco")
     Path("queries.tsv").write_text("".join(f"{one.qid}\t{one.text}\n" for one in QUERIES))

@@ -63,8 +63,8 @@ def test_name_and_precision_are_not_part_of_it(model: Path, tmp_path: Path) -> N
     """Nor are the path and the files' times."""
     copy = Path(shutil.copytree(model, tmp_path / "elsewhere" / "renamed"))
     os.utime(copy / "model.safetensors", (1, 1))
-    exact = load_encoder(model, device="cpu", backend="torch", precision="float32")
-    coarse = load_encoder(copy, device="cpu", backend="torch", precision="bfloat16")
+    exact = load_encoder(model, device="cpu", precision="float32")
+    coarse = load_encoder(copy, device="cpu", precision="bfloat16")
     assert exact.precision != coarse.precision
     assert exact.info.model != coarse.info.model
     assert exact.info.fingerprint == coarse.info.fingerprint

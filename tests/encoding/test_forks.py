@@ -34,7 +34,7 @@ class Parent:
 
     def __init__(self, model: Path, pairs: Path, store: Store, folder: Path) -> None:
         self.model, self.pairs, self.store, self.folder = model, pairs, store, folder
-        self.encoder: BiEncoder = load_encoder(model, backend="torch", device="cpu")
+        self.encoder: BiEncoder = load_encoder(model, device="cpu")
         self.reranker: Reranker = load_reranker(pairs, device="cpu")
         ingest_passages(PASSAGES, store, collection="films", encoder=self.encoder)
         self.client = SearchClient(store, "films", self.encoder, reranker=self.reranker)
@@ -57,7 +57,6 @@ async def _search(parent: Parent) -> object:
 
 USES: dict[str, Use] = {
     "load": lambda p: load_encoder(p.model),
-    "load for openvino": lambda p: load_encoder(p.model, backend="openvino"),
     "load a reranker": lambda p: load_reranker(p.pairs),
     "a cached query": lambda p: p.encoder.encode_queries(["london city"]),
     "passages": lambda p: [*p.encoder.encode_passages(p.encoder.tokenizer(["london"]))],

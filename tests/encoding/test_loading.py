@@ -98,7 +98,7 @@ def test_s10_a_stored_name_is_the_published_model(
     packaged: Path, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A collection's own model loads also beside a directory of its name."""
-    stored = load_encoder(packaged, device="cpu", backend="torch").info
+    stored = load_encoder(packaged, device="cpu").info
     stored = replace(stored, model=SMALL)
     shutil.copytree(tiny(Recipe()), tmp_path / SMALL)
     monkeypatch.chdir(tmp_path)
@@ -300,7 +300,7 @@ from msmarco_qdrant.encoding import load_encoder, load_reranker
 
 texts, encoders, rerankers = json.loads(sys.argv[1])
 for name in encoders:
-    encoder = load_encoder(name, device="cpu", backend="torch", precision="float32")
+    encoder = load_encoder(name, device="cpu", precision="float32")
     info = encoder.info
     print(json.dumps([info.model, info.similarity, encoder.encode_queries(texts).tolist()]))
 for name in rerankers:
@@ -370,7 +370,6 @@ def test_models_of_the_hub_load_by_name(
         encoder = load_encoder(
             directory,
             device="cpu",
-            backend="torch",
             precision="float32",
             similarity=cast("Similarity", similarity),
         )

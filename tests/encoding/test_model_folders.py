@@ -64,7 +64,7 @@ def test_s1_c8_a_folder_is_refused_with_the_reason(edit: Edit, reason: str, mode
 def test_c8_a_folder_loads(edit: Edit, model: Path) -> None:
     """Its vectors are finite and differ, also for a text longer than the model reads."""
     edit(model)
-    encoder = load_encoder(model, device="cpu", backend="torch", precision="float32")
+    encoder = load_encoder(model, device="cpu", precision="float32")
     vectors = encoder.encode_queries(["big city", "cold iceberg", "snow " * 900])
     assert vectors.shape == (3, 32)
     assert np.abs(vectors[0] - vectors[1]).max() > 1e-3
@@ -77,7 +77,7 @@ def test_s1_unused_weights_are_one_line(
 ) -> None:
     """The library's table is not shown; heads of other tasks are not worth a line."""
     edit_weights(model, lambda it: it.update({name: it["embeddings.LayerNorm.bias"].clone()}))
-    load_encoder(model, device="cpu", backend="torch")
+    load_encoder(model, device="cpu")
     assert not any("LOAD REPORT" in text for text in caplog.messages)
     assert sum(f"not used, such as {name}" in text for text in caplog.messages) == lines
 
@@ -86,8 +86,7 @@ def test_c8_split_weights_give_the_same_vectors(tiny: Tiny, model: Path) -> None
     """Parts with their index are the same weights."""
     LOADED["c8 split pytorch_model.bin"](model)
     whole, split = (
-        load_encoder(path, device="cpu", backend="torch", precision="float32")
-        for path in (tiny(BASE), model)
+        load_encoder(path, device="cpu", precision="float32") for path in (tiny(BASE), model)
     )
     texts = texts_of_lengths([3, 9, 30])
     np.testing.assert_allclose(whole.encode_queries(texts), split.encode_queries(texts), atol=1e-6)
@@ -105,7 +104,7 @@ def test_c4_texts_are_cut_to_the_positions(
     model = Path(shutil.copytree(tiny(recipe), tmp_path / "m"))
     rewrite(model / "tokenizer_config.json", model_max_length=256)
     rewrite(model / "sentence_bert_config.json", max_seq_length=256)
-    encoder = load_encoder(model, device="cpu", backend="torch")
+    encoder = load_encoder(model, device="cpu")
     positions = MAX_POSITIONS - (2 if architecture == "roberta" else 0)
     assert encoder.info.max_seq_length == positions
     assert sum("positions for" in text for text in caplog.messages) == 1
@@ -117,7 +116,7 @@ def test_c4_texts_are_cut_to_the_positions(
 
 def test_c5_without_a_length_nothing_is_cut(tmp_path: Path) -> None:
     """A model with relative positions and a tokenizer without a length read whole texts."""
-    encoder = load_encoder(save_t5(tmp_path), device="cpu", backend="torch")
+    encoder = load_encoder(save_t5(tmp_path), device="cpu")
     assert encoder.info.max_seq_length is None
     assert "maximum length" in encoder.info.assumed
     tokens = encoder.tokenizer(["snow " * 900])
@@ -150,7 +149,6 @@ def test_c3_t5_has_vectors(precision: str, tmp_path: Path) -> None:
     encoder = load_encoder(
         save_t5(tmp_path),
         device="cpu",
-        backend="torch",
         precision=precision,  # type: ignore[arg-type]
     )
     vectors = encoder.encode_queries(["big city", "cold iceberg"])

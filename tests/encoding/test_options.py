@@ -20,7 +20,6 @@ gpus = torch.cuda.device_count()
 @pytest.mark.parametrize(
     ("values", "text"),
     [
-        ({"backend": "onnx"}, "backend must be auto, torch, openvino, got 'onnx'"),
         (
             {"precision": "fp16"},
             "precision must be float32, bfloat16, float16, int8, fp8, got 'fp16'",

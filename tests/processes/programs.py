@@ -135,7 +135,7 @@ def run_forks(model: str, *stores: str) -> None:
         model: Directory of a model.
         stores: "DSN COUNT", or "DSN COUNT closed" to close the store before forking.
     """
-    encoder = load_encoder(model, backend="torch", device="cpu")
+    encoder = load_encoder(model, device="cpu")
     with closing(open_store(":memory:", create=True)) as example:  # imports what stores need
         ingest_passages(PASSAGES, example, encoder=encoder)
     # The last garbage collection of each child would take seconds for the objects of libraries.

@@ -32,7 +32,7 @@ NOT_BY_A_PROGRAM = {"data"}  # of tests and benchmarks
 BY_THE_COMMAND_SERVE = {"log_level", "mcp"}  # tests/cli/test_serve.py, tests/integrations
 
 STORE = {"store", "collection", *(field.name for field in fields(Connection))}
-MODEL = {"backend", "device", "precision"}
+MODEL = {"device", "precision"}
 USED: dict[str, tuple[Sequence[str], set[str]]] = {
     "ingest": (
         ["ingest", "one.tsv", "--collection", "fresh"],

@@ -19,7 +19,7 @@ _PAIRS = [*combinations(range(16), 2)]
 PASSAGES = [Passage(str(n), f"{_LONG[i]} {_LONG[j]}") for n, (i, j) in enumerate(_PAIRS)]
 QUERIES = [Query(f"q{n}", f"{_LONG[16 + i]} {_LONG[16 + j]}") for n, (i, j) in enumerate(_PAIRS)]
 QRELS = {query.qid: {query.qid[1:]: 1} for query in QUERIES}
-FLOAT32: dict[str, Any] = {"backend": "torch", "precision": "float32", "device": "cpu"}
+FLOAT32: dict[str, Any] = {"precision": "float32", "device": "cpu"}
 TRAINING: dict[str, Any] = {
     "batch_size": 16,
     "epochs": 10,

@@ -1,1 +1,1 @@
-"""Backends that run a model: torch and OpenVINO."""
+"""Backends that run a model: the library's modules, and forward passes written for some shapes."""

@@ -136,7 +136,7 @@ def test_a_cpu_is_no_gpu(tiny: Tiny) -> None:
     assert make_cuda_backends(model, [CPU], None) is None
     with pytest.raises(UsageError, match=r"fp8 needs an NVIDIA GPU of compute capability 8\.9"):
         make_cuda_backends(model, [CPU], "fp8")
-    with pytest.raises(UsageError, match="got 'fp8'; int8 needs the backend openvino, fp8 an NVID"):
+    with pytest.raises(UsageError, match="got 'fp8'; int8 needs a CPU, fp8 an NVID"):
         load_encoder(tiny(Recipe()), device="cpu", precision="fp8")
 
 

@@ -1,4 +1,4 @@
-"""Choices that follow from the processor: precision, packed layers, backend."""
+"""Choices that follow from the processor: precision and packed layers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from torch import nn
 
 from msmarco_qdrant.encoding import load_encoder
 from msmarco_qdrant.encoding.backends import packed_linear
-from msmarco_qdrant.encoding.backends.openvino import is_installed, is_preferred
 from msmarco_qdrant.encoding.backends.packed_linear import pack_linears_if_faster
 from msmarco_qdrant.encoding.backends.processor import Processor
 from msmarco_qdrant.encoding.backends.torch_device import resolve_dtype
@@ -24,24 +23,23 @@ CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize(
-    ("name", "dtype", "packs", "openvino"),
+    ("name", "dtype", "packs"),
     [
-        ("amx", torch.bfloat16, True, True),
-        ("avx512_bf16", torch.bfloat16, True, False),
-        ("avx2", torch.float32, False, False),
-        ("arm", torch.float32, False, False),
+        ("amx", torch.bfloat16, True),
+        ("avx512_bf16", torch.bfloat16, True),
+        ("avx2", torch.float32, False),
+        ("arm", torch.float32, False),
     ],
 )
 def test_choices_of_a_processor(
-    name: str, dtype: torch.dtype, *, packs: bool, openvino: bool, monkeypatch: pytest.MonkeyPatch
+    name: str, dtype: torch.dtype, *, packs: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The default dtype, packed or plain layers in bfloat16, and the backend of "auto"."""
+    """The default dtype, and packed or plain layers in bfloat16."""
     packed: list[nn.Module] = []
     monkeypatch.setattr(packed_linear, "has_operators", lambda: True)
     monkeypatch.setattr(packed_linear, "pack_linears", packed.append)
     with use_processor(name):
         assert dtype == resolve_dtype(None, CPU)
-        assert (openvino and is_installed()) == is_preferred()
         pack_linears_if_faster(nn.Linear(2, 2), CPU, torch.bfloat16)
         assert packs == bool(packed)
 
@@ -71,7 +69,7 @@ def test_bfloat16_without_instructions_for_it(tiny: Tiny, caplog: pytest.LogCapt
     texts = ["london is a big city", "how cold is the iceberg"]
     with use_processor("arm"):
         encoders = [
-            load_encoder(tiny(Recipe()), device="cpu", backend="torch", precision=precision)
+            load_encoder(tiny(Recipe()), device="cpu", precision=precision)
             for precision in (None, "bfloat16")
         ]
     exact, coarse = (encoder.encode_queries(texts) for encoder in encoders)

@@ -142,7 +142,7 @@ def test_pooling_without_the_prompt(
     recipe = Recipe("distilbert", prompts={"query": "how big ", "document": "what is a "})
     directory = save_tiny(tmp_path / "model", recipe, _pooled(mode, include_prompt=False))
     assert _backend(directory).needs_padding
-    encoder = load_encoder(directory, device="cpu", backend="torch", tokens_per_batch=128)
+    encoder = load_encoder(directory, device="cpu", tokens_per_batch=128)
     theirs = library(directory)
     queries = theirs.encode_query(TEXTS, normalize_embeddings=True)
     passages = theirs.encode_document(TEXTS, normalize_embeddings=True)
@@ -249,7 +249,7 @@ def test_other_architectures(kind: str, varlen: bool, tmp_path: Path, library: L
     model = load_model(str(directory), "cpu")
     assert varlen == supports_varlen(model)
     assert varlen != TorchBackend(model, NO_PROMPTS, "float32").needs_padding
-    encoder = load_encoder(directory, device="cpu", backend="torch", tokens_per_batch=128)
+    encoder = load_encoder(directory, device="cpu", tokens_per_batch=128)
     theirs = library(directory).encode(TEXTS, normalize_embeddings=True)
     np.testing.assert_allclose(_passages(encoder, TEXTS), theirs, rtol=0, atol=1e-5)
     assert np.abs(theirs[0] - theirs[1]).max() > 1e-2
@@ -282,7 +282,7 @@ def test_modules_that_need_padding(
     """A model with one is padded, as the library does it."""
     directory = save_tiny(tmp_path / "model", Recipe("bert"), edit)
     assert not supports_varlen(load_model(str(directory), "cpu"))
-    encoder = load_encoder(directory, device="cpu", backend="torch", tokens_per_batch=tokens)
+    encoder = load_encoder(directory, device="cpu", tokens_per_batch=tokens)
     rows = 1 if tokens == 1 else 32
     theirs = library(directory).encode(TEXTS, batch_size=rows, normalize_embeddings=True)
     np.testing.assert_allclose(_passages(encoder, TEXTS), theirs, rtol=0, atol=1e-5)
