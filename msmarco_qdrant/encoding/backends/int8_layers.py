@@ -1,6 +1,6 @@
 """Layers of a transformer in int8, weights and activations, by oneDNN's linear layers.
 
-Each input of a linear layer gets fixed scales from the ranges that it had in float32 (`Ranges`).
+Each input of a linear layer gets fixed scales from its ranges in float32 (`Ranges`).
 Channels with a wide range lend some of it to the weights, as in SmoothQuant (Xiao et al., 2023,
 https://arxiv.org/abs/2211.10438, with a strength of one half), so that they do not decide the scale
 of the others. The output of GELU is rounded within its product, with one scale. Attention and
