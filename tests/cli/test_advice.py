@@ -21,6 +21,7 @@ from typing import NamedTuple
 import pytest
 
 import msmarco_qdrant
+from msmarco_qdrant.collection.bulk import begin_bulk
 from msmarco_qdrant.collection.create import create_physical
 from msmarco_qdrant.collection.generations import read_generations
 from msmarco_qdrant.collection.migration import CollectionPlan, load_migrations
@@ -272,6 +273,19 @@ def _other_model_at_startup(world: World) -> str:
     return world.caplog.text
 
 
+def _bulk_mode_at_startup(world: World) -> str:
+    settings = Settings(store=world.place, collection=NAME, device="cpu")
+    with world.open() as store:
+        begin_bulk(store, store.aliases()[NAME])
+        Startup(settings, NamedModels(settings))._load_encoder(store)
+    return world.caplog.text
+
+
+def _out_of_bulk_mode(world: World) -> None:
+    with world.open() as store:
+        assert store.bulk_threshold(NAME) is None
+
+
 def _two_kept(world: World) -> None:
     """A re-embedding and back by the model's name: the metadata names no previous collection."""
     for model in (world.models.new, world.models.old):
@@ -517,6 +531,12 @@ CASES: dict[str, Case] = {
     "another model at startup": Case(
         ("service.startup:_load_encoder",), _other_model_at_startup, _finished
     ),
+    "a bulk mode at startup": Case(
+        ("service.startup:_warn_of_bulk_mode",),
+        _bulk_mode_at_startup,
+        _out_of_bulk_mode,
+        engine="loopback",
+    ),
     "another model": Case(
         ("encoding.matching:require_same_model",), _failure("ingest", "SOURCE", "--model", "NEW")
     ),
@@ -629,6 +649,7 @@ NOT_PROVOKED = {
         "of a finished training: tests/train/test_improve_loop.py",
     ),
     "collection.check:_check_alias": "tests/collection/test_check.py removes the collection",
+    "collection.graph:graph_note": "only of many passages: tests/collection/test_graph.py",
     "collection.facets:_advise_index": "only of many passages: tests/collection/test_facets.py",
     "collection.replicas:_delete_hidden": "only a cluster: tests/collection/test_replicas.py",
     "collection.backup_manifest:read_manifest": "it says what must have written the folder",
