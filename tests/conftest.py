@@ -31,13 +31,18 @@ settings.load_profile("repeatable")
 ROOT = Path(__file__).resolve().parent.parent
 _DATA_BESIDE = ROOT.parent / "shared" / "data"
 
-# What is imported and collected stays for the whole run. Garbage collections that look through it
-# took a tenth of the time of collecting, and a second at the end of each worker.
-gc.disable()
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection() -> None:
+    """Collect no garbage while tests are collected: what is imported stays for the whole run.
+
+    Looking through it took a tenth of the time, and a second at the end of each worker.
+    """
+    gc.disable()
 
 
 def pytest_collection_finish() -> None:
-    """Collect garbage again, and leave out what was collected as tests."""
+    """Collect garbage again, but leave out what is there by then."""
     gc.freeze()
     gc.enable()
 
