@@ -15,8 +15,8 @@ from msmarco_qdrant.stores import Store
 
 BULK_THRESHOLD_KB = 0
 """Qdrant builds no graph with an indexing threshold of 0."""
-_DEFAULT_THRESHOLD_KB = 10_000
-"""The threshold of a server that reports none: the default of Qdrant's config/config.yaml."""
+DEFAULT_THRESHOLD_KB = 10_000
+"""The threshold of an engine that reports none: the default of Qdrant's config/config.yaml."""
 
 
 def require_bulk(store: Store) -> None:
@@ -49,7 +49,7 @@ def begin_bulk(store: Store, physical: str) -> None:
     if found == BULK_THRESHOLD_KB:
         return  # of an interrupted run, or chosen by the user, who keeps it
     # An older record is replaced: the threshold was changed since.
-    store.record_bulk_threshold(physical, _DEFAULT_THRESHOLD_KB if found is None else found)
+    store.record_bulk_threshold(physical, DEFAULT_THRESHOLD_KB if found is None else found)
     admin.alter(SettingsChange(indexing_threshold_kb=BULK_THRESHOLD_KB))
 
 

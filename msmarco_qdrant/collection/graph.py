@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from msmarco_qdrant.collection.bulk import DEFAULT_THRESHOLD_KB
 from msmarco_qdrant.core.advice import advised_command
 from msmarco_qdrant.core.collection_types import CollectionInfo
 from msmarco_qdrant.stores.base import Store
 
 _FEW_POINTS = 10_000  # a scan of fewer takes some milliseconds
+_FLOAT_BYTES = 4
 
 
 def graph_note(store: Store, name: str, info: CollectionInfo) -> str | None:
@@ -18,13 +20,24 @@ def graph_note(store: Store, name: str, info: CollectionInfo) -> str | None:
         info: Its state.
 
     Returns:
-        The advice; None for any other collection, and for an engine that has no graphs.
+        The advice; None for any other collection, for an engine that has no graphs, and if the
+        engine would build none: it scans segments below its indexing threshold.
     """
     missing = info.points - info.in_graph
-    if not store.capabilities.ann or info.points < _FEW_POINTS or 2 * missing < info.points:
+    is_large = store.capabilities.ann and info.points >= _FEW_POINTS
+    if not is_large or 2 * missing < info.points or not _can_build(store, name, info):
         return None
     command = advised_command("optimize", collection=name, store=store.dsn)
     return (
         f"{missing:,} of the {info.points:,} passages of '{name}' are not in its graph, and a "
         f"search compares with each of them: build the graph with {command}"
     )
+
+
+def _can_build(store: Store, name: str, info: CollectionInfo) -> bool:
+    """Return True if the engine builds a graph of the passages that have none when called to."""
+    if store.capabilities.multi_process:  # a server, which builds each graph by itself
+        return info.state != "ready" or store.bulk_threshold(name) is not None
+    least = store.admin_collection(name).optimizers().indexing_threshold_kb
+    size = (info.points - info.in_graph) * info.spec.dimension * _FLOAT_BYTES
+    return size >= 1024 * (DEFAULT_THRESHOLD_KB if least is None else least)

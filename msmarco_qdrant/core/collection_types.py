@@ -196,7 +196,8 @@ class CollectionInfo:
         points: Passages stored.
         is_exact: False if the server allows no exact count: `points` is its estimate.
         indexed: Vectors in an index, as the engine counts them: each sparse vector, and the dense
-            ones in a graph; for Edge also those replaced since the graph was built. See `in_graph`.
+            ones in a graph; if Edge has a graph, also those that were replaced or deleted since it
+            was built. See `in_graph`.
         segments: Segments that hold the points.
         state: State of the index: "ready", "building", "paused" (until `optimize()`), or "failed".
         last_seq: The highest `seq` of any payload: nanoseconds since 1970 of the last write, or 0.

@@ -3,42 +3,91 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from msmarco_qdrant.collection.bulk import begin_bulk
 from msmarco_qdrant.collection.create import create_collection
 from msmarco_qdrant.collection.graph import graph_note
-from msmarco_qdrant.core.collection_types import Bm25Settings
+from msmarco_qdrant.collection.optimize import optimize_collection
+from msmarco_qdrant.collection.passages import delete_passages
+from msmarco_qdrant.core.collection_types import Bm25Settings, SettingsChange
+from msmarco_qdrant.core.records import Passage
+from msmarco_qdrant.ingest.api import ingest_passages
+from tests.engines import new_store
 
 if TYPE_CHECKING:
     from msmarco_qdrant.stores import Store
     from msmarco_qdrant.testing import HashingEncoder
 
+NAME = "msmarco"
+
+
+def note(store: Store, **state: Any) -> str | None:
+    """The note about a collection of this name in another state than it has."""
+    info = replace(store.collection(NAME).info(), **state)
+    found = graph_note(store, NAME, info)
+    if found is not None:
+        missing = info.points - info.in_graph
+        assert f"{missing:,} of the {info.points:,} passages of '{NAME}'" in found
+        assert "`msmarco-qdrant optimize --" in found
+    return found
+
 
 @pytest.mark.parametrize(
     ("points", "indexed", "in_graph", "noted"),
     [
-        (47_283, 47_283, 0, True),  # each sparse vector, and no dense one
-        (47_283, 94_566, 47_283, False),
-        (47_283, 60_000, 12_717, True),
-        (47_283, 80_000, 32_717, False),
-        (47_283, 120_000, 47_283, False),  # Edge counts vectors that were replaced
-        (47_283, 0, 0, True),
-        (9_000, 9_000, 0, False),  # few
+        (94_566, 94_566, 0, True),  # each sparse vector, and no dense one
+        (94_566, 189_132, 94_566, False),
+        (94_566, 140_000, 45_434, True),
+        (94_566, 160_000, 65_434, False),
+        (94_566, 240_000, 94_566, False),  # Edge counts vectors that were replaced
+        (94_566, 0, 0, True),
+        (30_000, 30_000, 0, False),  # less than 10 MB of 64 dimensions: the engine scans them
+        (9_000, 9_000, 0, False),
         (0, 0, 0, False),
     ],
 )
 def test_a_large_collection_without_a_graph_is_noted(
     store: Store, encoder: HashingEncoder, points: int, indexed: int, in_graph: int, noted: bool
 ) -> None:
-    """With the command that builds it; not for an engine that has no graphs."""
-    create_collection(store, "msmarco", encoder.info, Bm25Settings())
-    empty = store.collection("msmarco").info()
-    info = replace(empty, points=points, indexed=indexed)
+    """With the command that builds it, on the engine that builds one when it is called to."""
+    create_collection(store, NAME, encoder.info, Bm25Settings())
+    found = note(store, points=points, indexed=indexed)
+    info = replace(store.collection(NAME).info(), points=points, indexed=indexed)
     assert in_graph == info.in_graph
-    note = graph_note(store, "msmarco", info)
-    assert (noted and store.capabilities.ann) == (note is not None)
-    if note is not None:
-        assert f"{points - in_graph:,} of the {points:,} passages of 'msmarco'" in note
-        assert "`msmarco-qdrant optimize --store " in note
+    builds = store.capabilities.ann and not store.capabilities.multi_process
+    assert (noted and builds) == (found is not None)
+
+
+def test_a_server_is_left_alone_unless_it_is_held_up(
+    tmp_path: Path, encoder: HashingEncoder
+) -> None:
+    """One that is ready has what its thresholds ask for: `optimize` would build nothing more."""
+    with new_store("loopback", tmp_path) as store:
+        create_collection(store, NAME, encoder.info, Bm25Settings())
+        assert note(store, points=94_566, state="ready") is None
+        assert note(store, points=94_566, state="paused") is not None
+        begin_bulk(store, store.aliases()[NAME])
+        assert note(store, points=94_566, state="ready") is not None
+
+
+def test_passages_deleted_before_any_build_are_in_no_graph(
+    tmp_path: Path, encoder: HashingEncoder
+) -> None:
+    """Edge counts their sparse vectors on; in a graph are those that a build found."""
+    with new_store("edge", tmp_path) as store:
+        passages = [Passage(str(pid), f"passage {pid}") for pid in range(60)]
+        ingest_passages(passages, store, encoder=encoder, optimize=False)
+        delete_passages(store, [passage.pid for passage in passages[20:]])
+        info = store.collection(NAME).info()
+        assert (20, 20, 0) == (info.points, info.indexed, info.in_graph)
+
+        store.admin_collection(NAME).alter(SettingsChange(indexing_threshold_kb=1))
+        info = optimize_collection(store)
+        assert (20, 40, 20) == (info.points, info.indexed, info.in_graph)
+        delete_passages(store, ["3"])
+        info = store.collection(NAME).info()
+        assert (19, 19) == (info.points, info.in_graph)

@@ -82,10 +82,15 @@ class EdgeCollection:
             # Without that index the creation was interrupted, and no points exist.
             last_seq = _last_seq(shard) if "seq" in info.payload_schema else 0
             spec = self._spec(info)
+            indexed = info.indexed_vectors_count
+            if not index_build.has_graph(
+                self.path
+            ):  # each is a sparse vector, also of a deleted point
+                indexed = min(indexed, info.points_count)
         return CollectionInfo(
             name=self.path.name,
             points=info.points_count,
-            indexed=info.indexed_vectors_count,
+            indexed=indexed,
             segments=info.segments_count,
             state="ready",  # it builds indexes only in `optimize`
             last_seq=last_seq,

@@ -191,6 +191,11 @@ def require_free_space(place: Path, action: str, size: int = 0) -> None:
         )
 
 
+def has_graph(shard: Path) -> bool:
+    """Return True if any segment of a shard has a graph."""
+    return any((shard / _SEGMENTS).glob(f"*/*/{_GRAPHS}"))
+
+
 def unindexed_bytes(segments: Path) -> int:
     """Estimate the bytes of an index build: the size of the segments without a graph.
 
