@@ -54,7 +54,8 @@ def _report_lines(report: CheckReport, *, repair: bool) -> list[str]:
     place = f" in {report.physical}" if report.physical else ""
     lines = [f"'{report.collection}': {report.points:,} points checked{place}"]
     lines += [line for found in report.findings for line in _lines(found, repair=repair)]
-    return lines if report.findings else [*lines, "no fault found"]
+    lines += [] if report.findings else ["no fault found"]
+    return lines if report.graph_note is None else [*lines, f"advice: {report.graph_note}"]
 
 
 def _lines(found: Finding, *, repair: bool) -> list[str]:

@@ -20,6 +20,7 @@ from msmarco_qdrant.collection.generations import (
     read_generations,
     reembed_command,
 )
+from msmarco_qdrant.collection.graph import graph_note
 from msmarco_qdrant.collection.replicas import (
     find_replica_differences,
     most_points,
@@ -72,12 +73,15 @@ class CheckReport:
         physical: The physical collection that was checked, None if the name has none.
         points: Points that were read.
         findings: The faults, the most basic first.
+        graph_note: The advice for a large collection without a graph, which is no fault; None for
+            any other.
     """
 
     collection: str
     physical: str | None
     points: int
     findings: tuple[Finding, ...]
+    graph_note: str | None = None
 
     @property
     def is_sound(self) -> bool:
@@ -88,7 +92,8 @@ class CheckReport:
         place = f" in {self.physical}" if self.physical else ""
         lines = [f"'{self.collection}': {self.points:,} points checked{place}"]
         lines += [f"{one.kind}: {one.problem}" for one in self.findings]
-        return "\n".join(lines if self.findings else [*lines, "no fault found"])
+        lines += [] if self.findings else ["no fault found"]
+        return "\n".join(lines if self.graph_note is None else [*lines, self.graph_note])
 
     def __repr__(self) -> str:
         faults = ", ".join(one.kind for one in self.findings) or "no fault found"
@@ -207,14 +212,15 @@ class _Check:
             findings += self._check_model(found)
             findings += self._check_replicas(found.live)
             checker = self._checker(found)
-            total = self._store.collection(found.live).info().points
+            info = self._store.collection(found.live).info()
+            note, total = graph_note(self._store, self._name, info), info.points
             points = checker.check(
                 repair=self._repair,
                 remove=self._remove,
                 on_progress=lambda done: self._on_progress(done, max(done, total)),
             )
         findings += _point_findings(checker)
-        return CheckReport(self._name, found.live, points, tuple(findings))
+        return CheckReport(self._name, found.live, points, tuple(findings), note)
 
     @contextmanager
     def _hold_lock(self) -> Iterator[None]:

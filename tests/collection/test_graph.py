@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from msmarco_qdrant.collection import graph
 from msmarco_qdrant.collection.bulk import begin_bulk
+from msmarco_qdrant.collection.check import check_collection
 from msmarco_qdrant.collection.create import create_collection
 from msmarco_qdrant.collection.graph import graph_note
 from msmarco_qdrant.collection.optimize import optimize_collection
@@ -16,6 +18,7 @@ from msmarco_qdrant.collection.passages import delete_passages
 from msmarco_qdrant.core.collection_types import Bm25Settings, SettingsChange
 from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.ingest.api import ingest_passages
+from tests.cli.runner import command
 from tests.engines import new_store
 
 if TYPE_CHECKING:
@@ -91,3 +94,23 @@ def test_passages_deleted_before_any_build_are_in_no_graph(
         delete_passages(store, ["3"])
         info = store.collection(NAME).info()
         assert (19, 19) == (info.points, info.in_graph)
+
+
+def test_check_and_info_show_the_note(
+    tmp_path: Path, encoder: HashingEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is no fault: a check ends with 0."""
+    monkeypatch.setattr(graph, "_FEW_POINTS", 9)
+    monkeypatch.setattr(graph, "DEFAULT_THRESHOLD_KB", 1)
+    with new_store("edge", tmp_path) as store:
+        passages = [Passage(str(pid), f"passage {pid}") for pid in range(9)]
+        ingest_passages(passages, store, encoder=encoder, optimize=False)
+        expected = note(store)
+        report = check_collection(store, NAME)
+        assert (expected, True) == (report.graph_note, report.is_sound)
+        assert str(report).endswith(f"no fault found\n{expected}")
+        place = store.dsn
+    status, shown, _ = command("check", NAME, "--store", place)
+    assert (0, f"advice: {expected}") == (status, shown.splitlines()[-1])
+    status, shown, _ = command("info", "--store", place)
+    assert f"advice      {expected}" in shown.splitlines()
