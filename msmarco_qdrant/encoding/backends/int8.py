@@ -22,9 +22,12 @@ from msmarco_qdrant.encoding.backends.fused import FORMS, Form, FusedBackend, Fu
 from msmarco_qdrant.encoding.backends.int8_layers import Int8Layer, Ranges, RecordingLayer
 from msmarco_qdrant.encoding.compact import CompactModel
 from msmarco_qdrant.encoding.tokens import Tokenized
+from msmarco_qdrant.errors import EncodingError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
 
     from msmarco_qdrant.encoding.compact import CompactLayer
 
@@ -65,21 +68,22 @@ class Int8Backend:
         self.tokens_per_batch = self._floats.tokens_per_batch
         self.max_in_flight = self._floats.max_in_flight
         self._ranges = {layer: Ranges(layer) for layer in model.layers}
-        self._recording = FusedBackend(model, form=recording_form(self._ranges))
+        # It records ranges, until it is decided what encodes the passages that follow.
+        self._passages = FusedBackend(model, form=recording_form(self._ranges))
+        self._is_decided = False
         self._calibrated = self._held = 0
         self._launched: list[ForwardPass] = []
         self._compared: list[tuple[Tokenized, ForwardPass]] = []
-        self._passages: FusedBackend | None = None
 
     def launch(self, batch: Tokenized, task: Task) -> ForwardPass:
         """Start a forward pass; see `Backend.launch`."""
         if task == "query":
             return self._floats.launch(batch, task)
-        if self._passages is None and self._held >= _COMPARED:
-            self._passages = self._decide()
-        if self._passages is not None:
-            return self._passages.launch(batch, task)
-        launched = self._recording.launch(batch, task)
+        if not self._is_decided and self._held >= _COMPARED:
+            self._decide()
+        launched = self._passages.launch(batch, task)
+        if self._is_decided:
+            return launched
         if self._calibrated < _CALIBRATED:
             self._calibrated += len(batch)
             self._launched.append(launched)
@@ -88,50 +92,76 @@ class Int8Backend:
             self._compared.append((batch, launched))
         return launched
 
-    def _decide(self) -> FusedBackend:
-        """Return what encodes the passages that follow: int8, or floats if it is refused."""
+    def _decide(self) -> None:
+        """Choose what encodes the passages that follow: int8, or floats if it is refused."""
+        self._passages, self._is_decided = self._floats, True
         for launched in self._launched:
-            launched.result()
-        form = int8_form(self._ranges, self._floats.precision)
-        try:
-            refusal = self._refusal(FusedForward(self._model, form=form))
-        except RuntimeError as exc:  # of an operator that this build or processor lacks
-            refusal = first_line(exc)
+            _vectors(launched)
+        found = [(batch, _vectors(launched)) for batch, launched in self._compared]
+        compared = [(batch, vectors) for batch, vectors in found if vectors is not None]
         self._launched, self._compared = [], []
-        if refusal is None:
-            return FusedBackend(self._model, form=form)
+        form = int8_form(self._ranges, self._floats.precision)
+        if (refusal := self._refusal(form, compared)) is None:
+            self._passages = FusedBackend(self._model, form=form)
+            return
         self.precision = self._floats.precision
         _log.warning(
             "int8 is refused for %s: %s; %s goes on",
             *(self._model_name, refusal, self._floats.precision),
         )
-        return self._floats
 
-    def _refusal(self, forward: FusedForward) -> str | None:
+    def _refusal(
+        self, form: Form, compared: Sequence[tuple[Tokenized, NDArray[np.float32]]]
+    ) -> str | None:
         """Return why int8 is refused; None if it is precise enough and faster."""
-        found = np.concatenate(
-            [cosines(launched.result(), forward(batch)) for batch, launched in self._compared]
-        )
-        least, mean = float(found.min()), float(found.mean())
-        if least < MIN_COSINE or mean < _MIN_MEAN:
-            return (
-                f"vectors of {len(found)} passages have cosine {least:.4f} to float32 at least and "
-                f"{mean:.4f} on average, {MIN_COSINE} and {_MIN_MEAN} are required"
-            )
-        passes = {
-            self._floats.precision: FusedForward(self._model, self._floats.precision),
-            "int8": forward,
-        }
-        rates = time_passes(passes, max((batch for batch, _ in self._compared), key=len))
+        if not compared:
+            return "the passages to compare could not be encoded"
+        try:
+            forward = FusedForward(self._model, form=form)
+            near = np.concatenate([cosines(found, forward(batch)) for batch, found in compared])
+        # Of an operator that this build or processor lacks, or of a range that is not finite.
+        except (RuntimeError, AttributeError, ValueError) as exc:
+            return first_line(exc)
+        return _describe_loss(near) or self._describe_slowness(forward, compared, near)
+
+    def _describe_slowness(
+        self,
+        forward: FusedForward,
+        compared: Sequence[tuple[Tokenized, NDArray[np.float32]]],
+        near: NDArray[np.float64],
+    ) -> str | None:
+        """Return that int8 is not faster, if so; log its speed and precision otherwise."""
+        floats = self._floats.precision
+        passes = {floats: FusedForward(self._model, floats), "int8": forward}
+        rates = time_passes(passes, max((batch for batch, _ in compared), key=len))
         shown = ", ".join(f"{name} {rate:,.0f}" for name, rate in rates.items())
-        if rates["int8"] <= rates[self._floats.precision]:
+        if rates["int8"] <= rates[floats]:
             return f"it is not faster on this processor (tokens per second and core: {shown})"
         _log.info(
             "%s in int8: cosine to float32 of %d passages %.4f at least, %.4f on average; tokens "
             "per second and core: %s",
-            *(self._model_name, len(found), least, mean, shown),
+            *(self._model_name, len(near), near.min(), near.mean(), shown),
         )
         return None
+
+
+def _vectors(launched: ForwardPass) -> NDArray[np.float32] | None:
+    """Return the vectors of a pass; None if it failed, which its caller has reported."""
+    try:
+        return launched.result()
+    except EncodingError:
+        return None
+
+
+def _describe_loss(near: NDArray[np.float64]) -> str | None:
+    """Return that int8 is too imprecise, if so, by the cosine of each passage to float32."""
+    least, mean = float(near.min()), float(near.mean())
+    if least >= MIN_COSINE and mean >= _MIN_MEAN:
+        return None
+    return (
+        f"vectors of {len(near)} passages have cosine {least:.4f} to float32 at least and "
+        f"{mean:.4f} on average, {MIN_COSINE} and {_MIN_MEAN} are required"
+    )
 
 
 def recording_form(ranges: Mapping[CompactLayer, Ranges]) -> Form:

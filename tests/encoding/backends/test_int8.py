@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from msmarco_qdrant.encoding import load_encoder
 from msmarco_qdrant.encoding.backends import int8, processor
 from msmarco_qdrant.encoding.backends.choice import cosines
-from msmarco_qdrant.encoding.backends.fused import FusedBackend, FusedForward
+from msmarco_qdrant.encoding.backends.fused import FORMS, FusedBackend, FusedForward
 from msmarco_qdrant.encoding.backends.int8 import Int8Backend
 from msmarco_qdrant.encoding.backends.int8_layers import Ranges
 from msmarco_qdrant.encoding.backends.processor import Processor
 from msmarco_qdrant.encoding.compact import CompactModel, read_compact
 from msmarco_qdrant.encoding.tokens import Tokenized
+from msmarco_qdrant.errors import EncodingError
 from tests.encoding.conftest import Tiny
 from tests.encoding.tiny_models import Recipe
 
@@ -82,7 +85,9 @@ def test_the_first_passages_calibrate_and_the_next_ones_are_compared(compact: Co
     [
         ("imprecise", r"16 passages have cosine .* 0\.95 and 0\.99 are required"),
         ("slow", r"not faster on this processor \(.*float32 300, int8 200\)"),
-        ("missing", "no such operator"),
+        ("fails", "no such operator"),
+        ("missing", ".*has no attribute 'no_such_operator'"),
+        ("not finite", "cannot convert float NaN to integer"),
     ],
 )
 def test_int8_is_refused_in_one_line(
@@ -101,9 +106,14 @@ def test_int8_is_refused_in_one_line(
         monkeypatch.setattr(int8, "_GREATEST_WEIGHT_OF_AVX2", 1)
     elif fault == "slow":
         set_rates(monkeypatch, floats=300.0, int8_rate=200.0)
-    else:
+    elif fault == "fails":
         monkeypatch.setattr(int8, "Int8Layer", fail)
+    elif fault == "missing":
+        monkeypatch.setattr(int8, "Int8Layer", lambda *_, **__: torch.ops.onednn.no_such_operator)
     backend = Int8Backend(compact, "the-model", "float32")
+    if fault == "not finite":
+        for ranges in backend._ranges.values():
+            ranges.inputs[0].least[0] = float("nan")
     found, expected = encode(backend), encode(FusedBackend(compact))
 
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
@@ -111,6 +121,32 @@ def test_int8_is_refused_in_one_line(
     (line,) = [entry for entry in caplog.records if entry.levelno >= logging.WARNING]
     message = f"int8 is refused for the-model: .*{reason}.*; float32 goes on"
     assert re.fullmatch(message, line.getMessage())
+
+
+@pytest.mark.parametrize("calls", [range(2), range(5, 7)], ids=["calibrated", "compared"])
+def test_a_pass_that_fails_does_not_fail_later_ones(
+    calls: range, compact: CompactModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own caller gets the error, such as want of memory; int8 is decided without it."""
+    numbers, forward = itertools.count(), FusedForward.__call__
+
+    def fail_some(self: FusedForward, batch: Tokenized) -> np.ndarray:
+        if self.form.make_layer is not FORMS["float32"].make_layer and next(numbers) in calls:
+            raise RuntimeError("not enough memory")
+        return forward(self, batch)
+
+    monkeypatch.setattr(FusedForward, "__call__", fail_some)
+    backend = Int8Backend(compact, "the-model", "float32")
+    failed = 0
+    for batch in batches(10):
+        try:
+            backend.launch(batch, "document").result()
+        except EncodingError:
+            failed += 1
+
+    assert len(calls) == failed
+    expected = "float32" if calls.start else "int8"  # nothing is left to compare with
+    assert expected == backend.precision
 
 
 @pytest.mark.parametrize(
