@@ -40,8 +40,9 @@ _TOKENS = (96, 80, 64, 48, 112, 32, 72, 8)
 # Rounds end after so many seconds.
 _SECONDS = 1.0
 _MIN_ROUNDS, _MAX_ROUNDS = 2, 8
-# Lowest accepted cosine to float32 of texts of random tokens; a wrong result is far below it.
-_MIN_COSINE = 0.99
+# Lowest accepted cosine to float32, as documented, of texts of random tokens. bfloat16's is 0.9999
+# with all-MiniLM-L6-v2.
+_MIN_COSINE = 0.999
 
 
 @dataclass(frozen=True, slots=True)

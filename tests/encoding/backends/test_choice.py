@@ -111,7 +111,7 @@ def test_a_precision_counts_by_its_fastest_round(compact: CompactModel) -> None:
     assert {"float32": pytest.approx(9 / 0.2), "other": pytest.approx(9 / 0.1)} == found
 
 
-@pytest.mark.parametrize("fault", ["fails", "is wrong", "is not finite"])
+@pytest.mark.parametrize("fault", ["fails", "is wrong", "is imprecise", "is not finite"])
 @pytest.mark.usefixtures("packs")
 def test_a_precision_that_does_not_compute_the_model_is_left_out(
     fault: str, compact: CompactModel, monkeypatch: pytest.MonkeyPatch
@@ -120,9 +120,11 @@ def test_a_precision_that_does_not_compute_the_model_is_left_out(
 
     class Faulty(PackedLayer):
         def __call__(self, values: torch.Tensor, attend: Attend, buffers: Buffers) -> torch.Tensor:
-            del attend, buffers
             if fault == "fails":
                 raise RuntimeError("no such operator")
+            if fault == "is imprecise":
+                found = super().__call__(values, attend, buffers)
+                return found + 0.05 * found.roll(1, 1)
             return values.roll(1) if fault == "is wrong" else values * float("nan")
 
     form = fused.FORMS["bfloat16"]._replace(make_layer=partial(Faulty, dtype=torch.float32))
