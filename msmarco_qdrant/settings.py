@@ -32,8 +32,11 @@ from msmarco_qdrant.stores import DEFAULT_CONNECTION, Connection
 from msmarco_qdrant.stores.connection import Transport, is_url
 
 _PREFIX = "MSMARCO_QDRANT_"
-_RENAMED = {"MSMARCO_QDRANT_QUANTISATION": "MSMARCO_QDRANT_QUANTIZATION"}
-"""Renamed variables, which are refused, with their new names."""
+_FORMER = {
+    "MSMARCO_QDRANT_QUANTISATION": "was renamed to MSMARCO_QDRANT_QUANTIZATION",
+    "MSMARCO_QDRANT_BACKEND": "was removed, since torch runs every model now: unset it",
+}
+"""Variables of earlier versions, which are refused, and what became of them."""
 _ADDRESS = ("store", "transport", "grpc_port", "tls_ca")
 """Settings that decide which server gets the API key, and who can read it on the way."""
 _COMPOSE_FILES = ("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml")
@@ -120,10 +123,10 @@ class Settings(BaseSettings):
         """Return the sources, from the strongest to the weakest; `load_settings` reads a file.
 
         Raises:
-            UsageError: For a variable that was renamed.
+            UsageError: For a variable that was renamed or removed.
         """
         if isinstance(env_settings, EnvSettingsSource):
-            _refuse_renamed(env_settings.env_vars)
+            _refuse_former(env_settings.env_vars)
         return init_settings, env_settings
 
     def set_origins(self, origins: Mapping[str, Origin], env_file: Path | None) -> None:
@@ -248,7 +251,7 @@ def _read_env_file(kind: type[Settings], path: Path) -> Mapping[str, str]:
             environment could put a secret of it into an address.
     """
     variables = {name.lower(): value for name, value in _read_variables(path).items() if value}
-    _refuse_renamed(variables)
+    _refuse_former(variables)
     found = {name: variables.get(f"{_PREFIX}{name}".lower()) for name in kind.model_fields}
     for name, value in found.items():
         if value and "${" in value:
@@ -269,8 +272,8 @@ def _read_variables(path: Path) -> Mapping[str, str | None]:
         raise UsageError(f"the file {path} cannot be read: {exc.strerror}") from exc
 
 
-def _refuse_renamed(variables: Mapping[str, str | None]) -> None:
-    """Refuse a variable that was renamed; names are in lower case."""
-    for old, new in _RENAMED.items():
-        if old.lower() in variables:
-            raise UsageError(f"{old} was renamed to {new}")
+def _refuse_former(variables: Mapping[str, str | None]) -> None:
+    """Refuse a variable that was renamed or removed; names are in lower case."""
+    for name, change in _FORMER.items():
+        if name.lower() in variables:
+            raise UsageError(f"{name} {change}")

@@ -173,15 +173,23 @@ def test_invalid_value_is_reported_with_its_variable(
         load_as(SidecarSettings, given, ENV_FILE if source == "file" else None)
 
 
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("MSMARCO_QDRANT_QUANTISATION", "was renamed to MSMARCO_QDRANT_QUANTIZATION"),
+        ("MSMARCO_QDRANT_BACKEND", "was removed, since torch runs every model now: unset it"),
+    ],
+)
 @pytest.mark.parametrize("source", ["environment", "file"])
-def test_a_renamed_variable_is_refused(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With its new name, instead of ignoring its value."""
-    old, new = "MSMARCO_QDRANT_QUANTISATION", "MSMARCO_QDRANT_QUANTIZATION"
+def test_a_former_variable_is_refused(
+    source: str, name: str, change: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With what to do, instead of ignoring its value."""
     if source == "environment":
-        monkeypatch.setenv(old, "none")
+        monkeypatch.setenv(name, "none")
     else:
-        Path(".env").write_text(f"{old}=none\n")
-    with pytest.raises(UsageError, match=f"^{old} was renamed to {new}$"):
+        Path(".env").write_text(f"{name}=none\n")
+    with pytest.raises(UsageError, match=f"^{name} {change}$"):
         load_settings({}, ENV_FILE if source == "file" else None)
 
 
