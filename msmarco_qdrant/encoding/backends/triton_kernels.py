@@ -146,7 +146,8 @@ def attend(
 ) -> None:
     """Write the output of attention; see `plain_kernels.attend`."""
     size = qkv.shape[1] // (3 * heads)
-    _attend[(heads, len(edges) - 1, triton.cdiv(longest, _QUERIES))](
+    # Texts are on the first axis of the grid, as the others end at 65,535.
+    _attend[(heads * (len(edges) - 1), triton.cdiv(longest, _QUERIES))](
         *(qkv, edges, output),
         size**-0.5 * _LOG2_E,
         factor,
@@ -171,10 +172,10 @@ def _attend(
     KEYS: tl.constexpr,
 ):
     """Attend from a block of one text's queries in one head, to blocks of the text's keys."""
-    head, text = tl.program_id(0), tl.program_id(1)
+    head, text = tl.program_id(0) % HEADS, tl.program_id(0) // HEADS
     start = tl.load(edges + text).to(tl.int64)
     length = (tl.load(edges + text + 1) - start).to(tl.int32)
-    first = tl.program_id(2) * QUERIES
+    first = tl.program_id(1) * QUERIES
     if first >= length:
         return
     columns = tl.arange(0, SIZE)

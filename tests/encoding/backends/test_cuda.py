@@ -228,6 +228,17 @@ def test_triton_s_kernels_give_the_plain_results(triton_kernels: Any, step: Step
 
 
 @on_gpu
+def test_attention_takes_many_short_texts(triton_kernels: Any) -> None:
+    """More than the 65,535 of a grid's later axes; a text of one token has its value."""
+    count, heads = 70_000, 3
+    edges = torch.arange(count + 1, dtype=torch.int32, device=GPU)
+    qkv = _draw(GPU, count, 3 * 96).half()
+    output = torch.empty(count, 96, device=GPU, dtype=torch.float16)
+    triton_kernels.attend(qkv, edges, 1, heads, output)
+    torch.testing.assert_close(output, qkv[:, 2 * 96 :])
+
+
+@on_gpu
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda one: one.architecture)
 @pytest.mark.parametrize(
     ("precision", "least"), [("float16", 0.9999), ("bfloat16", 0.999), ("fp8", 0.97)]
