@@ -102,11 +102,13 @@ def measure(model: CompactModel, precisions: Sequence[str]) -> Choice:
             try:
                 forward = FusedForward(model, precision)
                 vectors = pool.submit(forward, texts).result()
-            except RuntimeError as exc:  # of an operator that this build or processor lacks
+            # Of an operator that this processor or build of torch lacks.
+            except (RuntimeError, AttributeError) as exc:
                 _log.info("%s does not run on this processor: %s", precision, first_line(exc))
                 continue
-            expected = vectors if expected is None else expected
-            if cosines(expected, vectors).min() < _MIN_COSINE:
+            if expected is None:
+                expected = vectors
+            elif cosines(expected, vectors).min() < _MIN_COSINE:
                 _log.info("%s is not precise enough for this model", precision)
                 continue
             passes[precision] = forward

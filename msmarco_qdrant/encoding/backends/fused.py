@@ -8,7 +8,7 @@ share a batch wait for the slowest of them, which other work on the machine dela
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -75,7 +75,6 @@ class FusedBackend:
 
     Args:
         model: Its weights.
-        prompt_lengths: Not used: prompts take part in every pooling that is supported.
         precision: As in `FusedForward`.
         form: As in `FusedForward`.
         workers: Number of threads; None for one per core that this process may use.
@@ -88,13 +87,11 @@ class FusedBackend:
     def __init__(
         self,
         model: CompactModel,
-        prompt_lengths: Mapping[Task, int | None] | None = None,
         precision: str = "float32",
         *,
         form: Form | None = None,
         workers: int | None = None,
     ) -> None:
-        del prompt_lengths
         self._forward = FusedForward(model, precision, form)
         self.precision = self._forward.form.name
         self.tokens_per_batch = self._forward.form.tokens_per_batch

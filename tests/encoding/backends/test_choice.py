@@ -111,7 +111,9 @@ def test_a_precision_counts_by_its_fastest_round(compact: CompactModel) -> None:
     assert {"float32": pytest.approx(9 / 0.2), "other": pytest.approx(9 / 0.1)} == found
 
 
-@pytest.mark.parametrize("fault", ["fails", "is wrong", "is imprecise", "is not finite"])
+@pytest.mark.parametrize(
+    "fault", ["fails", "is missing", "is wrong", "is imprecise", "is not finite"]
+)
 @pytest.mark.usefixtures("packs")
 def test_a_precision_that_does_not_compute_the_model_is_left_out(
     fault: str, compact: CompactModel, monkeypatch: pytest.MonkeyPatch
@@ -122,6 +124,8 @@ def test_a_precision_that_does_not_compute_the_model_is_left_out(
         def __call__(self, values: torch.Tensor, attend: Attend, buffers: Buffers) -> torch.Tensor:
             if fault == "fails":
                 raise RuntimeError("no such operator")
+            if fault == "is missing":
+                return torch.ops.mkldnn.no_such_operator(values)  # type: ignore[no-any-return]
             if fault == "is imprecise":
                 found = super().__call__(values, attend, buffers)
                 return found + 0.05 * found.roll(1, 1)
