@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from qdrant_client import QdrantClient, models
 
 from msmarco_qdrant import AsyncSearchClient, SearchClient
 from msmarco_qdrant.collection.backup import backup_collection
@@ -31,10 +30,11 @@ from msmarco_qdrant.reembed.api import reembed_collection
 from msmarco_qdrant.stores import Store, open_store
 from msmarco_qdrant.stores.alias import open_async_collection
 from msmarco_qdrant.stores.filters import to_qdrant
-from msmarco_qdrant.stores.server.shard_keys import KnownKeys, ShardKeys, wanted_values
+from msmarco_qdrant.stores.server.shard_keys import wanted_values
 from msmarco_qdrant.testing import HashingEncoder
 from tests.engines import BY_REST, new_store
 from tests.loopback import LoopbackServer
+from tests.loopback.sharding import KeyedShards
 
 ENCODER = HashingEncoder()
 PASSAGES = [
@@ -168,25 +168,19 @@ def test_a_write_of_conditions_needs_no_shard(tmp_path: Path) -> None:
             collection.replace_payloads([1], [{"pid": "1"}])
 
 
-def test_a_key_that_another_client_creates_first_is_used() -> None:
-    """It did not exist when it was looked up."""
-    answers: list[Any] = [
-        models.CollectionClusterInfo(
-            peer_id=1, shard_count=0, local_shards=[], remote_shards=[], shard_transfers=[]
-        ),
-        ValueError("Bad request: Shard key a already exists"),
-    ]
+def test_a_key_that_another_client_creates_first_is_used(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It did not exist when it was looked up; the server's refusal is that of the second."""
+    create = KeyedShards.create
 
-    def call(action: str, *_: object) -> object:
-        answer = answers.pop(0)
-        if isinstance(answer, Exception):
-            raise StoreError(action) from answer
-        return answer
+    def create_twice(shards: KeyedShards, key: str, collection: str) -> None:
+        create(shards, key, collection)
+        create(shards, key, collection)
 
-    known, client = KnownKeys(), QdrantClient(":memory:")
-    ShardKeys(client, call, known).require({"a"})
-    assert ["a"] == known.selector({"a"})
-    client.close()
+    monkeypatch.setattr(KeyedShards, "create", create_twice)
+    assert 1 == ingest(store, [Passage("n1", "rivers", {"customer": "new"})]).written
+    assert ["n1"] == pids(store, "new")
 
 
 @pytest.mark.parametrize(

@@ -159,7 +159,8 @@ class CollectionsService(grpc.CollectionsServicer):
         self, request: grpc.CreateShardKeyRequest, context: Any
     ) -> grpc.CreateShardKeyResponse:
         """Create the shards of a key."""
-        self._engine.shelf(request.collection_name).keyed.create(request.request.shard_key.keyword)
+        name, key = request.collection_name, request.request.shard_key.keyword
+        self._engine.shelf(name).keyed.create(key, name)
         return grpc.CreateShardKeyResponse(result=True)
 
     def CollectionExists(

@@ -1,7 +1,8 @@
 """Shards by key, as a collection with custom sharding has them.
 
 A write names its keys, else it is refused; a read may name some. Read from the server's own
-sources: lib/collection/src/shards/shard_holder, lib/storage/src/content_manager/toc/point_ops.rs.
+sources: lib/collection/src/shards/shard_holder, lib/storage/src/content_manager/toc/point_ops.rs,
+src/common/collections.rs.
 There the same id can be in the shards of two keys. Here that is refused, so that a test fails: this
 package never writes it.
 """
@@ -25,14 +26,16 @@ class KeyedShards:
     keys: list[str] = field(default_factory=list)
     key_of: dict[Any, str] = field(default_factory=dict)
 
-    def create(self, key: str) -> None:
+    def create(self, key: str, collection: str) -> None:
         """Create the shards of a key."""
         if not self.is_custom:
             raise Mistake.BAD_REQUEST.refusal(
                 description="Shard Key cannot be created with Auto sharding method"
             )
         if key in self.keys:
-            raise Mistake.BAD_REQUEST.refusal(description=f"Shard key {key} already exists")
+            raise Mistake.BAD_REQUEST.refusal(
+                description=f'Sharding key "{key}" already exists for collection {collection}'
+            )
         self.keys.append(key)
 
     def written(self, request: Any) -> Sequence[str] | None:
@@ -85,7 +88,7 @@ class KeyedShards:
     def _require(self, named: Sequence[str]) -> None:
         for key in named:
             if key not in self.keys:
-                raise Mistake.BAD_REQUEST.refusal(description=f"Shard key {key} not found")
+                raise Mistake.BAD_REQUEST.refusal(description=f'Shard key "{key}" not found')
 
 
 def _named(request: Any) -> list[str]:

@@ -29,8 +29,9 @@ SHARD_KEY = "msmarco_qdrant_shard_key"
 _READ_AGAIN_S = 1.0
 """Seconds between two reads of the keys for values that have no shard yet."""
 
-_NOT_FOUND = re.compile(r"Shard key .* not found")
-_EXISTS = re.compile(r"Shard key .* already exists")
+# Qdrant's lib/collection/src/shards/shard_holder and, for the second, src/common/collections.rs
+_NOT_FOUND = re.compile(r"Shard key .* not found", re.DOTALL)
+_EXISTS = re.compile(r"Shard(?:ing)? key .* already exists", re.DOTALL)
 
 
 def shard_key(info: models.CollectionInfo) -> str | None:
