@@ -10,27 +10,35 @@ from __future__ import annotations
 import random
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 from msmarco_qdrant.core.arguments import suggest_keywords
 from msmarco_qdrant.core.encoder_types import EncoderInfo
+from msmarco_qdrant.core.meta_values import with_article
 from msmarco_qdrant.core.records import Reject
 from msmarco_qdrant.core.reports import EncodeProgress, EncodeReport
 from msmarco_qdrant.core.source_types import Format
 from msmarco_qdrant.distributed.cluster import PoolSize, check_address, connected
 from msmarco_qdrant.distributed.encode_run import DistributedEncode
 from msmarco_qdrant.distributed.encode_worker import EncodeJob, EncodeSettings, EncodeWorker
-from msmarco_qdrant.distributed.files import SourceFiles, open_files
+from msmarco_qdrant.distributed.files import SourceFiles, is_files, open_files
 from msmarco_qdrant.distributed.pool import WorkerPool
 from msmarco_qdrant.distributed.preparing import Preparers, read_digests
 from msmarco_qdrant.distributed.shards import plan_shards
+from msmarco_qdrant.distributed.shared_folder import marked
 from msmarco_qdrant.distributed.split_files import SplitFiles
 from msmarco_qdrant.distributed.tasks import TaskBoard, TaskPolicy
-from msmarco_qdrant.distributed.values import absolute_model, check_counts, check_share
+from msmarco_qdrant.distributed.values import (
+    absolute_model,
+    check_counts,
+    check_model,
+    check_share,
+)
 from msmarco_qdrant.encode.api import (
     CHUNKS,
     CHUNKS_ON_GPU,
@@ -48,7 +56,12 @@ from msmarco_qdrant.encode.feed import (
 from msmarco_qdrant.encoding import Encoder, Tokenizer
 from msmarco_qdrant.encoding.catalog import DEFAULT_MODEL
 from msmarco_qdrant.encoding.options import EncoderChoices, to_encoder_options
-from msmarco_qdrant.errors import EncodeStoppedError, MsmarcoQdrantError, UsageError
+from msmarco_qdrant.errors import (
+    EncodeStoppedError,
+    MsmarcoQdrantError,
+    OutputError,
+    UsageError,
+)
 from msmarco_qdrant.runtime.progress import ProgressDisplay, with_display
 from msmarco_qdrant.sources.chunk_extents import chunk_extents
 from msmarco_qdrant.sources.corpus import Corpus
@@ -133,8 +146,7 @@ def encode_dataset(  # noqa: PLR0913  # all but two have defaults
     check_counts(workers=workers)
     check_share("cpus_per_worker", cpus_per_worker, least="more than 0")
     check_share("gpus_per_worker", gpus_per_worker, least="0 or more")
-    if make_encoder is not None and model is not None:
-        raise UsageError("pass either model or make_encoder, not both")
+    check_model(model, make_encoder)
     check_address(address)
     reading = {
         "format": format,
@@ -143,7 +155,7 @@ def encode_dataset(  # noqa: PLR0913  # all but two have defaults
         "title_field": title_field,
         "skip_field": skip_field,
     }
-    files = open_files(source, reading)
+    files = _open_source(source, reading)
     chunks = [chunk for file in files.files for chunk in chunk_extents(file, files.reading)]
     started = time.perf_counter()
     rejected = RejectCount(on_reject)
@@ -174,7 +186,8 @@ def encode_dataset(  # noqa: PLR0913  # all but two have defaults
         )
         stack.callback(pool.close)
         loaded: tuple[EncoderInfo, Tokenizer | None] = pool.load()
-        job = EncodeJob(info_of_shards(layout.folder, loaded[0]), layout)
+        marker = stack.enter_context(marked(layout.folder))
+        job = EncodeJob(info_of_shards(layout.folder, loaded[0]), layout, marker)
         existing = _read_headers(job)
         covered = {number: header.chunks for number, header in existing.items()}
         plans = plan_shards(chunks, chunks_of_full(layout), covered)
@@ -197,13 +210,29 @@ def encode_dataset(  # noqa: PLR0913  # all but two have defaults
         return _complete(replace(run.report(), startup_seconds=startup), job)
 
 
+def _open_source(source: object, reading: Mapping[str, Any]) -> SourceFiles:
+    """Return the files of a source; anything else is refused."""
+    if not is_files(source):
+        raise UsageError(
+            "source must be files of passages that every machine can read, got "
+            f"{with_article(type(source).__name__)}: write it as Parquet first, or pass a dataset "
+            "of Ray and vectors to ingest_dataset, and rows of Python to encode_corpus"
+        )
+    return open_files(source, reading)
+
+
 def _read_headers(job: EncodeJob) -> dict[int, ShardHeader]:
     """Return the headers of existing shards; refuse those that cannot belong to this encode."""
     folder, headers = job.layout.folder, dict[int, ShardHeader]()
     for path in shard_paths(folder):
         header = read_matching_header(path, job.info, job.layout.dtype)
-        if path == shard_path(folder, header.number):  # others are refused with those beyond
-            headers[header.number] = header
+        right = shard_path(folder, header.number)
+        if path != right:  # it would be replaced by the shard of its name
+            raise OutputError(
+                f"{path} must be named {right.name}, as it was written: rename it, or use another "
+                "directory"
+            )
+        headers[header.number] = header
     return headers
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import platform
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
 from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msmarco_qdrant.core.encoder_types import EncoderInfo
 from msmarco_qdrant.core.records import Reject
 from msmarco_qdrant.core.reports import EncodeReport
 from msmarco_qdrant.distributed.shards import ShardPlan, drop_repeats
+from msmarco_qdrant.distributed.shared_folder import require_marker
 from msmarco_qdrant.distributed.worker import SpilledRejects
 from msmarco_qdrant.encode.feed import Layout, TokenizedShard
 from msmarco_qdrant.encode.prepare import PreparedChunk, prepare
@@ -56,10 +59,12 @@ class EncodeJob:
     Attributes:
         info: The encoder's info, as it is stored.
         layout: Folder and type of the vectors.
+        marker: A file in the folder, which every machine sees.
     """
 
     info: EncoderInfo
     layout: Layout
+    marker: Path
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,7 +117,13 @@ class EncodeWorker:
         return encoder.info, encoder.tokenizer if encoder.tokenizer.portable else None
 
     def begin(self, job: EncodeJob) -> None:
-        """Prepare to encode; load the encoder unless that is done."""
+        """Prepare to encode; load the encoder unless that is done.
+
+        Raises:
+            ModelError: If it cannot be loaded.
+            OutputError: If this machine has another folder under the path.
+        """
+        require_marker(job.marker, platform.node())
         if self._encoder is None:
             self._load().warm_up()
         self._job = job

@@ -67,7 +67,7 @@ def open_files(source: Any, reading: Mapping[str, Any]) -> SourceFiles:
         require_default_reading(source, reading)
         plain = Reading("auto", MAX_LINE_BYTES, PASSAGE)
         return SourceFiles(list_shards(source), plain, source, ())
-    if isinstance(source, str | PathLike | Corpus) or _are_paths(source):
+    if is_files(source):
         rows = as_rows(source, **reading)
         if isinstance(rows, Corpus):
             if rows.size is None:
@@ -82,8 +82,9 @@ def open_files(source: Any, reading: Mapping[str, Any]) -> SourceFiles:
     )
 
 
-def _are_paths(source: object) -> bool:
-    return (
+def is_files(source: object) -> bool:
+    """True for one or several paths, and for a `Corpus`."""
+    return isinstance(source, str | PathLike | Corpus) or (
         isinstance(source, list | tuple)
         and bool(source)
         and all(isinstance(one, str | PathLike) for one in source)

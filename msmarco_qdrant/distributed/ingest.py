@@ -42,7 +42,12 @@ from msmarco_qdrant.distributed.pool import WorkerPool
 from msmarco_qdrant.distributed.run import DistributedRun, ended_by_errors
 from msmarco_qdrant.distributed.split_files import SplitFiles
 from msmarco_qdrant.distributed.splits import plan_splits, split_size
-from msmarco_qdrant.distributed.values import absolute_model, check_counts, check_share
+from msmarco_qdrant.distributed.values import (
+    absolute_model,
+    check_counts,
+    check_model,
+    check_share,
+)
 from msmarco_qdrant.distributed.worker import IngestWorker, SplitOutcome, WorkerSettings
 from msmarco_qdrant.encoding import Encoder
 from msmarco_qdrant.encoding.catalog import DEFAULT_MODEL
@@ -259,8 +264,7 @@ def _check_model(
         raise UsageError(
             f"{files.shards.folder} already holds vectors: omit model and make_encoder"
         )
-    if make_encoder is not None and model is not None:
-        raise UsageError("pass either model or make_encoder, not both")
+    check_model(model, make_encoder)
 
 
 def _check(url: object, workers: int | None, split_bytes: int | None, window: int) -> None:

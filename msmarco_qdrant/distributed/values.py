@@ -6,12 +6,28 @@ import math
 from os import PathLike
 from pathlib import Path
 
+from msmarco_qdrant.core.meta_values import with_article
 from msmarco_qdrant.errors import UsageError
 
 
 def absolute_model(model: str | PathLike[str]) -> str | PathLike[str]:
     """Return the absolute path of a model's directory, as workers have another current one."""
     return Path(model).absolute() if Path(model).is_dir() else model
+
+
+def check_model(model: object, make_encoder: object) -> None:
+    """Refuse a model beside something that makes an encoder, and what makes none.
+
+    Raises:
+        UsageError: If both are given, or the second cannot be called.
+    """
+    if make_encoder is not None and model is not None:
+        raise UsageError("pass either model or make_encoder, not both")
+    if make_encoder is not None and not callable(make_encoder):
+        raise UsageError(
+            "make_encoder must be a function that returns an encoder, as each worker makes its "
+            f"own, got {with_article(type(make_encoder).__name__)}"
+        )
 
 
 def check_counts(**counts: object) -> None:

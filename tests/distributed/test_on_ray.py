@@ -21,6 +21,7 @@ from msmarco_qdrant.encode.api import encode_corpus
 from msmarco_qdrant.errors import (
     EncodeStoppedError,
     IngestStoppedError,
+    OutputError,
     PruneRefusedError,
     SourceError,
     UsageError,
@@ -378,6 +379,10 @@ def test_an_encode_writes_the_files_of_one_process(
     assert written == files_of(tmp_path / "ray")
     assert (report.read, report.encoded) == (again.read, again.found + again.encoded)
     assert 0 < again.encoded < again.found
+    (tmp_path / "ray" / "00001.parquet").rename(tmp_path / "ray" / "0001.parquet")
+    with pytest.raises(OutputError, match="must be named 00001"):
+        encode_dataset(corpus, tmp_path / "ray", make_encoder=HashingEncoder, **ENCODE)
+    (tmp_path / "ray" / "0001.parquet").rename(tmp_path / "ray" / "00001.parquet")
     source.write_text(source.read_text().replace("number 1\n", "number one\n"))
     with pytest.raises(EncodeStoppedError, match="was encoded from other rows"):
         encode_dataset(corpus, tmp_path / "ray", make_encoder=HashingEncoder, **ENCODE)
@@ -394,7 +399,8 @@ def test_an_encode_writes_the_files_of_one_process(
         ("a.tsv", {"address": "ray://localhost:1"}, "ray job submit"),
         ("a.csv", {}, "decompress or convert it, or encode it without Ray"),
         ("-", {}, "standard input or a pipe"),
-        ([("1", "one")], {}, "source must be files"),
+        ([("1", "one")], {}, "source must be files .* rows of Python to encode_corpus"),
+        ("a.tsv", {"make_encoder": HashingEncoder()}, "must be a function .* got a Hashing"),
     ],
 )
 def test_an_encode_refuses_invalid_arguments(
@@ -409,6 +415,6 @@ def test_an_encode_refuses_invalid_arguments(
     write_lines(Path("a.tsv"))
     Path("a.csv").write_text("pid,text\n1,one\n")
     with pytest.raises(UsageError, match=message):
-        encode_dataset(source, "vectors", make_encoder=HashingEncoder, **options)
+        encode_dataset(source, "vectors", **{"make_encoder": HashingEncoder, **options})
 
     assert not Path("vectors").exists()

@@ -21,11 +21,12 @@ from msmarco_qdrant.distributed.encode_worker import (
 from msmarco_qdrant.distributed.files import open_files
 from msmarco_qdrant.distributed.keys import KeyChunk, KeyReader, Repeats
 from msmarco_qdrant.distributed.shards import ShardPlan, plan_shards
+from msmarco_qdrant.distributed.shared_folder import marked
 from msmarco_qdrant.distributed.splits import lines_before
 from msmarco_qdrant.encode.api import encode_corpus
 from msmarco_qdrant.encode.feed import Layout
 from msmarco_qdrant.encoding.options import EncoderOptions
-from msmarco_qdrant.errors import SourceError, UsageError
+from msmarco_qdrant.errors import OutputError, SourceError, UsageError
 from msmarco_qdrant.sources import chunk_extents as extents_module
 from msmarco_qdrant.sources import corpus as corpus_module
 from msmarco_qdrant.sources.chunk_extents import chunk_extents, read_chunks
@@ -80,7 +81,8 @@ class Encode:
         settings = EncodeSettings(self.reading, "", HashingEncoder, EncoderOptions(), 1)
         self.worker = EncodeWorker(settings)
         info, self.tokenizer = self.worker.load()
-        self.worker.begin(EncodeJob(info, Layout(folder, SHARD_CHUNKS, "float16")))
+        with marked(folder) as marker:
+            self.worker.begin(EncodeJob(info, Layout(folder, SHARD_CHUNKS, "float16"), marker))
 
     def work(self, plan: ShardPlan) -> ShardWork:
         """The shard with what was counted."""
@@ -178,6 +180,18 @@ def test_a_file_that_changes_while_it_is_read_is_an_error(
         encode.run(encode.plans[0], prepared=False)
 
     assert {} == shards(tmp_path / "ray")
+
+
+def test_a_folder_of_another_machine_is_refused(tmp_path: Path) -> None:
+    """It has the same path, and would take shards that no other machine sees."""
+    encode = Encode([random_lines(tmp_path / "a", 1)], tmp_path / "ray")
+    info, _ = encode.worker.load()
+    with marked(tmp_path) as marker:
+        job = EncodeJob(info, Layout(tmp_path, SHARD_CHUNKS, "float16"), marker)
+        encode.worker.begin(job)
+        marker.rename(tmp_path / "b")
+        with pytest.raises(OutputError, match="is not the folder of the machine that began"):
+            encode.worker.begin(job)
 
 
 def test_existing_shards_keep_their_chunks(tmp_path: Path) -> None:
