@@ -21,16 +21,21 @@ KEY_TYPE = np.dtype(f"S{KEY_BYTES}")
 """The NumPy type of an array of `pid_key` values."""
 
 _PARTITION_BYTES = 128 * 2**20
+_PARTITION_PASSAGES = 400_000
 _HIGH_BYTES = 8
 
 
-def partition_count(source_bytes: int) -> int:
+def partition_count(source_bytes: int, stored: int = 0) -> int:
     """Return the number of partitions that keeps each small.
 
     A partition has the keys of 128 MiB of source on average: 400,000 MS MARCO passages, which take
     about 40 MiB while they are sorted.
+
+    Args:
+        source_bytes: Size of the source.
+        stored: Passages of the collection, if they are divided into the same partitions.
     """
-    return max(1, -(-source_bytes // _PARTITION_BYTES))
+    return max(1, -(-source_bytes // _PARTITION_BYTES), -(-stored // _PARTITION_PASSAGES))
 
 
 def partitions_of(keys: NDArray[np.bytes_], partitions: int) -> NDArray[np.uint32]:

@@ -131,9 +131,11 @@ class DistributedRun:
             WorkerError: If too many nodes are lost.
         """
         source = self._source
-        partitions = bounded_partitions(partition_count(source.bytes), len(self._splits))
         if pruned is not None:
             self._start = CollectionStart.of(pruned, pruned.collection)
+        wanted = partition_count(source.bytes, self._start.points)
+        partitions = bounded_partitions(wanted, len(self._splits))
+        if pruned is not None:
             self._stale = StaleFiles(self._files.folder, partitions)
             self._stale.add(written_before(pruned, self._start.last_seq))
         self._counts = count_and_find_repeats(

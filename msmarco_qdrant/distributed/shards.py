@@ -14,7 +14,7 @@ import numpy as np
 
 from msmarco_qdrant.distributed.splits import Split
 from msmarco_qdrant.encode.prepare import PreparedChunk
-from msmarco_qdrant.errors import SourceError
+from msmarco_qdrant.sources.chunk_extents import changed_source
 from msmarco_qdrant.sources.corpus import Chunk
 from msmarco_qdrant.sources.extents import Extent
 
@@ -88,15 +88,23 @@ def drop_repeats(
     Raises:
         SourceError: If a file was changed since its rows were counted.
     """
-    kept, first, dropped = [], 0, 0
-    for number, part in enumerate(parts):
-        is_repeat = np.isin(np.array(part.indexes, np.uint64) + np.uint64(first), repeats)
-        dropped += int(is_repeat.sum())
-        kept.append(part.without(chunks[number], is_repeat) if is_repeat.any() else part)
+    is_repeat, first = [], 0
+    for part in parts:
+        places = np.array(part.indexes, np.uint64) + np.uint64(first)
+        is_repeat.append(np.isin(places, repeats))
         first += len(part.indexes) + len(part.rejects)
-    if first != rows or dropped != len(repeats):
-        raise SourceError(
-            "the source was changed while it was read: run the same encode again once nothing "
-            "writes to it"
-        )
-    return kept
+    if first != rows or sum(int(found.sum()) for found in is_repeat) != len(repeats):
+        raise changed_source()
+    return [
+        _without(part, chunks, number, found) if found.any() else part
+        for number, (part, found) in enumerate(zip(parts, is_repeat, strict=True))
+    ]
+
+
+def _without(
+    part: PreparedChunk, chunks: Sequence[Chunk], number: int, is_repeat: NDArray[np.bool_]
+) -> PreparedChunk:
+    """Return a chunk without repeated passages; it is read once more for their rejects."""
+    if chunks[number].digest() != part.digest:
+        raise changed_source()
+    return part.without(chunks[number], is_repeat)

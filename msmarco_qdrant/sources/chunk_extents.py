@@ -107,6 +107,9 @@ class LateChunks(Sequence[Chunk]):
         reading: How their files are read.
         rows_before: For each, the lines or rows of its file before it.
         count: Number of chunks.
+
+    Raises:
+        SourceError: When they are read, if a file was changed since they were counted.
     """
 
     def __init__(
@@ -127,9 +130,20 @@ class LateChunks(Sequence[Chunk]):
     def __getitem__(self, index: slice) -> Sequence[Chunk]: ...
     def __getitem__(self, index: int | slice) -> Chunk | Sequence[Chunk]:
         if self._chunks is None:
-            self._chunks = [
+            found = [
                 chunk
                 for extent, before in zip(self._extents, self._rows_before, strict=True)
                 for chunk in read_chunks(extent, self._reading, before)
             ]
+            if len(found) != self._count:
+                raise changed_source()
+            self._chunks = found
         return self._chunks[index]
+
+
+def changed_source() -> SourceError:
+    """Return the error of a source that something writes to."""
+    return SourceError(
+        "the source was changed while it was read: run the same encode again once nothing writes "
+        "to it"
+    )

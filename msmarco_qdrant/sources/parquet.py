@@ -125,6 +125,8 @@ def range_rows(
                 for row in python_rows(batch.slice(first, last - first)):
                     number += 1
                     yield row_of_fields(source, number, row, fields)
+            if at >= rows.stop:  # the rest of a row group may be long
+                return
 
 
 def _groups_of(metadata: Any, rows: range) -> tuple[range, int]:

@@ -57,5 +57,9 @@ def test_keys_that_end_in_zero_bytes_are_compared_whole() -> None:
 
 @pytest.mark.parametrize(("size", "expected"), [(0, 1), (1, 1), (2**27, 1), (2**30, 8)])
 def test_partitions_grow_with_the_source(size: int, expected: int) -> None:
-    """Each partition has the keys of at most 128 MiB of source, on average."""
+    """Each partition has the keys of at most 128 MiB of source, on average.
+
+    So it is with the passages of a collection, however small the source is.
+    """
+    assert 25 == partition_count(0, stored=10_000_000)
     assert expected == partition_count(size)

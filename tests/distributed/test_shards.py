@@ -182,6 +182,24 @@ def test_a_file_that_changes_while_it_is_read_is_an_error(
     assert {} == shards(tmp_path / "ray")
 
 
+@pytest.mark.parametrize("after", ["1\tone\n2\ttwo\n1\tsix\n", "1\tone\n"])
+def test_a_file_that_changes_before_its_repeats_are_read_is_an_error(
+    after: str, tmp_path: Path
+) -> None:
+    """Its rejects would be of other rows."""
+    path = tmp_path / "a.tsv"
+    path.write_text("1\tone\n2\ttwo\n1\tone\n")
+    encode = Encode([path], tmp_path / "ray")
+    plan, tokenizer = encode.plans[0], encode.tokenizer
+    assert tokenizer is not None
+    part = prepare_extent(plan.split.extents[0], encode.reading, 0, tokenizer)
+    path.write_text(after)
+    with pytest.raises(SourceError, match="once nothing writes to it"):
+        [*encode.worker.run_split(encode.work(plan), part)]
+
+    assert {} == shards(tmp_path / "ray")
+
+
 def test_a_folder_of_another_machine_is_refused(tmp_path: Path) -> None:
     """It has the same path, and would take shards that no other machine sees."""
     encode = Encode([random_lines(tmp_path / "a", 1)], tmp_path / "ray")
