@@ -29,7 +29,7 @@ from msmarco_qdrant.distributed.encode_worker import EncodeJob, EncodeSettings, 
 from msmarco_qdrant.distributed.files import SourceFiles, is_files, open_files
 from msmarco_qdrant.distributed.pool import WorkerPool
 from msmarco_qdrant.distributed.preparing import Preparers, read_digests
-from msmarco_qdrant.distributed.shards import plan_shards
+from msmarco_qdrant.distributed.shards import ShardPlan, plan_shards
 from msmarco_qdrant.distributed.shared_folder import marked
 from msmarco_qdrant.distributed.split_files import SplitFiles
 from msmarco_qdrant.distributed.tasks import TaskBoard, TaskPolicy
@@ -55,7 +55,7 @@ from msmarco_qdrant.encode.feed import (
 )
 from msmarco_qdrant.encoding import Encoder, Tokenizer
 from msmarco_qdrant.encoding.catalog import DEFAULT_MODEL
-from msmarco_qdrant.encoding.options import EncoderChoices, to_encoder_options
+from msmarco_qdrant.encoding.options import ALL_GPUS, EncoderChoices, to_encoder_options
 from msmarco_qdrant.errors import (
     EncodeStoppedError,
     MsmarcoQdrantError,
@@ -65,6 +65,7 @@ from msmarco_qdrant.errors import (
 from msmarco_qdrant.runtime.progress import ProgressDisplay, with_display
 from msmarco_qdrant.sources.chunk_extents import chunk_extents
 from msmarco_qdrant.sources.corpus import Corpus
+from msmarco_qdrant.sources.extents import Extent
 from msmarco_qdrant.sources.parquet import check_extra
 from msmarco_qdrant.sources.rejects import RejectCount
 from msmarco_qdrant.sources.shard_file import (
@@ -157,6 +158,13 @@ def encode_dataset(  # noqa: PLR0913  # all but two have defaults
     }
     files = _open_source(source, reading)
     chunks = [chunk for file in files.files for chunk in chunk_extents(file, files.reading)]
+    settings = EncodeSettings(
+        reading=files.reading,
+        model=absolute_model(model or DEFAULT_MODEL),
+        make_encoder=make_encoder,
+        encoder_options=to_encoder_options(encoder_options),
+        at_once=_FORWARDS,
+    )
     started = time.perf_counter()
     rejected = RejectCount(on_reject)
     with ExitStack() as stack:
@@ -168,37 +176,22 @@ def encode_dataset(  # noqa: PLR0913  # all but two have defaults
             )
         stack.enter_context(connected(address))
         size = PoolSize.of_cluster(workers, cpus_per_worker, gpus_per_worker, feeds_gpus=True)
-        on_gpu = size.gpus > 0
-        layout = Layout(
-            make_folder(Path(folder).absolute()),
-            shard_chunks or (CHUNKS_ON_GPU if on_gpu else CHUNKS),
-            dtype,
-        )
-        settings = EncodeSettings(
-            reading=files.reading,
-            model=absolute_model(model or DEFAULT_MODEL),
-            make_encoder=make_encoder,
-            encoder_options=to_encoder_options(encoder_options),
-            at_once=_FORWARDS_ON_GPU if on_gpu else _FORWARDS,
-        )
-        pool = WorkerPool[EncodeReport](
-            EncodeWorker, settings, size, _SHARDS_ON_GPU if on_gpu else _SHARDS
-        )
+        full = shard_chunks or (CHUNKS_ON_GPU if size.gpus else CHUNKS)
+        layout = Layout(make_folder(Path(folder).absolute()), full, dtype)
+        marker = stack.enter_context(marked(layout.folder))
+        pool = _make_pool(settings, size)
         stack.callback(pool.close)
         loaded: tuple[EncoderInfo, Tokenizer | None] = pool.load()
-        marker = stack.enter_context(marked(layout.folder))
         job = EncodeJob(info_of_shards(layout.folder, loaded[0]), layout, marker)
         existing = _read_headers(job)
-        covered = {number: header.chunks for number, header in existing.items()}
-        plans = plan_shards(chunks, chunks_of_full(layout), covered)
-        require_no_shards_beyond(layout.folder, len(plans))
+        plans = _plan(chunks, layout, existing)
         startup = time.perf_counter() - started
         kept = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="msmarco-qdrant-")))
         run = DistributedEncode(files, plans, existing, SplitFiles(kept), rejected, on_progress)
         try:
             run.count()
             _require_same_rows(run, files, existing, layout)
-            if on_gpu and loaded[1] is not None:
+            if size.gpus and loaded[1] is not None:
                 run.prepare_with(Preparers(loaded[1], files.reading, size))
             board = TaskBoard(run.missing, TaskPolicy(), random.random, time.monotonic())
             pool.run(job, board, run)
@@ -208,6 +201,27 @@ def encode_dataset(  # noqa: PLR0913  # all but two have defaults
             message = f"{exc} ({done})" if report.encoded else str(exc)
             raise EncodeStoppedError(message, report) from exc
         return _complete(replace(run.report(), startup_seconds=startup), job)
+
+
+def _make_pool(settings: EncodeSettings, size: PoolSize) -> WorkerPool[EncodeReport]:
+    """Return the workers; on GPUs each reads and writes some shards while it encodes others."""
+    if not size.gpus:
+        return WorkerPool(EncodeWorker, settings, size, _SHARDS)
+    options = settings.encoder_options
+    if size.gpus > 1 and options.device is None:
+        options = replace(options, device=ALL_GPUS)
+    settings = replace(settings, at_once=_FORWARDS_ON_GPU, encoder_options=options)
+    return WorkerPool(EncodeWorker, settings, size, _SHARDS_ON_GPU)
+
+
+def _plan(
+    chunks: Sequence[Extent], layout: Layout, existing: Mapping[int, ShardHeader]
+) -> list[ShardPlan]:
+    """Return all shards, existing ones as they are."""
+    covered = {number: header.chunks for number, header in existing.items()}
+    plans = plan_shards(chunks, chunks_of_full(layout), covered)
+    require_no_shards_beyond(layout.folder, len(plans))
+    return plans
 
 
 def _open_source(source: object, reading: Mapping[str, Any]) -> SourceFiles:

@@ -47,6 +47,7 @@ class DistributedEncode:
         self._rejected_rows = rejected
         self._on_progress = on_progress
         self._counts: Sequence[SplitCount] = ()
+        self._rows = 0
         self._lines: Sequence[Sequence[int]] = ()
         self._found = sum(header.rows - header.rejected for header in existing.values())
         self._rejected = sum(header.rejected for header in existing.values())
@@ -74,6 +75,7 @@ class DistributedEncode:
         self._counts = count_and_find_repeats(
             splits, self._source, partitions, self._files.add_repeats
         )
+        self._rows = sum(count.rows for count in self._counts)
         self._lines = lines_before(splits, self._counts)
 
     def shard_work(self, number: int) -> ShardWork:
@@ -147,5 +149,5 @@ class DistributedEncode:
     def _report_progress(self) -> None:
         if self._on_progress is not None:
             report = self.report()
-            rows = sum(count.rows for count in self._counts)
-            self._on_progress(EncodeProgress(report.read, report.read / max(1, rows), report))
+            fraction = report.read / max(1, self._rows)
+            self._on_progress(EncodeProgress(report.read, fraction, report))

@@ -67,6 +67,9 @@ class DistributedRun:
         files: Keeps what is known of each.
         rejected: Counts the rejects, split after split in the source's order.
         on_progress: Called each second and after each split.
+
+    Attributes:
+        rows: Rows of the source; call `count` first.
     """
 
     def __init__(
@@ -83,6 +86,7 @@ class DistributedRun:
         self._rejected = rejected
         self._on_progress = on_progress
         self._counts: Sequence[SplitCount] = ()
+        self.rows = 0
         self._lines: Sequence[Sequence[int]] = ()
         self._totals = _Totals()
         self._stages: defaultdict[str, float] = defaultdict(float)
@@ -107,11 +111,6 @@ class DistributedRun:
     def passages(self) -> int:
         """Passages of the source, repeated ones included; call `count` first."""
         return sum(count.passages for count in self._counts)
-
-    @property
-    def rows(self) -> int:
-        """Rows of the source; call `count` first."""
-        return sum(count.rows for count in self._counts)
 
     @property
     def first_reject(self) -> str:
@@ -141,6 +140,7 @@ class DistributedRun:
         self._counts = count_and_find_repeats(
             self._splits, source, partitions, self._files.add_repeats, self._stale
         )
+        self.rows = sum(count.rows for count in self._counts)
         self._lines = lines_before(self._splits, self._counts)
 
     # ---- the splits ----------------------------------------------------------------------------

@@ -27,6 +27,7 @@ class SplitFiles:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._attempts: dict[int, set[int]] = {}  # by split, those with rejects
 
     def add_repeats(self, number: int, rows: NDArray[np.uint64]) -> None:
         """Add rows of a split whose pid came before them."""
@@ -40,6 +41,7 @@ class SplitFiles:
 
     def add_rejects(self, number: int, attempt: int, rejects: list[Reject]) -> None:
         """Add some rejects of an attempt."""
+        self._attempts.setdefault(number, set()).add(attempt)
         with self._rejects(number, attempt).open("ab") as file:
             pickle.dump(rejects, file)
 
@@ -50,8 +52,8 @@ class SplitFiles:
             with path.open("rb") as file:
                 while file.peek(1):
                     yield from pickle.load(file)  # noqa: S301  # written above
-        for attempts in self.folder.glob(f"rejects-{number}-*"):
-            attempts.unlink()
+        for one in self._attempts.pop(number, ()):
+            self._rejects(number, one).unlink()
 
     def _repeats(self, number: int) -> Path:
         return self.folder / f"repeats-{number}"
