@@ -252,10 +252,12 @@ def _settings(spec: CollectionSpec) -> str:
 
     fields = indexes_by_field(spec.payload_indexes)
     indexes = ", ".join(f"{field} ({kind})" for field, kind in fields.items())
+    key = spec.sharding and spec.sharding.shard_key
     return (
         f"hnsw m={spec.hnsw.m} ef_construct={spec.hnsw.ef_construct}, "
         f"vectors {'on disk' if spec.storage.on_disk else 'in memory'}, "
         f"quantization: {spec.storage.quantization}, payload indexes: {indexes or 'none'}"
+        f"{f', shard key: {key}' if key else ''}"
     )
 
 

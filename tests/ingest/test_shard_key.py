@@ -15,8 +15,10 @@ from typing import Any
 import pytest
 
 from msmarco_qdrant import AsyncSearchClient, SearchClient
+from msmarco_qdrant.cli.output import print_description
 from msmarco_qdrant.collection.backup import backup_collection
 from msmarco_qdrant.collection.delete import delete_pids
+from msmarco_qdrant.collection.describe import describe_store
 from msmarco_qdrant.collection.passages import get_passages
 from msmarco_qdrant.collection.restore import restore_collection
 from msmarco_qdrant.core.collection_types import SparseVector
@@ -132,6 +134,12 @@ def test_it_is_kept(store: Store, tmp_path: Path) -> None:
         assert "customer" == store.metadata(name).tenant_field
         assert "tenant" == spec.payload_indexes["meta.customer"]
         assert 3 == store.collection(name).info().points
+
+
+def test_info_shows_it(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    """Among the settings of the collection."""
+    print_description(describe_store(store))
+    assert ", shard key: customer\n" in capsys.readouterr().out
 
 
 def test_points_are_changed_wherever_they_are(store: Store) -> None:
