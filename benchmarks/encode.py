@@ -239,7 +239,7 @@ def print_results(report: Report, results: Mapping[str, list[dict[str, Any]]], w
 
 
 def main() -> None:
-    """Run every candidate that is installed, or one."""
+    """Run every candidate, or one."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--passages", type=int, default=2048)
     parser.add_argument("--repeats", type=int, default=3)

@@ -103,17 +103,12 @@ class BiEncoder:
     def _describe_backends(self) -> str:
         if self._made is None:
             return ""
-        return f"; {self.backend} on {self.device} in {self.precision}"
+        return f"; on {self.device} in {self.precision}"
 
     @property
     def tokenizer(self) -> Tokenizer:
         """The tokenizer of passages."""
         return self._opened.tokenizer
-
-    @property
-    def backend(self) -> str:
-        """The library of the forward pass: "torch"."""
-        return self._require_backends()[0].name
 
     @property
     def device(self) -> str:
@@ -254,7 +249,7 @@ class BiEncoder:
             return np.full((len(positions), self.info.dimension), np.nan, np.float32)
         vectors = self._normalize(launched.forward.result())
         bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
-        if bad.size and (self.backend, self.precision) != ("torch", "float32"):
+        if bad.size and self.precision != "float32":
             vectors[bad] = self._retry_in_float32(launched.texts.take(positions[bad]), task)
         return vectors
 
@@ -267,9 +262,8 @@ class BiEncoder:
         with self._lock:
             if self._float32_backend is None:
                 _log.warning(
-                    "%s returned a vector that is not finite in %s by %s; retrying such texts in "
-                    "float32 by torch",
-                    *(self.info.model, self.precision, self.backend),
+                    "%s returned a vector that is not finite in %s; retrying such texts in float32",
+                    *(self.info.model, self.precision),
                 )
                 model = self._load_again(self._require_backends()[0].device)
                 self._float32_backend = TorchBackend(model, self._opened.prompt_lengths, "float32")
@@ -299,8 +293,8 @@ class BiEncoder:
         # The backends hold the weights that they use.
         self._opened.library = self._opened.compact = None
         _log.info(
-            "%s runs by %s on %s in %s",
-            *(self.info.model, made[0].name, ", ".join(one.device for one in made)),
+            "%s runs by torch on %s in %s",
+            *(self.info.model, ", ".join(one.device for one in made)),
             made[0].precision,
         )
         return made

@@ -29,7 +29,6 @@ class NotingBackend:
     """A backend of two passes at once, whose vectors are the first token of each text."""
 
     events: list[str] = field(default_factory=list)
-    name: str = "noting"
     device: str = "cpu"
     precision: str = "float32"
     tokens_per_batch: int = TOKENS

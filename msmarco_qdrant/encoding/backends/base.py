@@ -44,7 +44,6 @@ class Backend(Protocol):
     """A model on one device. One thread at a time launches; several passes may be in flight.
 
     Attributes:
-        name: The library: "torch".
         device: The device, such as "cpu" or "cuda:0".
         precision: "float32", "bfloat16", "float16", "int8" or "fp8".
         tokens_per_batch: Tokens per batch that are fast on this device.
@@ -53,7 +52,6 @@ class Backend(Protocol):
             idle.
     """
 
-    name: str
     device: str
     precision: str
     tokens_per_batch: int

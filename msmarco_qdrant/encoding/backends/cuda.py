@@ -33,7 +33,6 @@ class CudaBackend:
         forward: Its forward pass.
     """
 
-    name = "torch"
     needs_padding = False
     max_in_flight = 3  # the GPU works while the next batches are prepared
 

@@ -80,7 +80,6 @@ class FusedBackend:
         workers: Number of threads; None for one per core that this process may use.
     """
 
-    name = "torch"
     device = "cpu"
     needs_padding = True
 

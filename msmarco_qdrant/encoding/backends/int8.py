@@ -57,7 +57,6 @@ class Int8Backend:
         precision: "int8"; that of floats, once int8 is refused.
     """
 
-    name = "torch"
     device = "cpu"
     needs_padding = True
 

@@ -51,8 +51,6 @@ class TorchBackend:
         UsageError: For a precision that torch does not compute in.
     """
 
-    name = "torch"
-
     def __init__(
         self,
         model: SentenceTransformer,
