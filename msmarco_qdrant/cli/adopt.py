@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from msmarco_qdrant.cli.ingest_options import (
 )
 from msmarco_qdrant.cli.options import (
     ENCODER,
+    FILE,
     json_option,
     model_option,
     refuse_unused,
@@ -63,7 +65,13 @@ _NAMES = {
     metavar="PATH_OR_URL",
     shell_complete=complete_files,
     help="The server, or the folder of QdrantClient(path=...), that has SOURCE. A server gets the "
-    "API key, too.  [default: that of --store]",
+    "API key of --store, unless it has its own.  [default: that of --store]",
+)
+@click.option(
+    "--from-key-file",
+    type=FILE,
+    metavar="FILE",
+    help="File with the API key of the server of --from.",
 )
 @settings_options("store", "transport", "collection", *ENCODER)
 @model_option(
@@ -112,6 +120,7 @@ def adopt(  # noqa: PLR0913  # one for each option
     *,
     name: str,
     origin: str | None,
+    from_key_file: Path | None,
     settings: Settings,
     model: str | None,
     query_prompt: str | None,
@@ -148,8 +157,10 @@ def adopt(  # noqa: PLR0913  # one for each option
     }
     _check_names(name, origin, settings)
     reading = {"text_field": text_field, "pid_field": pid_field, "pids": pids}
-    store = origin or settings.store
-    with ForeignPassages.open(name, store, connection=settings.connection, **reading) as source:
+    store, connection = origin or settings.store, settings.connection
+    if from_key_file is not None:
+        connection = replace(connection, api_key=_read_key(from_key_file, origin))
+    with ForeignPassages.open(name, store, connection=connection, **reading) as source:
         if dry_run:
             return _preview(source, allow_rejects=allow_rejects, as_json=as_json)
         return ingest_and_print(
@@ -173,6 +184,27 @@ def _check_names(name: str, origin: str | None, settings: Settings) -> None:
         raise UsageError(
             f"SOURCE and --collection are both '{name}': choose another name for the new collection"
         )
+
+
+def _read_key(path: Path, origin: str | None) -> str:
+    """Return the API key in a file, without the white space around it.
+
+    Raises:
+        UsageError: If there is no server to send it to, or the file cannot be read or is empty.
+    """
+    from msmarco_qdrant.stores.connection import is_url
+
+    if origin is None or not is_url(origin):
+        raise UsageError(
+            f"--from-key-file needs the URL of a server in --from, got {origin or 'no --from'}"
+        )
+    try:
+        key = path.read_text("utf-8", errors="replace").strip()
+    except OSError as exc:
+        raise UsageError(f"cannot read --from-key-file {path}: {exc.strerror}") from exc
+    if not key:
+        raise UsageError(f"--from-key-file must contain an API key, and {path} is empty")
+    return key
 
 
 def _preview(source: ForeignPassages, *, allow_rejects: bool, as_json: bool) -> int:

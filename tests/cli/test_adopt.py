@@ -10,8 +10,10 @@ import pytest
 from qdrant_client import QdrantClient, models
 
 from tests.cli.runner import Outcome, command
+from tests.loopback import LoopbackServer
 
 PAGES = [{"page_content": f"page {n} is about owls", "metadata": {"n": n}} for n in range(5)]
+VECTORS = models.VectorParams(size=2, distance=models.Distance.COSINE)
 
 
 @pytest.fixture
@@ -19,8 +21,7 @@ def folder(tmp_path: Path) -> str:
     """A folder with a collection: five pages, one of them twice, and a point without a text."""
     place = str(tmp_path / "local")
     client = QdrantClient(path=place)
-    vectors = models.VectorParams(size=2, distance=models.Distance.COSINE)
-    client.create_collection("docs", vectors_config=vectors)
+    client.create_collection("docs", vectors_config=VECTORS)
     payloads: list[dict[str, Any]] = [*PAGES, PAGES[0], {"n": 7}]
     points = [
         models.PointStruct(id=number, vector=[1.0, 0.0], payload=payload)
@@ -72,8 +73,7 @@ def test_chunks_with_one_pid_are_rejected(tmp_path: Path, tiny: str) -> None:
     """By the preview as by the ingest; none is lost in silence."""
     place = str(tmp_path / "local")
     client = QdrantClient(path=place)
-    vectors = models.VectorParams(size=2, distance=models.Distance.COSINE)
-    client.create_collection("docs", vectors_config=vectors)
+    client.create_collection("docs", vectors_config=VECTORS)
     payloads = [{"text": f"chunk {n} of a book", "book": n // 2} for n in range(4)]
     points = [
         models.PointStruct(id=number, vector=[1.0, 0.0], payload=payload)
@@ -99,6 +99,7 @@ def test_chunks_with_one_pid_are_rejected(tmp_path: Path, tiny: str) -> None:
         (["--from", "."], 1, "is not a folder that QdrantClient(path=...) wrote"),
         (["--collection", "a/b"], 2, "a/b"),
         (["--query-prompt", "q"], 2, "pass both --query-prompt and --passage-prompt"),
+        (["--from-key-file", "k"], 2, "--from-key-file needs the URL of a server in --from, got"),
     ],
 )
 def test_mistakes_are_refused(folder: str, arguments: list[str], status: int, message: str) -> None:
@@ -109,6 +110,30 @@ def test_mistakes_are_refused(folder: str, arguments: list[str], status: int, me
     assert message in done.err
     assert 1 == len(done.err.strip().splitlines()[-1:])
     assert not Path("store").exists()
+
+
+def test_the_server_of_the_source_has_its_own_key(
+    tiny: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It gets that one, and the key of the store goes to the store alone."""
+    with LoopbackServer("theirs") as theirs, LoopbackServer("ours") as ours:
+        # as a header, since with `api_key` the client warns of an address without TLS
+        fill = QdrantClient(url=theirs.rest_url, headers={"api-key": "theirs"})
+        fill.create_collection("docs", vectors_config=VECTORS)
+        point = models.PointStruct(id=1, vector=[1.0, 0.0], payload=PAGES[0])
+        fill.upsert("docs", [point], wait=True)
+        fill.close()
+        monkeypatch.setenv("MSMARCO_QDRANT_API_KEY", "ours")
+        words = ["adopt", "docs", "--store", ours.rest_url, "--transport", "rest", "--model", tiny]
+        words += ["--from", theirs.rest_url, "--collection", "articles"]
+        assert 0 != command(*words).status
+        Path("empty").write_text(" \n")
+        for name, message in (("missing", "key-file missing: No such file"), ("empty", "is empty")):
+            refused = command(*words, "--from-key-file", name)
+            assert (2, True) == (refused.status, message in refused.err), refused.err
+        Path("key").write_text("theirs\n")
+        done = command(*words, "--from-key-file", "key")
+        assert (0, True) == (done.status, done.out.startswith("1 read: 1 written")), done.err
 
 
 def test_a_collection_is_not_adopted_into_itself(folder: str) -> None:
