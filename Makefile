@@ -1,5 +1,6 @@
 # These commands need nothing but Python and make:
 #   make demo      install, ingest the sample, run three queries
+#   make install   install what the others need
 #   make test      install, lint, types, layering and the quick tests: run it after each change
 #   make test-all  the same and the slow tests: random, hostile, browser, deployment, benchmarks
 #   make integrations  the tests of the adapters to other frameworks, in an environment beside the

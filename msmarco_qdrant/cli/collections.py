@@ -107,7 +107,7 @@ def optimize(*, settings: Settings, wait_index: bool, as_json: bool) -> None:
         state = optimize_collection(store, settings.collection, wait_index=wait_index)
         seconds = time.perf_counter() - started
     print_result(
-        {**to_json_value(state), "seconds": seconds},
+        {**to_json_value(state), "in_graph": state.in_graph, "seconds": seconds},
         f"{state.points:,} passages, {state.in_graph:,} in the graph, {seconds:.1f} s",
         as_json=as_json,
     )

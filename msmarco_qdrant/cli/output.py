@@ -266,6 +266,7 @@ def description_json(description: StoreDescription) -> dict[str, Any]:
     value: dict[str, Any] = to_json_value(description)
     for entry, collection in zip(value["collections"], description.collections, strict=True):
         entry["last_write"] = _time(collection.last_write)
+        entry["info"]["in_graph"] = collection.info.in_graph
     return value
 
 

@@ -17,18 +17,9 @@ import pytest
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 COMMANDS = (
     *("answers", "application", "backup", "calls", "cost", "encode", "feed", "frameworks"),
-    *(
-        "improve",
-        "ingest",
-        "memory",
-        "million",
-        "mine",
-        "msmarco_table",
-        "pages",
-        "quality",
-        "reembed",
-    ),
-    *("replicas", "search", "serve", "similar", "simulate", "sizing", "start", "tune", "write"),
+    *("gpu_encode", "improve", "ingest", "judge", "memory", "million", "mine", "msmarco_table"),
+    *("pages", "quality", "ray_encode", "ray_ingest", "reembed", "replicas", "search", "serve"),
+    *("similar", "simulate", "sizing", "start", "strategies", "tune", "vectors", "write"),
 )
 
 

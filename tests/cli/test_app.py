@@ -572,14 +572,15 @@ def test_invalid_queries_leave_no_run(place: Place, tmp_path: Path, content: str
 
 
 @pytest.mark.slow
-def test_optimize_reports_indexed_vectors(place: Place) -> None:
-    """As text or as JSON, after a notice on standard error."""
+def test_optimize_reports_the_passages_in_the_graph(place: Place) -> None:
+    """As text or as JSON, after a notice on standard error; Edge builds none of so few."""
     text = command("optimize", "--store", place.store)
     document = command("optimize", "--store", place.store, "--json")
 
-    assert text.out.startswith("43 passages, ")
+    assert text.out.startswith("43 passages, 0 in the graph, ")
     assert INDEX_NOTICE in text.err
-    assert 43 == json.loads(document.out)["points"]
+    found = json.loads(document.out)
+    assert (43, 0) == (found["points"], found["in_graph"])
 
 
 def test_rejects_are_status_3(place: Place, tiny: str, tmp_path: Path) -> None:

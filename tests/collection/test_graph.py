@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -114,3 +115,5 @@ def test_check_and_info_show_the_note(
     assert (0, f"advice: {expected}") == (status, shown.splitlines()[-1])
     status, shown, _ = command("info", "--store", place)
     assert f"advice      {expected}" in shown.splitlines()
+    (found,) = json.loads(command("info", "--store", place, "--json").out)["collections"]
+    assert (expected, 0) == (found["graph_note"], found["info"]["in_graph"])
