@@ -81,7 +81,7 @@ _REJECTS = 3
     metavar="N",
     help="Processes that parse and tokenize.  [default: depends on the device]",
 )
-@ray_options("Encode")
+@ray_options("Encode", cpus="4, with a GPU 2")
 @source_options
 @click.option("--allow-rejects", is_flag=True, help="Exit with 0 even if rows were rejected.")
 @json_option

@@ -15,11 +15,12 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 RAY = ("ray_workers", "ray_cpus", "ray_gpus")
 
 
-def ray_options(what: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def ray_options(what: str, cpus: str = "4") -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Add --ray and what goes with it; the command gets `ray`, arguments of a function, or None.
 
     Args:
         what: What the workers do, such as "Encode and write".
+        cpus: The default of the processors of each, for the help.
     """
 
     def add(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -31,14 +32,14 @@ def ray_options(what: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]
             ray = None if address is None else _arguments(address, chosen)
             return command(ray=ray, **given)
 
-        for option in reversed(_options(what)):
+        for option in reversed(_options(what, cpus)):
             run = option(run)
         return run
 
     return add
 
 
-def _options(what: str) -> list[Callable[[_F], _F]]:
+def _options(what: str, cpus: str) -> list[Callable[[_F], _F]]:
     return [
         click.option(
             "--ray",
@@ -57,7 +58,8 @@ def _options(what: str) -> list[Callable[[_F], _F]]:
             "--ray-cpus",
             type=click.FloatRange(min=0, min_open=True),
             metavar="N",
-            help="With --ray: processors of each of them.  [default: 4, or all of a smaller node]",
+            help=f"With --ray: processors of each of them.  [default: {cpus}, or all of a smaller "
+            "node]",
         ),
         click.option(
             "--ray-gpus",

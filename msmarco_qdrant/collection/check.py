@@ -73,7 +73,7 @@ class CheckReport:
         physical: The physical collection that was checked, None if the name has none.
         points: Points that were read.
         findings: The faults, the most basic first.
-        graph_note: The advice for a large collection without a graph, which is no fault; None for
+        graph_note: The advice for a large collection without a graph, not a fault; None for
             any other.
     """
 

@@ -72,6 +72,7 @@ from msmarco_qdrant.sources.shard_file import (
     Manifest,
     ShardHeader,
     VectorType,
+    remove_manifest,
     shard_path,
     shard_paths,
     write_manifest,
@@ -193,6 +194,9 @@ def encode_dataset(  # noqa: PLR0913  # all but two have defaults
             _require_same_rows(run, files, existing, layout)
             if size.gpus and loaded[1] is not None:
                 run.prepare_with(Preparers(loaded[1], files.reading, size))
+            if run.missing:
+                # Not by the workers: one that the driver has lost may end after the others.
+                remove_manifest(layout.folder)
             board = TaskBoard(run.missing, TaskPolicy(), random.random, time.monotonic())
             pool.run(job, board, run)
         except MsmarcoQdrantError as exc:

@@ -16,7 +16,7 @@ def absolute_model(model: str | PathLike[str]) -> str | PathLike[str]:
 
 
 def check_model(model: object, make_encoder: object) -> None:
-    """Refuse a model beside something that makes an encoder, and what makes none.
+    """Refuse two ways to get an encoder, and a maker that cannot be called.
 
     Raises:
         UsageError: If both are given, or the second cannot be called.

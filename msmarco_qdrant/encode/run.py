@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from msmarco_qdrant.core.encoder_types import EncoderInfo
@@ -83,11 +84,13 @@ class EncodeRun:
         self._stopping = threading.Event()
         self._on_reject = rejected.add
         self._on_progress = on_progress
+        self._before_write: Callable[[], None] = lambda: None
         self._started = time.perf_counter()
         self._encoded = self._found = self._rejected = self._tokens = self._shards = self._cut = 0
 
     def run(self, feed: Iterable[TokenizedShard | ExistingShard]) -> None:
         """Encode every missing shard, then mark the folder as complete."""
+        self._before_write = partial(remove_manifest, self._layout.folder)
         self.encode(feed)
         manifest = Manifest(
             shards=self._shards,
@@ -99,7 +102,7 @@ class EncodeRun:
         write_manifest(self._layout.folder, manifest)
 
     def encode(self, feed: Iterable[TokenizedShard | ExistingShard]) -> None:
-        """Encode every missing shard."""
+        """Encode every missing shard; the caller marks the folder."""
         forward = ThreadPoolExecutor(self._shards_at_once)
         # A GPU encodes a shard about as fast as one thread writes it.
         writing = ThreadPoolExecutor(self._shards_at_once)
@@ -179,7 +182,7 @@ class EncodeRun:
             chunks=len(ready.chunks),
             full=ready.full,
         )
-        remove_manifest(self._layout.folder)  # it is about to become wrong
+        self._before_write()  # the manifest is about to become wrong
         write_shard(shard_path(self._layout.folder, ready.number), header, texts, vectors)
         cut = int(ready.tokens.which_cut()[usable].sum())
         return _Written(header, rejects, len(ready.tokens.ids), cut, ready.position)

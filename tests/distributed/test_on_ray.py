@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -311,6 +312,26 @@ def test_a_dataset_of_ray_is_a_source(server: LoopbackServer) -> None:
 
     assert stored == points(server.url)
     assert sorted(map(repr, expected)) == sorted(map(repr, rejects))
+
+
+def test_tenants_have_shards_of_their_own(server: LoopbackServer, tmp_path: Path) -> None:
+    """Several workers create them; a passage without a tenant is rejected where it is."""
+    rows = [{"id": str(n), "text": f"text {n}", "customer": f"c{n % 7}"} for n in range(200)]
+    del rows[5]["customer"]
+    source = tmp_path / "a.jsonl"
+    source.write_text("\n".join(map(json.dumps, rows)))
+    sharding = {"shard_key": "customer"}
+    reports, rejects = [], list[Reject]()
+    with LoopbackServer() as other:
+        for url, ingest in (
+            (other.url, partial(ingest_passages, encoder=HashingEncoder())),
+            (server.url, partial(ingest_dataset, make_encoder=HashingEncoder, **ONE_CPU)),
+        ):
+            reports.append(ingest(source, url, sharding=sharding, on_reject=rejects.append))
+        assert points(other.url) == points(server.url)
+    assert [199, 199] == [report.written for report in reports]
+    assert rejects[0] == rejects[1]
+    assert rejects[0].line == 6
 
 
 # ---- encode ----------------------------------------------------------------------------------

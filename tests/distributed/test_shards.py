@@ -200,6 +200,17 @@ def test_a_file_that_changes_before_its_repeats_are_read_is_an_error(
     assert {} == shards(tmp_path / "ray")
 
 
+def test_a_late_worker_leaves_the_folder_complete(tmp_path: Path) -> None:
+    """One that the driver has lost may write a shard again after the end."""
+    encode = Encode([random_lines(tmp_path / "a", 1)], tmp_path / "ray")
+    manifest = tmp_path / "ray" / MANIFEST
+    manifest.write_text("complete")
+    encode.run(encode.plans[0], prepared=False)
+
+    assert 1 == len(shards(tmp_path / "ray"))
+    assert "complete" == manifest.read_text()
+
+
 def test_a_folder_of_another_machine_is_refused(tmp_path: Path) -> None:
     """It has the same path, and would take shards that no other machine sees."""
     encode = Encode([random_lines(tmp_path / "a", 1)], tmp_path / "ray")
