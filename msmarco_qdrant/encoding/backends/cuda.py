@@ -9,7 +9,7 @@ a product, which computes it in the form with the hyperbolic tangent; vectors st
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 # At the top: this module is imported when a model is loaded.
@@ -63,13 +63,13 @@ class VarlenForward:
     def __init__(self, model: CompactModel, device: torch.device, dtype: torch.dtype) -> None:
         self.device = device
         self.precision = str(dtype).removeprefix("torch.")
-        self._model = model
         self._last_place = len(model.positions) - 1
         self._kernels = find_kernels(model, device)
         self._words = to_tensor(model.words, device, dtype)
         self._positions = to_tensor(model.positions, device, dtype)
         self._norm = _norm(model.norm, device)
         self._layers = [_Layer.of(layer, device, dtype) for layer in model.layers]
+        self._model = replace(model, layers=())  # those in float32 are not used
 
     @torch.inference_mode()
     def __call__(self, batch: Tokenized) -> torch.Tensor:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -160,11 +160,12 @@ class FusedForward:
     def __init__(
         self, model: CompactModel, precision: str = "float32", form: Form | None = None
     ) -> None:
-        self._model = model
         self._words, self._positions = as_tensor(model.words), as_tensor(model.positions)
         self._norm = as_tensor(model.norm.weight), as_tensor(model.norm.bias)
         self.form = form = form or FORMS[precision]
         self._layers = [form.make_layer(layer, model.eps) for layer in model.layers]
+        # The first one has the sizes of all; layers that copy their weights need no others.
+        self._model = replace(model, layers=model.layers[:1])
         self._local = threading.local()
 
     @torch.inference_mode()

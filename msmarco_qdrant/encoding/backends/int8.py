@@ -73,6 +73,10 @@ class Int8Backend:
         self._calibrated = self._held = 0
         self._launched: list[ForwardPass] = []
         self._compared: list[tuple[Tokenized, ForwardPass]] = []
+        _log.info(
+            "%s: the first %d passages calibrate int8 and are encoded in float32",
+            *(name, _CALIBRATED + _COMPARED),
+        )
 
     def launch(self, batch: Tokenized, task: Task) -> ForwardPass:
         """Start a forward pass; see `Backend.launch`."""

@@ -33,9 +33,9 @@ def resolve_dtype(precision: str | None, device: torch.device) -> torch.dtype:
         return _fast_dtype(device)
     if precision not in _DTYPES:
         raise UsageError(
-            f"precision must be {', '.join(_DTYPES)} with torch, got {precision!r}; int8 needs "
-            "a CPU, fp8 an NVIDIA GPU since Ada, and both a model of the shape of BERT, DistilBERT "
-            "or RoBERTa"
+            f"precision must be {', '.join(_DTYPES)} for this model on {device.type}, got "
+            f"{precision!r}; int8 needs a CPU, fp8 an NVIDIA GPU since Ada, and both a model of "
+            "the shape of BERT, DistilBERT or RoBERTa"
         )
     on_cpu = device.type == "cpu"
     if precision == "bfloat16" and on_cpu and not processor.detect().is_fast_in_bfloat16:

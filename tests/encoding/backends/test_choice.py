@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import weakref
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -69,6 +71,20 @@ def test_packed_layers_compute_what_others_do(recipe: Recipe, tiny: Tiny) -> Non
             continue
         found, expected = FusedForward(model, "bfloat16")(texts), FusedForward(model)(texts)
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.usefixtures("packs")
+def test_weights_that_are_packed_are_not_kept_in_float32(tiny: Tiny) -> None:
+    """But for the first layer, which has the sizes."""
+    model = read_compact(tiny(Recipe("bert")))
+    assert model is not None
+    weight = weakref.ref(model.layers[-1].outer.weight)
+    forward = FusedForward(model, "bfloat16")
+    del model
+    gc.collect()
+
+    assert weight() is None
+    assert (3, 32) == forward(BATCH.take(np.arange(3))).shape
 
 
 def test_bfloat16_is_near_float32(compact: CompactModel) -> None:
