@@ -329,7 +329,9 @@ class BiEncoder:
 
         wanted, precisions = self._options.precision, choice.supported_precisions()
         if wanted not in (None, "int8"):
-            return wanted if wanted in precisions else None
+            is_exact = wanted == "float32"
+            has_it = wanted in precisions and (is_exact or choice.is_precise(compact, wanted))
+            return wanted if has_it else None
         has_bfloat16 = processor.detect().is_fast_in_bfloat16
         if wanted is None and has_bfloat16 and "bfloat16" not in precisions:
             return None  # this build of torch has other operators for it

@@ -95,6 +95,19 @@ def measure(model: CompactModel, precisions: Sequence[str]) -> Choice:
     A precision that fails, or whose vectors are not those of float32, the first one, is left out.
     """
     texts = _make_texts(model)
+    rates = time_passes(_make_passes(model, precisions, texts), texts)
+    return Choice(max(rates, key=rates.__getitem__), rates)
+
+
+def is_precise(model: CompactModel, precision: str) -> bool:
+    """True if a precision runs on this processor and its vectors are those of float32."""
+    return precision in _make_passes(model, ["float32", precision], _make_texts(model))
+
+
+def _make_passes(
+    model: CompactModel, precisions: Sequence[str], texts: Tokenized
+) -> dict[str, FusedForward]:
+    """Return the passes that run and are near the first one, by their names."""
     passes: dict[str, FusedForward] = {}
     with ThreadPoolExecutor(1, initializer=compute_alone) as pool:
         expected: NDArray[np.float32] | None = None
@@ -112,8 +125,7 @@ def measure(model: CompactModel, precisions: Sequence[str]) -> Choice:
                 _log.info("%s is not precise enough for this model", precision)
                 continue
             passes[precision] = forward
-    rates = time_passes(passes, texts)
-    return Choice(max(rates, key=rates.__getitem__), rates)
+    return passes
 
 
 def time_passes(

@@ -14,11 +14,13 @@ import pytest
 import torch
 
 from msmarco_qdrant.encoding import load_encoder
-from msmarco_qdrant.encoding.backends import choice, fused
+from msmarco_qdrant.encoding.backends import choice, fused, processor
 from msmarco_qdrant.encoding.backends.cache import model_cache
 from msmarco_qdrant.encoding.backends.choice import Choice, choose_precision, measure
 from msmarco_qdrant.encoding.backends.fused import FORMS, FusedBackend, FusedForward
 from msmarco_qdrant.encoding.backends.fused_layers import Attend, Buffers, PackedLayer
+from msmarco_qdrant.encoding.backends.processor import Processor
+from msmarco_qdrant.encoding.backends.torch import TorchBackend
 from msmarco_qdrant.encoding.compact import CompactModel, read_compact
 from msmarco_qdrant.encoding.options import Precision
 from msmarco_qdrant.encoding.tokens import Tokenized
@@ -151,6 +153,7 @@ def test_a_precision_that_does_not_compute_the_model_is_left_out(
     monkeypatch.setitem(fused.FORMS, "bfloat16", form)
 
     assert ["float32"] == [*measure(compact, BOTH).tokens_per_second]
+    assert not choice.is_precise(compact, "bfloat16")
 
 
 # ---- the choice ------------------------------------------------------------------------------
@@ -226,10 +229,25 @@ def test_an_encoder_takes_the_chosen_precision(
     tiny: Tiny,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """An explicit one is not measured."""
+    """An explicit one is compared, but not measured."""
     monkeypatch.setattr(choice, "choose_precision", lambda *_: fastest)
+    monkeypatch.setattr(choice, "time_passes", None)
     encoder = load_encoder(tiny(Recipe("bert")), device="cpu", precision=wanted)
     (backend,) = encoder._require_backends()
 
     assert isinstance(backend, FusedBackend)
     assert expected == encoder.precision == backend.precision
+
+
+@pytest.mark.usefixtures("packs")
+def test_an_explicit_precision_that_is_wrong_is_left_to_the_library(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by a fault of an operator: it would give wrong vectors in silence."""
+    monkeypatch.setattr(choice, "is_precise", lambda *_: False)
+    monkeypatch.setattr(processor, "detect", lambda: Processor("aarch64"))
+    encoder = load_encoder(tiny(Recipe("bert")), device="cpu", precision="bfloat16")
+
+    (backend,) = encoder._require_backends()
+    assert isinstance(backend, TorchBackend)
+    assert "bfloat16" == backend.precision
