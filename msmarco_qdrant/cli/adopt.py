@@ -190,7 +190,7 @@ def _read_key(path: Path, origin: str | None) -> str:
     """Return the API key in a file, without the white space around it.
 
     Raises:
-        UsageError: If there is no server to send it to, or the file cannot be read or is empty.
+        UsageError: If --from does not name a server, or the file cannot be read or is empty.
     """
     from msmarco_qdrant.stores.connection import is_url
 

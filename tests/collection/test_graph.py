@@ -1,4 +1,4 @@
-"""Whether the passages of a collection are in its graph."""
+"""Passages in the graph of a collection, and the advice if most are not."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_passages_deleted_before_any_build_are_in_no_graph(
 def test_check_and_info_show_the_note(
     tmp_path: Path, encoder: HashingEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is no fault: a check ends with 0."""
+    """As advice: a check that finds nothing else ends with 0."""
     monkeypatch.setattr(graph, "_FEW_POINTS", 9)
     monkeypatch.setattr(graph, "DEFAULT_THRESHOLD_KB", 1)
     with new_store("edge", tmp_path) as store:
