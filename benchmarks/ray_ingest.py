@@ -194,13 +194,15 @@ def candidates(place: Path) -> dict[str, Callable[[str], dict[str, float]]]:
     }
 
 
-def run(name: str, place: Path) -> dict[str, float]:
-    """Run one in a process of its own, against a server of its own."""
+def run(name: str, place: Path, passages: int) -> dict[str, float]:
+    """Run one in a process of its own, against a server of its own; check what was written."""
     with running_server("unused__0001") as (port, taken):
         command = [sys.executable, __file__, "--one", name, str(place), f"grpc://127.0.0.1:{port}"]
         answer = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     found: dict[str, float] = json.loads(answer.stdout.splitlines()[-1])
-    return {**found, "points": taken.points}
+    if taken.points != passages:
+        raise SystemExit(f"{taken.points} of {passages} points were written")
+    return found
 
 
 def prepare(place: Path, count: int) -> None:
@@ -239,7 +241,7 @@ def main() -> None:
     for count in given.memory:
         with tempfile.TemporaryDirectory() as folder:
             write_passages(Path(folder) / "passages.tsv", count)
-            found = run(RAY, Path(folder))
+            found = run(RAY, Path(folder), count)
         memory = (f"{found['driver']:.0f}", f"{found['worker']:.0f}")
         rows.append(Row((f"{count:,}", *memory), found))
     if rows:
@@ -252,10 +254,8 @@ def rates(place: Path, names: list[str], passages: int, rounds: int) -> list[Row
     found: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     for _ in range(rounds):
         for name, runs in found.items():
-            runs.append(run(name, place))
+            runs.append(run(name, place, passages))
             print(name, json.dumps(runs[-1]), file=sys.stderr, flush=True)
-            if runs[-1]["points"] != passages:
-                raise SystemExit(f"{runs[-1]['points']} of {passages} points were written")
     return [Row(cells(name, runs, passages), {"rounds": runs}) for name, runs in found.items()]
 
 

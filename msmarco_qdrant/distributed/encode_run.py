@@ -14,7 +14,7 @@ from msmarco_qdrant.distributed.encode_worker import ShardWork
 from msmarco_qdrant.distributed.files import SourceFiles
 from msmarco_qdrant.distributed.preparing import Preparers
 from msmarco_qdrant.distributed.shards import ShardPlan
-from msmarco_qdrant.distributed.split_files import SplitFiles
+from msmarco_qdrant.distributed.split_files import OrderedRejects, SplitFiles
 from msmarco_qdrant.distributed.splits import SplitCount, bounded_partitions, lines_before
 from msmarco_qdrant.sources.rejects import RejectCount
 from msmarco_qdrant.sources.shard_file import ShardHeader
@@ -44,7 +44,6 @@ class DistributedEncode:
         self._source = source
         self._plans = plans
         self._files = files
-        self._rejected_rows = rejected
         self._on_progress = on_progress
         self._counts: Sequence[SplitCount] = ()
         self._rows = 0
@@ -54,9 +53,7 @@ class DistributedEncode:
         self._shards = len(existing)
         self._encoded = self._tokens = self._cut = 0
         self.missing = [plan.split.number for plan in plans if plan.split.number not in existing]
-        self._finished: dict[int, int] = {}  # attempts, until the rejects' turn
-        self._rejects_turn = iter(self.missing)
-        self._next_rejects = next(self._rejects_turn, None)
+        self._rejects = OrderedRejects(self.missing, files, rejected)
         self._preparers: Preparers | None = None
         self._ahead = 0
         self._to_prepare = iter(self.missing)
@@ -120,12 +117,7 @@ class DistributedEncode:
         self._tokens += outcome.tokens
         self._cut += outcome.cut
         self._shards += 1
-        self._finished[number] = attempt
-        while self._next_rejects in self._finished:
-            number = self._next_rejects
-            for reject in self._files.take_rejects(number, self._finished.pop(number)):
-                self._rejected_rows.add(reject)
-            self._next_rejects = next(self._rejects_turn, None)
+        self._rejects.finish(number, attempt)
         self._report_progress()
 
     def poll(self, rows: int) -> None:

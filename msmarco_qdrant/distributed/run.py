@@ -18,7 +18,7 @@ from msmarco_qdrant.distributed.cluster import count_and_find_repeats, split_blo
 from msmarco_qdrant.distributed.dedup import partition_count
 from msmarco_qdrant.distributed.files import SourceFiles
 from msmarco_qdrant.distributed.pool import WorkerPool
-from msmarco_qdrant.distributed.split_files import SplitFiles
+from msmarco_qdrant.distributed.split_files import OrderedRejects, SplitFiles
 from msmarco_qdrant.distributed.splits import (
     Split,
     SplitCount,
@@ -90,8 +90,7 @@ class DistributedRun:
         self._lines: Sequence[Sequence[int]] = ()
         self._totals = _Totals()
         self._stages: defaultdict[str, float] = defaultdict(float)
-        self._finished: dict[int, int] = {}  # attempts, until the rejects' turn
-        self._next_rejects = 0
+        self._rejects = OrderedRejects(range(len(splits)), files, rejected)
         self._read = self._missing = self._pruned = 0
         self._stale: StaleFiles | None = None
         self._start = CollectionStart(0, 0, replicated=False)
@@ -208,11 +207,7 @@ class DistributedRun:
         totals.tokens += outcome.tokens
         for stage in report.stages:
             self._stages[stage.name] += stage.seconds
-        self._finished[number] = attempt
-        while (attempt_of := self._finished.pop(self._next_rejects, None)) is not None:
-            for reject in self._files.take_rejects(self._next_rejects, attempt_of):
-                self._rejected.add(reject)
-            self._next_rejects += 1
+        self._rejects.finish(number, attempt)
 
     def poll(self, rows: int) -> None:
         """Report the progress, with so many durable rows of unfinished splits."""

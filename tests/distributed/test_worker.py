@@ -31,9 +31,7 @@ from msmarco_qdrant.ingest.alias_guard import resolve_alias
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.ingest.run import CollectionStart
 from msmarco_qdrant.ingest.stages import IngestTarget
-from msmarco_qdrant.sources.corpus import Reading
 from msmarco_qdrant.sources.extents import next_line
-from msmarco_qdrant.sources.fields import PASSAGE
 from msmarco_qdrant.sources.rejects import RejectCount
 from msmarco_qdrant.stores import DEFAULT_CONNECTION, open_store
 from msmarco_qdrant.testing import HashingEncoder
@@ -193,24 +191,3 @@ def test_passages_that_a_lost_worker_wrote_are_passages(
         run.check(target, is_new=True)
     assert (0, len(points(server.url))) == (run.written, run.stored)
     assert 0 == run.report().missing
-
-
-def test_rejects_are_passed_on_in_the_order_of_the_source(tmp_path: Path) -> None:
-    """Those of a split wait for all splits before it; those of other attempts are dropped."""
-    seen: list[Reject] = []
-    kept = SplitFiles(tmp_path)
-    source = SourceFiles.of_blocks((), 0, Reading("auto", 1, PASSAGE))
-    run = DistributedRun(source, [], kept, RejectCount(seen.append), None)
-    for number, attempt in [(2, 1), (0, 1), (0, 2), (1, 1)]:
-        kept.add_rejects(number, attempt, [Reject("f", number, f"attempt {attempt}", b"", 0)])
-    outcome = SplitOutcome(run.report(), added=0, vectors=0, tokens=0)
-    counts = []
-    for number, attempt in [(2, 1), (0, 2), (1, 1)]:
-        run.finish(number, attempt, outcome)
-        counts.append(len(seen))
-
-    assert [0, 1, 3] == counts
-    assert [(0, "attempt 2"), (1, "attempt 1"), (2, "attempt 1")] == [
-        (reject.line, reject.reason) for reject in seen
-    ]
-    assert [] == [*tmp_path.iterdir()]
