@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from msmarco_qdrant.collection.bulk import DEFAULT_THRESHOLD_KB
+from msmarco_qdrant.collection.bulk import BULK_THRESHOLD_KB, DEFAULT_THRESHOLD_KB
 from msmarco_qdrant.core.advice import advised_command
 from msmarco_qdrant.core.collection_types import CollectionInfo
 from msmarco_qdrant.stores.base import Store
@@ -38,6 +38,10 @@ def _can_build(store: Store, name: str, info: CollectionInfo) -> bool:
     """Return True if the engine builds a graph of the passages that have none when called to."""
     if store.capabilities.multi_process:  # a server, which builds each graph by itself
         return info.state != "ready" or store.bulk_threshold(name) is not None
-    least = store.admin_collection(name).optimizers().indexing_threshold_kb
+    least = None
+    if store.capabilities.admin:
+        least = store.admin_collection(name).optimizers().indexing_threshold_kb
+    if least == BULK_THRESHOLD_KB:
+        return False
     size = (info.points - info.in_graph) * info.spec.dimension * _FLOAT_BYTES
     return size >= 1024 * (DEFAULT_THRESHOLD_KB if least is None else least)

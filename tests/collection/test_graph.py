@@ -78,6 +78,20 @@ def test_a_server_is_left_alone_unless_it_is_held_up(
         assert note(store, points=94_566, state="ready") is not None
 
 
+@pytest.mark.parametrize(
+    ("threshold_kb", "noted"), [(7_500, True), (7_501, False), (0, False)], ids=str
+)
+def test_the_threshold_of_the_collection_decides(
+    tmp_path: Path, encoder: HashingEncoder, threshold_kb: int, noted: bool
+) -> None:
+    """Of 30,000 vectors with 256 bytes; with 0 the engine builds none."""
+    with new_store("edge", tmp_path) as store:
+        create_collection(store, NAME, encoder.info, Bm25Settings())
+        change = SettingsChange(indexing_threshold_kb=threshold_kb)
+        store.admin_collection(NAME).alter(change)
+        assert noted == (note(store, points=30_000) is not None)
+
+
 def test_passages_deleted_before_any_build_are_in_no_graph(
     tmp_path: Path, encoder: HashingEncoder
 ) -> None:
