@@ -29,13 +29,13 @@ from msmarco_qdrant.filters import Any as EitherOf
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.migrate.tenants import set_tenant_field
 from msmarco_qdrant.reembed.api import reembed_collection
-from msmarco_qdrant.stores import Store, open_store
+from msmarco_qdrant.stores import Connection, Store, open_store
 from msmarco_qdrant.stores.alias import open_async_collection
 from msmarco_qdrant.stores.filters import to_qdrant
 from msmarco_qdrant.stores.server.shard_keys import wanted_values
 from msmarco_qdrant.testing import HashingEncoder
 from tests.engines import BY_REST, new_store
-from tests.loopback import LoopbackServer
+from tests.loopback import LoopbackServer, access
 from tests.loopback.sharding import KeyedShards
 
 ENCODER = HashingEncoder()
@@ -249,6 +249,27 @@ def test_a_key_that_another_client_dropped_is_not_asked() -> None:
         engine: Any = server._engine
         engine.shelves["msmarco__0001"].keyed.keys.remove("b")
         assert ["b1"] == pids(store, "b")  # the loopback server keeps the points themselves
+
+
+def test_a_key_without_the_right_to_see_shards_searches_all(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The hits are the same; one warning says why it takes longer."""
+    reads = access._COLLECTION_READS - {"Collections.CollectionClusterInfo"}
+    monkeypatch.setattr(access, "_COLLECTION_READS", reads)
+    rights: Any = {"msmarco": "r", "msmarco__0001": "r"}
+    with LoopbackServer("key", tokens={"reader": rights}) as server:
+        ingest(server.url, connection=Connection(api_key="key"))
+        with closing(open_store(server.url, connection=Connection(api_key="reader"))) as reader:
+
+            async def search() -> list[str]:
+                opened = open_async_collection(reader, "msmarco")
+                async with AsyncSearchClient(SearchClient(reader, "msmarco", ENCODER), opened) as c:
+                    return sorted(hit.pid for hit in await c.search("rivers", tenant="a"))
+
+            assert ["a1", "a2"] == pids(reader, "a") == asyncio.run(search())
+            assert ["b1"] == pids(reader, "b")
+    assert 1 == caplog.text.count("So each search asks the shards of every tenant")
 
 
 @pytest.mark.parametrize(

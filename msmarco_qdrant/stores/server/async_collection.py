@@ -12,7 +12,7 @@ from msmarco_qdrant.core.batched import in_batches
 from msmarco_qdrant.core.collection_types import PointId
 from msmarco_qdrant.core.limits import RequestLimits, at_most
 from msmarco_qdrant.core.search_types import PointQuery, ScoredPoint
-from msmarco_qdrant.errors import StoreError
+from msmarco_qdrant.errors import StoreAccessError, StoreError, UnsupportedError
 from msmarco_qdrant.stores.connection import Address, Connection
 from msmarco_qdrant.stores.error_mapping import is_limit_error, map_error
 from msmarco_qdrant.stores.filters import from_id, point_filter
@@ -120,7 +120,10 @@ class AsyncServerCollection:
         wanted = (wanted_values(point_filter(query), limits.shard_key) for query in queries)
         if any(known.should_read(values) for values in wanted):
             read = partial(self._client.collection_cluster_info, self._name)
-            known.learn(await self._call("reading the shard keys", read))
+            try:
+                known.learn(await self._call("reading the shard keys", read))
+            except (StoreAccessError, UnsupportedError) as exc:
+                known.cannot_read(exc)
         return known
 
     async def _read_limits(self) -> RequestLimits:

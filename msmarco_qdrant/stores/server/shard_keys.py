@@ -9,6 +9,7 @@ only.
 
 from __future__ import annotations
 
+import logging
 import re
 import threading
 import time
@@ -19,9 +20,11 @@ from typing import Any
 from qdrant_client import QdrantClient, models
 
 from msmarco_qdrant.core.field_path import only_string, payload_keys
-from msmarco_qdrant.errors import SchemaError, StoreError
+from msmarco_qdrant.errors import SchemaError, StoreAccessError, StoreError, UnsupportedError
 from msmarco_qdrant.stores.error_mapping import describe_error
 from msmarco_qdrant.stores.filters import list_conditions
+
+_log = logging.getLogger(__name__)
 
 SHARD_KEY = "msmarco_qdrant_shard_key"
 """The key of the `meta` field that chooses the shards, among the metadata of a collection."""
@@ -87,6 +90,7 @@ class KnownKeys:
         self._lock = threading.Lock()
         self._keys: frozenset[str] = frozenset()
         self._read_at = -_READ_AGAIN_S
+        self._was_denied = False
 
     @property
     def keys(self) -> Set[str]:
@@ -110,6 +114,14 @@ class KnownKeys:
         with self._lock:
             self._keys, self._read_at = found, time.monotonic()
         return sorted(found)
+
+    def cannot_read(self, error: StoreError) -> None:
+        """Note that a client may not read the keys: it asks all shards, which is as right."""
+        with self._lock:
+            self._read_at = time.monotonic()
+            was_denied, self._was_denied = self._was_denied, True
+        if not was_denied:
+            _log.warning("%s. So each search asks the shards of every tenant", error)
 
     def add(self, key: str) -> None:
         """Add a key that was created."""
@@ -145,7 +157,10 @@ class ShardKeys:
         """Return the keys of the shards that a filter needs; None for all."""
         wanted = wanted_values(chosen, field)
         if self._known.should_read(wanted):
-            self.read()
+            try:
+                self.read()
+            except (StoreAccessError, UnsupportedError) as exc:
+                self._known.cannot_read(exc)
         return self._known.selector(wanted)
 
     def require(self, wanted: Set[str]) -> None:
