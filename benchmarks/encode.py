@@ -41,6 +41,7 @@ from harness import (
     json_option,
     middle,
     model_directory,
+    read_passages,
     run_in_turn,
     some_passages,
     spread,
@@ -87,7 +88,7 @@ def ours(location: str, *, precision: Any = None) -> Loaded:
     device = "cpu" if precision == "int8" else None
     encoder = load_encoder(location, device=device, precision=precision)
     if precision == "int8":
-        encoder.encode([text for _, text in some_passages(CALIBRATION)])
+        encoder.encode([text for _, text in read_passages()[-CALIBRATION:]])  # others than measured
 
     def encode(texts: list[str]) -> NDArray[np.float32]:
         vectors = np.empty((len(texts), encoder.info.dimension), np.float32)

