@@ -161,7 +161,8 @@ class EncodeReport:
         tokens: Tokens that went through the model.
         seconds: Wall time from the first batch to the last file's fsync, without startup.
             Subprocesses may tokenize passages of the first files before that.
-        startup_seconds: Wall time of loading, starting processes, and the first forward pass.
+        startup_seconds: Wall time of loading, starting processes, the first forward pass, and
+            tokenizing the first shard in a process.
         cut: Encoded passages whose end the model did not read, as they exceed its maximum length.
     """
 

@@ -1,9 +1,10 @@
 """Bi-encoders of sentence-transformers: loading, batches, and normalized vectors.
 
-The model's own modules compute the vectors, so pooling, dense and normalize layers and prompts are
-the library's, as in `encode_document` for passages and `encode_query` for queries. This module
-decides the input: a window is tokenized at once, sorted by token count and split into batches under
-a token budget. A `Backend` runs them in the precision that is fast on its device.
+Vectors are the library's, as in `encode_document` for passages and `encode_query` for queries: by
+the model's own modules, or by a forward pass that was compared with them (`proof`,
+`backends.choice`, `backends.cuda_choice`). This module decides the input: a window is tokenized at
+once, sorted by token count and split into batches under a token budget. A `Backend` runs them in
+the precision that is fast on its device.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from msmarco_qdrant import __version__
 from msmarco_qdrant.core.first_line import first_line
 from msmarco_qdrant.encoding.backends import packed_linear, processor
-from msmarco_qdrant.encoding.backends.cache import model_cache, prune
+from msmarco_qdrant.encoding.backends.cache import mark_used, model_cache, prune
 from msmarco_qdrant.encoding.backends.fused import FORMS, FusedForward, compute_alone
 from msmarco_qdrant.encoding.compact import CompactModel
 from msmarco_qdrant.encoding.tokens import Tokenized
@@ -85,6 +85,7 @@ def choose_precision(model: CompactModel, fingerprint: str, name: str) -> str:
     if found is None or found.precision not in precisions:
         found = measure(model, precisions)
         _save(path, found)
+    mark_used(path)
     _log.info("%s: the fastest precision on this processor is %s", name, found)
     return found.precision
 
