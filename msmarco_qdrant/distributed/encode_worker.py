@@ -23,6 +23,7 @@ from msmarco_qdrant.encode.run import EncodeRun
 from msmarco_qdrant.encoding import Encoder, Tokenized, Tokenizer, load_encoder
 from msmarco_qdrant.encoding.checks import check_encoder
 from msmarco_qdrant.encoding.options import EncoderOptions
+from msmarco_qdrant.errors import ModelMismatchError
 from msmarco_qdrant.sources.chunk_extents import LateChunks, read_chunks
 from msmarco_qdrant.sources.corpus import Reading
 from msmarco_qdrant.sources.extents import Extent
@@ -121,11 +122,16 @@ class EncodeWorker:
 
         Raises:
             ModelError: If it cannot be loaded.
+            ModelMismatchError: If it is another one than that of the first worker.
             OutputError: If this machine has another folder under the path.
         """
-        require_marker(job.marker, platform.node())
-        if self._encoder is None:
-            self._load().warm_up()
+        machine = platform.node()
+        require_marker(job.marker, machine)
+        encoder = self._encoder
+        if encoder is None:
+            encoder = self._load()
+            _require_same_model(machine, job.info, encoder.info)
+            encoder.warm_up()
         self._job = job
 
     def run_split(
@@ -181,3 +187,13 @@ class EncodeWorker:
         kept = drop_repeats(found, chunks, work.rows, work.repeats)
         tokens = Tokenized.joined([part.tokens for part in kept])
         return TokenizedShard(plan.split.number, plan.full, chunks, kept, tokens, 0)
+
+
+def _require_same_model(machine: str, wanted: EncoderInfo, found: EncoderInfo) -> None:
+    """Refuse the model of a machine whose files differ from those of another one."""
+    if not found.is_same_model_as(wanted):
+        raise ModelMismatchError(
+            f"{machine} has another {found.model} than the machine that loaded it first: "
+            f"fingerprint {found.fingerprint[:8]}, there {wanted.fingerprint[:8]}. Copy the same "
+            "files to every machine, or name a directory that all of them share"
+        )

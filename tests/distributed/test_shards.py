@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +28,7 @@ from msmarco_qdrant.distributed.splits import lines_before
 from msmarco_qdrant.encode.api import encode_corpus
 from msmarco_qdrant.encode.feed import Layout
 from msmarco_qdrant.encoding.options import EncoderOptions
-from msmarco_qdrant.errors import OutputError, SourceError, UsageError
+from msmarco_qdrant.errors import ModelMismatchError, OutputError, SourceError, UsageError
 from msmarco_qdrant.sources import chunk_extents as extents_module
 from msmarco_qdrant.sources import corpus as corpus_module
 from msmarco_qdrant.sources.chunk_extents import chunk_extents, read_chunks
@@ -78,11 +80,11 @@ class Encode:
         self.repeats = dict(Repeats.of(keys).by_split())
         splits = [plan.split for plan in self.plans]
         self.lines = lines_before(splits, self.counts)
-        settings = EncodeSettings(self.reading, "", HashingEncoder, EncoderOptions(), 1)
-        self.worker = EncodeWorker(settings)
-        info, self.tokenizer = self.worker.load()
+        self.settings = EncodeSettings(self.reading, "", HashingEncoder, EncoderOptions(), 1)
+        self.worker = EncodeWorker(self.settings)
+        self.info, self.tokenizer = self.worker.load()
         with marked(folder) as marker:
-            self.worker.begin(EncodeJob(info, Layout(folder, SHARD_CHUNKS, "float16"), marker))
+            self.worker.begin(EncodeJob(self.info, Layout(folder, SHARD_CHUNKS, "float16"), marker))
 
     def work(self, plan: ShardPlan) -> ShardWork:
         """The shard with what was counted."""
@@ -214,13 +216,22 @@ def test_a_late_worker_leaves_the_folder_complete(tmp_path: Path) -> None:
 def test_a_folder_of_another_machine_is_refused(tmp_path: Path) -> None:
     """It has the same path, and would take shards that no other machine sees."""
     encode = Encode([random_lines(tmp_path / "a", 1)], tmp_path / "ray")
-    info, _ = encode.worker.load()
     with marked(tmp_path) as marker:
-        job = EncodeJob(info, Layout(tmp_path, SHARD_CHUNKS, "float16"), marker)
+        job = EncodeJob(encode.info, Layout(tmp_path, SHARD_CHUNKS, "float16"), marker)
         encode.worker.begin(job)
         marker.rename(tmp_path / "b")
         with pytest.raises(OutputError, match="is not the folder of the machine that began"):
             encode.worker.begin(job)
+
+
+def test_a_model_of_another_machine_is_refused(tmp_path: Path) -> None:
+    """It has the same name and other files: its vectors would be mixed with the others."""
+    encode = Encode([random_lines(tmp_path / "a", 1)], tmp_path / "ray")
+    late = EncodeWorker(replace(encode.settings, make_encoder=partial(HashingEncoder, 32)))
+    with marked(tmp_path) as marker:
+        job = EncodeJob(encode.info, Layout(tmp_path, SHARD_CHUNKS, "float16"), marker)
+        with pytest.raises(ModelMismatchError, match="than the machine that loaded it first"):
+            late.begin(job)
 
 
 def test_existing_shards_keep_their_chunks(tmp_path: Path) -> None:
