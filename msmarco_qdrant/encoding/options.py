@@ -85,6 +85,8 @@ def resolve_devices(device: str | None) -> list[str | None]:
     names = [_add_number(name.strip()) for name in device.split(",")]
     if len(set(names)) < len(names):
         raise UsageError(f"each device must be named once, got {device!r}")
+    if "cpu" in names and len(names) > 1:
+        raise UsageError(f"device must be cpu or GPUs, not both, got {device!r}")
     for name in names:
         _require_device(name)
     return [*names]

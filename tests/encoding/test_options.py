@@ -44,7 +44,7 @@ def test_an_invalid_option_is_refused(values: dict[str, Any], text: str) -> None
         ("cpu", ["cpu"]),
         (" cpu ", ["cpu"]),
         ("all", [f"cuda:{index}" for index in range(gpus)] or ["cpu"]),
-        *(("cuda", ["cuda"]) for _ in range(min(gpus, 1))),
+        *(("cuda", ["cuda:0"]) for _ in range(min(gpus, 1))),
         *(("cuda:0, cuda:1", ["cuda:0", "cuda:1"]) for _ in range(gpus // 2)),
     ],
 )
@@ -66,9 +66,11 @@ INVALID = "device must be cpu, cuda, cuda:1, ..., several separated by commas, o
         ("cpu,all", f"{INVALID} 'all'"),
         ("cpu,cpu", "each device must be named once, got 'cpu,cpu'"),
         ("cuda:0, cuda:0", "each device must be named once, got 'cuda:0, cuda:0'"),
-        *(
-            (device, f"the device cuda:{gpus} does not exist: torch finds {gpus} usable devices")
-            for device in (f"cuda:{gpus}", f"cpu,cuda:{gpus}")
+        ("cpu,cuda", "device must be cpu or GPUs, not both, got 'cpu,cuda'"),
+        ("cuda:0,cpu", "device must be cpu or GPUs, not both, got 'cuda:0,cpu'"),
+        (
+            f"cuda:{gpus}",
+            f"the device cuda:{gpus} does not exist: torch finds {gpus} usable devices",
         ),
     ],
 )
