@@ -250,9 +250,14 @@ def _require_same_indexes(store: Store, name: str, given: Mapping[str, PayloadIn
     """Raise if an existing collection lacks one of the payload indexes: an ingest adds none."""
     if not given or not store.capabilities.payload_indexes:
         return
-    indexes = store.collection(name).spec().payload_indexes
+    spec = store.collection(name).spec()
+    if not spec.payload_indexes and spec.sharding and spec.sharding.shard_key:
+        # It has no shard. Before 1.17, Qdrant keeps its indexes and shows none of them.
+        for key, kind in given.items():
+            store.admin_collection(name).create_payload_index(key, kind)
+        return
     for key, kind in given.items():
-        found = index_kind(indexes, key)
+        found = index_kind(spec.payload_indexes, key)
         if found != kind:
             field = outside_lists(key).removeprefix("meta.")
             place = {"collection": name, "store": store.dsn}

@@ -251,6 +251,17 @@ def test_a_key_that_another_client_dropped_is_not_asked() -> None:
         assert ["b1"] == pids(store, "b")  # the loopback server keeps the points themselves
 
 
+def test_indexes_are_kept_for_shards_that_do_not_exist_yet() -> None:
+    """Qdrant 1.16 fails after it has recorded them, and shows none until the first shard."""
+    with LoopbackServer(version="1.16.3") as server, closing(open_store(server.url)) as store:
+        ingest(store, [])
+        assert {} == store.collection("msmarco").spec().payload_indexes
+        assert 3 == ingest(store, payload_indexes={"lang": "keyword"}).written
+        indexes = store.collection("msmarco").spec().payload_indexes
+        assert ("tenant", "keyword") == (indexes["meta.customer"], indexes["meta.lang"])
+        assert ["a1", "a2"] == pids(store, "a")
+
+
 def test_a_key_without_the_right_to_see_shards_searches_all(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -41,7 +41,8 @@ class CollectionsService(grpc.CollectionsServicer):
             else indexed,
             update_queue=grpc.UpdateQueueInfo(length=0),
         )
-        for key, index in shelf.indexes.items():
+        hidden = shelf.keyed.lacks_shards(self._engine.version)
+        for key, index in () if hidden else shelf.indexes.items():
             info.payload_schema[key].CopyFrom(index)
             info.payload_schema[key].points = self._engine.indexed_points(name, key)
         return grpc.GetCollectionInfoResponse(result=info)

@@ -74,6 +74,8 @@ class Shelf:
 class Engine:
     """Collections in memory, by physical name, with the configs and indexes they were given."""
 
+    version = "1.20.0"
+
     def __init__(self) -> None:
         self.shelves: dict[str, Shelf] = {}
         # local mode's aliases are not used: it refuses renames that the server accepts

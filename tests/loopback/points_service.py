@@ -133,7 +133,7 @@ class PointsService(grpc.PointsServicer):
         if request.HasField("field_index_params"):
             index.params.CopyFrom(request.field_index_params)
         self._engine.shelves[name].indexes[request.field_name] = index
-        return self._write(name, request, lambda: None)
+        return self._index_changed(name, request)
 
     def DeleteFieldIndex(
         self, request: grpc.DeleteFieldIndexCollection, context: Any
@@ -141,6 +141,11 @@ class PointsService(grpc.PointsServicer):
         """Forget a payload index; one that is not there is no mistake."""
         name = self._engine.resolve(request.collection_name)
         self._engine.shelves[name].indexes.pop(request.field_name, None)
+        return self._index_changed(name, request)
+
+    def _index_changed(self, name: str, request: Any) -> grpc.PointsOperationResponse:
+        if self._engine.shelves[name].keyed.lacks_shards(self._engine.version):
+            raise Mistake.BAD_INPUT.refusal(description="Shard key not specified")
         return self._write(name, request, lambda: None)
 
     def Get(self, request: grpc.GetPoints, context: Any) -> grpc.GetResponse:

@@ -107,6 +107,7 @@ class LoopbackServer:
         self._is_choosing = adjacent
         self._lock = threading.Lock()
         self._engine = Engine()
+        self._engine.version = version
         self.snapshots = SnapshotsService(lambda: self._engine)
         self._running: _Running | None = None
 

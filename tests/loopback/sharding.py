@@ -38,6 +38,13 @@ class KeyedShards:
             )
         self.keys.append(key)
 
+    def lacks_shards(self, version: str) -> bool:
+        """Whether the payload schema is empty, and a change of it fails after it was recorded.
+
+        So it was before 1.17: https://github.com/qdrant/qdrant/pull/7856
+        """
+        return self.is_custom and not self.keys and tuple(map(int, version.split("."))) < (1, 17)
+
     def written(self, request: Any) -> Sequence[str] | None:
         """The keys that a write names; None for a collection that has none."""
         named = _named(request)

@@ -6,7 +6,7 @@ from the old segments until then.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -22,7 +22,7 @@ from msmarco_qdrant.core.collection_types import (
     SparseVector,
 )
 from msmarco_qdrant.core.limits import RequestLimits, at_most
-from msmarco_qdrant.errors import UnsupportedError
+from msmarco_qdrant.errors import StoreError, UnsupportedError
 from msmarco_qdrant.stores.convert import select_rows, split_by_presence
 from msmarco_qdrant.stores.filters import from_id
 from msmarco_qdrant.stores.payload import (
@@ -37,6 +37,7 @@ from msmarco_qdrant.stores.payload import (
 from msmarco_qdrant.stores.server import convert
 from msmarco_qdrant.stores.server.client import ServerClient
 from msmarco_qdrant.stores.server.collection import ServerCollection
+from msmarco_qdrant.stores.server.shard_keys import lacks_shards
 from msmarco_qdrant.stores.server.wire import sparse_bytes
 
 _TURBOQUANT = (1, 18)
@@ -67,13 +68,21 @@ class ServerAdminCollection(ServerCollection):
         """Index a payload field."""
         self._require_server("payload indexes")
         create, schema = self._client.create_payload_index, convert.index_schema(kind)
-        self._call("creating a payload index", create, field, schema, wait=True)
+        self._change_index("creating a payload index", create, field, schema)
 
     def drop_payload_index(self, field: str) -> None:
         """Remove the index of a payload field."""
         self._require_server("payload indexes")
         drop = self._client.delete_payload_index
-        self._call("removing a payload index", drop, field, wait=True)
+        self._change_index("removing a payload index", drop, field)
+
+    def _change_index(self, action: str, method: Callable[..., Any], *args: Any) -> None:
+        try:
+            self._call(action, method, *args, wait=True)
+        except StoreError as exc:
+            # Before 1.17, Qdrant records it for shards that will be created, and then fails.
+            if not lacks_shards(exc):
+                raise
 
     def sparse_vectors(self, ids: Sequence[PointId]) -> Mapping[PointId, SparseVector]:
         """Return the sparse vectors of those ids that exist."""

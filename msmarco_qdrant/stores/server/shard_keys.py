@@ -186,5 +186,10 @@ def lacks_shard_key(error: StoreError) -> bool:
     return bool(_NOT_FOUND.search(_server_message(error)))
 
 
+def lacks_shards(error: StoreError) -> bool:
+    """True if a server refused a request without a shard key to a collection that has such keys."""
+    return "Shard key not specified" in _server_message(error)
+
+
 def _server_message(error: StoreError) -> str:
     return "" if error.__cause__ is None else describe_error(error.__cause__)
