@@ -1,9 +1,9 @@
 """A transformer's weights and settings from its files, without the libraries that trained it.
 
 The models of the family (BERT, DistilBERT, RoBERTa, Electra; mean or "cls" pooling) need a dozen
-matrix products per layer. `backends.numpy_forward` and `backends.fused` compute them from these
-arrays, without importing transformers or sentence-transformers, which takes longer than a search.
-`proof` compares them with the library before they are used.
+matrix products per layer. `backends.numpy_forward`, `backends.fused` and `backends.cuda` compute
+them from these arrays, without importing transformers or sentence-transformers, which takes longer
+than a search. `proof` and `backends.cuda_choice` compare them before they are used.
 """
 
 from __future__ import annotations
