@@ -181,7 +181,7 @@ class ServerAdminCollection(ServerCollection):
                         shard_key=where.get("shard_key_selector"),
                     )
                 )
-                for where in self._everywhere(limits)
+                for where in self._keys.everywhere(limits.shard_key)
                 for id_, payload, seq in zip(ids, payloads, seen, strict=True)
             ]
 

@@ -60,7 +60,6 @@ from msmarco_qdrant.stores.server.shard_keys import (
     KnownKeys,
     ShardKeys,
     lacks_shard_key,
-    rows_by_key,
 )
 from msmarco_qdrant.stores.server.wire import payload_bytes, split_sizes, upsert_requests
 
@@ -124,7 +123,7 @@ class ServerCollection:
         """Replace payloads; vectors stay."""
 
         def operations(limits: RequestLimits) -> list[models.UpdateOperation]:
-            keys = self._keys_of(payloads, limits)
+            keys = self._keys.of_rows(payloads, limits.shard_key)
             return [
                 models.OverwritePayloadOperation(
                     overwrite_payload=models.SetPayload(
@@ -398,33 +397,10 @@ class ServerCollection:
             self._keys.selector(point_filter(query), limits.shard_key)
         return self._limits.keys
 
-    def _keys_of(
-        self, payloads: Sequence[Mapping[str, Any]], limits: RequestLimits
-    ) -> Sequence[str | None]:
-        """Return the shard key of each payload, all of which exist then; None without keys."""
-        keys: list[str | None] = [None] * len(payloads)
-        if limits.shard_key is not None:
-            groups = rows_by_key(payloads, limits.shard_key)
-            self._keys.require(groups.keys())
-            for key, rows in groups.items():
-                for row in rows:
-                    keys[row] = key
-        return keys
-
     def _delete(self, chosen: models.FilterSelector, limits: RequestLimits) -> None:
         """Delete the points of a filter from all shards."""
-        for where in self._everywhere(limits):
+        for where in self._keys.everywhere(limits.shard_key):
             self._call("deleting points", self._client.delete, chosen, wait=True, **where)
-
-    def _everywhere(self, limits: RequestLimits) -> Iterator[dict[str, Any]]:
-        """Yield the arguments of a write that a filter selects the points of, unless none can be.
-
-        All shard keys are in one request.
-        """
-        if limits.shard_key is None:
-            yield {}
-        elif keys := self._keys.read():
-            yield {"shard_key_selector": keys}
 
     def _requests(
         self, batch: PointBatch, limits: RequestLimits, seen: Sequence[int | None] | None = None
@@ -433,9 +409,7 @@ class ServerCollection:
         if limits.shard_key is None:
             yield from self._requests_of(batch, limits, seen, None)
             return
-        groups = rows_by_key(batch.payloads, limits.shard_key)
-        self._keys.require(groups.keys())
-        for key, rows in groups.items():
+        for key, rows in self._keys.rows(batch.payloads, limits.shard_key).items():
             part = None if seen is None else [seen[row] for row in rows]
             yield from self._requests_of(select_rows(batch, rows), limits, part, key)
 

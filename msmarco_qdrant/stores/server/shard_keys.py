@@ -163,6 +163,40 @@ class ShardKeys:
                 self._known.cannot_read(exc)
         return self._known.selector(wanted)
 
+    def rows(
+        self, payloads: Sequence[Mapping[str, Any]], field: str
+    ) -> Mapping[str, Sequence[int]]:
+        """Group payloads by their keys, all of which exist then; the rows of each ascend.
+
+        Raises:
+            SchemaError: If one has none.
+            StoreError: See `require`.
+        """
+        found = rows_by_key(payloads, field)
+        self.require(found.keys())
+        return found
+
+    def of_rows(
+        self, payloads: Sequence[Mapping[str, Any]], field: str | None
+    ) -> Sequence[str | None]:
+        """Return the key of each payload, see `rows`; None for a collection without keys."""
+        keys: list[str | None] = [None] * len(payloads)
+        groups = {} if field is None else self.rows(payloads, field)
+        for key, rows in groups.items():
+            for row in rows:
+                keys[row] = key
+        return keys
+
+    def everywhere(self, field: str | None) -> Iterator[dict[str, Any]]:
+        """Yield the arguments of a write that a filter selects the points of, unless none can be.
+
+        All keys are in one request.
+        """
+        if field is None:
+            yield {}
+        elif keys := self.read():
+            yield {"shard_key_selector": keys}
+
     def require(self, wanted: Set[str]) -> None:
         """Create the keys that do not exist.
 
