@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +15,7 @@ from msmarco_qdrant.distributed.preparing import Preparers
 from msmarco_qdrant.distributed.shards import ShardPlan
 from msmarco_qdrant.distributed.split_files import OrderedRejects, SplitFiles
 from msmarco_qdrant.distributed.splits import SplitCount, bounded_partitions, lines_before
+from msmarco_qdrant.encode.counts import EncodeCounts
 from msmarco_qdrant.sources.rejects import RejectCount
 from msmarco_qdrant.sources.shard_file import ShardHeader
 
@@ -48,17 +48,18 @@ class DistributedEncode:
         self._counts: Sequence[SplitCount] = ()
         self._rows = 0
         self._lines: Sequence[Sequence[int]] = ()
-        self._found = sum(header.rows - header.rejected for header in existing.values())
-        self._rejected = sum(header.rejected for header in existing.values())
-        self._shards = len(existing)
-        self._encoded = self._tokens = self._cut = 0
+        headers = existing.values()
+        self._so_far = EncodeCounts(
+            found=sum(header.rows - header.rejected for header in headers),
+            rejected=sum(header.rejected for header in headers),
+            shards=len(headers),
+        )
         self.missing = [plan.split.number for plan in plans if plan.split.number not in existing]
         self._rejects = OrderedRejects(self.missing, files, rejected)
         self._preparers: Preparers | None = None
         self._ahead = 0
         self._to_prepare = iter(self.missing)
         self._prepared: dict[int, list[Any]] = {}
-        self._started = time.perf_counter()
 
     def count(self) -> None:
         """Read all keys: count the rows, and find those whose pid came before them.
@@ -112,11 +113,11 @@ class DistributedEncode:
 
     def finish(self, number: int, attempt: int, outcome: EncodeReport) -> None:
         """Count a shard, and pass on the rejects of all shards up to the first unfinished one."""
-        self._encoded += outcome.encoded
-        self._rejected += outcome.rejected
-        self._tokens += outcome.tokens
-        self._cut += outcome.cut
-        self._shards += 1
+        self._so_far.encoded += outcome.encoded
+        self._so_far.rejected += outcome.rejected
+        self._so_far.tokens += outcome.tokens
+        self._so_far.cut += outcome.cut
+        self._so_far.shards += 1
         self._rejects.finish(number, attempt)
         self._report_progress()
 
@@ -127,16 +128,7 @@ class DistributedEncode:
 
     def report(self) -> EncodeReport:
         """Return the counts of all finished shards."""
-        return EncodeReport(
-            read=self._encoded + self._found + self._rejected,
-            encoded=self._encoded,
-            found=self._found,
-            rejected=self._rejected,
-            shards=self._shards,
-            tokens=self._tokens,
-            cut=self._cut,
-            seconds=time.perf_counter() - self._started,
-        )
+        return self._so_far.report()
 
     def _report_progress(self) -> None:
         if self._on_progress is not None:

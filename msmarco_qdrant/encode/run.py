@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 from msmarco_qdrant.core.encoder_types import EncoderInfo
 from msmarco_qdrant.core.records import Reject
 from msmarco_qdrant.core.reports import EncodeProgress, EncodeReport
+from msmarco_qdrant.encode.counts import EncodeCounts
 from msmarco_qdrant.encode.feed import ExistingShard, Layout, TokenizedShard
 from msmarco_qdrant.encoding import Encoder
 from msmarco_qdrant.encoding.checks import check_batch
@@ -85,17 +85,16 @@ class EncodeRun:
         self._on_reject = rejected.add
         self._on_progress = on_progress
         self._before_write: Callable[[], None] = lambda: None
-        self._started = time.perf_counter()
-        self._encoded = self._found = self._rejected = self._tokens = self._shards = self._cut = 0
+        self._counts = EncodeCounts()
 
     def run(self, feed: Iterable[TokenizedShard | ExistingShard]) -> None:
         """Encode every missing shard, then mark the folder as complete."""
         self._before_write = partial(remove_manifest, self._layout.folder)
         self.encode(feed)
         manifest = Manifest(
-            shards=self._shards,
-            passages=self._encoded + self._found,
-            rejected=self._rejected,
+            shards=self._counts.shards,
+            passages=self._counts.encoded + self._counts.found,
+            rejected=self._counts.rejected,
             fingerprint=self._info.fingerprint,
             dtype=self._layout.dtype,
         )
@@ -127,16 +126,7 @@ class EncodeRun:
 
     def report(self) -> EncodeReport:
         """Return the counts so far; a shard counts once it is on disk."""
-        return EncodeReport(
-            read=self._encoded + self._found + self._rejected,
-            encoded=self._encoded,
-            found=self._found,
-            rejected=self._rejected,
-            shards=self._shards,
-            tokens=self._tokens,
-            cut=self._cut,
-            seconds=time.perf_counter() - self._started,
-        )
+        return self._counts.report()
 
     # -- in other threads --
 
@@ -200,15 +190,15 @@ class EncodeRun:
         """Count a shard that is on disk, and call back."""
         rejected = shard.header.rejected
         if isinstance(shard, ExistingShard):
-            self._found += shard.header.rows - rejected
+            self._counts.found += shard.header.rows - rejected
         else:
             for reject in shard.rejects:
                 self._on_reject(reject)
-            self._encoded += shard.header.rows - rejected
-            self._tokens += shard.tokens
-            self._cut += shard.cut
-        self._rejected += rejected
-        self._shards += 1
+            self._counts.encoded += shard.header.rows - rejected
+            self._counts.tokens += shard.tokens
+            self._counts.cut += shard.cut
+        self._counts.rejected += rejected
+        self._counts.shards += 1
         if self._on_progress is not None:
             report = self.report()
             fraction = shard.position / self._size if self._size else None
