@@ -177,8 +177,9 @@ def test_pairs_are_cut_from_the_longer_text(tiny_pairs: TinyPairs) -> None:
     [long] = texts_of_lengths([60])
     pairs = [("big", long), ("big", f"{long} snow"), ("big", f"snow {long}"), ("cold", long)]
     scores = reranker.scores(pairs)
-    assert scores[0] == scores[1]
-    assert len(set(scores.tolist())) == 3
+    # Rows of one product may differ in the last bit.
+    assert float(scores[0]) == pytest.approx(float(scores[1]), abs=1e-6)
+    assert np.diff(np.sort(scores[1:])).min() > 1e-4
 
 
 # ---- batches ---------------------------------------------------------------------------------
