@@ -3,8 +3,10 @@
 Each schedule is drawn from a seed: a source with repeats and damaged rows, a collection that has a
 part of it, a cluster of nodes and server shards, and their faults. The project's own decisions run
 against simulated time, processes, network and files (tests/simulation). An operator repeats the
-command until it succeeds; then no passage may be lost, doubled or from a later row, each reject is
-reported once, and the indexing threshold is the former one, also after the last late request.
+command until it succeeds; in three of ten schedules another one ingests other passages into the
+same collection at the same time. Then no passage may be lost, doubled or from a later row, each
+reject is reported once, and the indexing threshold is the former one, also after the last late
+request; it is never restored while an ingest in bulk mode runs.
 
 `--bug` plants a bug, of which the simulation must find an effect; `--seed` replays one schedule.
 

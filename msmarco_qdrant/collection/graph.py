@@ -37,7 +37,7 @@ def graph_note(store: Store, name: str, info: CollectionInfo) -> str | None:
 def _can_build(store: Store, name: str, info: CollectionInfo) -> bool:
     """Return True if the engine builds a graph of the passages that have none when called to."""
     if store.capabilities.multi_process:  # a server, which builds each graph by itself
-        return info.state != "ready" or store.bulk_threshold(name) is not None
+        return info.state != "ready" or bool(store.bulk_holders(name))
     least = None
     if store.capabilities.admin:
         least = store.admin_collection(name).optimizers().indexing_threshold_kb

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from os import PathLike
 
-from msmarco_qdrant.collection.bulk import end_bulk
+from msmarco_qdrant.collection.bulk import BulkMode, end_bulk
 from msmarco_qdrant.core.arguments import suggest_keywords
 from msmarco_qdrant.core.collection_types import CollectionInfo
 from msmarco_qdrant.stores import (
@@ -28,7 +28,7 @@ def optimize_collection(
     """Build the index over vectors written since the last build; return when it is done.
 
     An ingest builds it at its end. Use this after an interruption, and after `optimize=False`. It
-    ends the bulk mode of an ingest that was interrupted.
+    ends the bulk mode of an ingest that was interrupted; one that runs keeps it.
 
     Args:
         store: An open store, which is not closed, or a path or URL to open.
@@ -47,6 +47,6 @@ def optimize_collection(
     with use_store(store, connection) as opened:
         opened.metadata(collection)  # raises for another program's collection
         found = opened.collection(collection)
-        end_bulk(opened, collection)
+        end_bulk(BulkMode(opened, collection))
         found.optimize(stall_s=math.inf if wait_index else INDEX_STALL_S)
         return found.info(all_replicas=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from msmarco_qdrant.core.collection_types import Bm25Settings
@@ -24,6 +25,34 @@ class LockHolder:
     host: str
     pid: int
     since: str
+
+
+@dataclass(frozen=True, slots=True)
+class BulkHolder(LockHolder):
+    """The process of an ingest in bulk mode, which several may have at once.
+
+    Attributes:
+        threshold_kb: The indexing threshold before it, to restore.
+        order: Higher than that of every ingest that was recorded before.
+        renewals: Grows while the process runs.
+        is_done: True if it has ended.
+    """
+
+    threshold_kb: int
+    order: int
+    renewals: int = 0
+    is_done: bool = False
+
+
+def bulk_threshold(holders: Mapping[str, BulkHolder]) -> int | None:
+    """Return the indexing threshold to restore after a bulk mode; None without one.
+
+    Args:
+        holders: The ingests in bulk mode by their tokens. The last to begin found the threshold
+            that counts: a user may have changed it since an earlier one began.
+    """
+    last = max(holders.values(), key=lambda one: one.order, default=None)
+    return None if last is None else last.threshold_kb
 
 
 @dataclass(frozen=True, slots=True)

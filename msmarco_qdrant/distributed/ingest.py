@@ -16,7 +16,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from msmarco_qdrant.collection.bulk import begin_bulk
+from msmarco_qdrant.collection.bulk import bulk_mode
 from msmarco_qdrant.collection.create import check_collection_name
 from msmarco_qdrant.core.arguments import suggest_keywords, to_settings
 from msmarco_qdrant.core.collection_types import (
@@ -234,14 +234,13 @@ def ingest_dataset(  # noqa: PLR0913  # all but two have defaults
             return run.report()
         target, guard, is_new = opened
         guard.warn_if_unfinished()
-        if bulk:
-            begin_bulk(guard.store, guard.physical)
+        mode = stack.enter_context(bulk_mode(guard.store, guard.physical, begin=bulk))
         with ended_by_errors(run, guard, is_new=is_new), closing(pool):
             run.ingest(pool, target, guard, retry_s=connection.retry_s)
             run.check(target, is_new=is_new)
             pool.close()  # the index needs no workers
             if optimize:
-                run.index(guard, stall_s=math.inf if wait_index else INDEX_STALL_S)
+                run.index(mode, guard, stall_s=math.inf if wait_index else INDEX_STALL_S)
             if policy is not None:
                 run.prune(policy, guard)
         return run.report()

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from msmarco_qdrant.collection.bulk import end_bulk
+from msmarco_qdrant.collection.bulk import BulkMode, end_bulk
 from msmarco_qdrant.collection.create import drop_if_empty
 from msmarco_qdrant.core.records import PrunePolicy, Reject
 from msmarco_qdrant.core.reports import IngestProgress, IngestReport, StageTiming
@@ -230,9 +230,9 @@ class DistributedRun:
         )
         check_length(totals.tokens, totals.vectors, target.bm25.settings)
 
-    def index(self, guard: AliasGuard, *, stall_s: float) -> None:
+    def index(self, bulk: BulkMode, guard: AliasGuard, *, stall_s: float) -> None:
         """End a bulk mode and wait for the index; see `Collection.optimize`."""
-        end_bulk(guard.store, guard.physical)
+        end_bulk(bulk)
         if not self.stored:
             return
         self._report_progress("index", 0)

@@ -18,7 +18,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from os import PathLike
 from typing import Any, cast
 
-from msmarco_qdrant.collection.bulk import begin_bulk
+from msmarco_qdrant.collection.bulk import bulk_mode
 from msmarco_qdrant.collection.create import (
     check_collection_name,
     drop_if_empty,
@@ -223,8 +223,7 @@ def ingest_passages(  # noqa: PLR0913  # all but two have defaults
             return IngestReport(0, 0, 0, 0, 0, 0.0, sources=rows.descriptions)
         target, guard, is_new = opened
         guard.warn_if_unfinished()
-        if bulk:
-            begin_bulk(guard.store, guard.physical)
+        mode = stack.enter_context(bulk_mode(guard.store, guard.physical, begin=bulk))
         run = IngestRun(target, guard, rejected, on_progress)
         if optimize:
             run.index_every = index_every or default_piece(guard.store)
@@ -234,7 +233,7 @@ def ingest_passages(  # noqa: PLR0913  # all but two have defaults
                 _require_passages(run, rejected)
             run.check_count()
             if optimize:
-                run.index(stall_s=math.inf if wait_index else INDEX_STALL_S)
+                run.index(mode, stall_s=math.inf if wait_index else INDEX_STALL_S)
             run.check_bm25()
             if policy is not None:
                 run.prune(policy)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
-from msmarco_qdrant.collection.bulk import end_bulk
+from msmarco_qdrant.collection.bulk import BulkMode, end_bulk
 from msmarco_qdrant.collection.replicas import mark_unreachable_replicas
 from msmarco_qdrant.core.collection_types import Bm25Settings, PointBatch
 from msmarco_qdrant.core.pid_set import PidSet
@@ -221,14 +221,14 @@ class IngestRun:
         if refusal:
             raise PruneRefusedError(refusal, self.report())
 
-    def index(self, *, stall_s: float) -> None:
+    def index(self, bulk: BulkMode, *, stall_s: float) -> None:
         """End a bulk mode and build the index; see `Collection.optimize`."""
         if self._collection.info().points == 0:
-            end_bulk(self.guard.store, self.guard.physical)
+            end_bulk(bulk)
             return
         self._report_progress("index", self._rows.size or 0)
         with self._timed("index"):
-            end_bulk(self.guard.store, self.guard.physical)
+            end_bulk(bulk)
             self._collection.optimize(stall_s=stall_s)
 
     def report(self) -> IngestReport:

@@ -195,7 +195,7 @@ class Startup:
     def _warn_of_bulk_mode(self, store: Store) -> None:
         """Warn if the server builds no index of what the sidecar writes."""
         name = self._settings.collection
-        if store.bulk_threshold(name) is not None:
+        if store.bulk_holders(name):
             _log.warning(
                 "no index of new passages of '%s' is built, because an ingest with --bulk runs or "
                 "was interrupted; after an interruption, end it with %s",

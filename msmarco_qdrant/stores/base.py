@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Self
 
 from msmarco_qdrant.core.collection_types import CollectionSpec
 from msmarco_qdrant.core.limits import NO_LIMITS, RequestLimits
-from msmarco_qdrant.core.metadata_types import CollectionMetadata
+from msmarco_qdrant.core.metadata_types import BulkHolder, CollectionMetadata
 from msmarco_qdrant.core.server_state import ServerState
 from msmarco_qdrant.errors import StoreError, UnsupportedError
 from msmarco_qdrant.stores.metadata import metadata_from_json
@@ -267,16 +267,20 @@ class Store(ABC):
         """
         return None
 
-    def bulk_threshold(self, name: str) -> int | None:  # noqa: ARG002  # a server uses it
-        """Return the indexing threshold to restore after a bulk mode; None without one.
+    def bulk_holders(self, name: str) -> Mapping[str, BulkHolder]:  # noqa: ARG002  # a server's
+        """Return the records of ingests in bulk mode, by their tokens.
 
         Raises:
             CollectionNotFoundError: For an unknown name.
         """
-        return None
+        return {}
 
-    def record_bulk_threshold(self, name: str, threshold_kb: int | None) -> None:  # noqa: ARG002
-        """Record the indexing threshold to restore, or None; no other metadata changes.
+    def record_bulk_holders(
+        self,
+        name: str,  # noqa: ARG002  # a server uses it
+        holders: Mapping[str, BulkHolder | None],  # noqa: ARG002
+    ) -> None:
+        """Write records of ingests in bulk mode, or delete them; no others change.
 
         Raises:
             CollectionNotFoundError: For an unknown name.

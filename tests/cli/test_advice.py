@@ -21,7 +21,7 @@ from typing import NamedTuple
 import pytest
 
 import msmarco_qdrant
-from msmarco_qdrant.collection.bulk import begin_bulk
+from msmarco_qdrant.collection.bulk import BulkMode
 from msmarco_qdrant.collection.create import create_physical
 from msmarco_qdrant.collection.generations import read_generations
 from msmarco_qdrant.collection.migration import CollectionPlan, load_migrations
@@ -276,14 +276,16 @@ def _other_model_at_startup(world: World) -> str:
 def _bulk_mode_at_startup(world: World) -> str:
     settings = Settings(store=world.place, collection=NAME, device="cpu")
     with world.open() as store:
-        begin_bulk(store, store.aliases()[NAME])
+        interrupted = BulkMode(store, NAME)
+        interrupted.begin()
+        interrupted.leave()
         Startup(settings, NamedModels(settings))._load_encoder(store)
     return world.caplog.text
 
 
 def _out_of_bulk_mode(world: World) -> None:
     with world.open() as store:
-        assert store.bulk_threshold(NAME) is None
+        assert {} == store.bulk_holders(NAME)
 
 
 def _two_kept(world: World) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from msmarco_qdrant.collection.bulk import begin_bulk
+from msmarco_qdrant.collection.bulk import BulkMode
 from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.stores import open_store
 from msmarco_qdrant.testing import HashingEncoder
@@ -35,11 +35,13 @@ def test_a_server_gets_them_and_optimize_ends_a_bulk_mode(vectors: str) -> None:
         assert (2, "") == (done.status, done.out)
         assert "shards must be the 4 of collection 'msmarco', got 5" in done.err
         with closing(open_store(server.url)) as store:
-            begin_bulk(store, "msmarco__0001")
+            interrupted = BulkMode(store, "msmarco")
+            interrupted.begin()
+            interrupted.leave()
             assert "bulk mode   no index" in command("info", *place).out
             assert 0 == command("optimize", *place).status
             assert "bulk mode" not in command("info", *place).out
-            assert store.bulk_threshold("msmarco") is None
+            assert {} == store.bulk_holders("msmarco")
 
 
 @pytest.mark.parametrize(

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from msmarco_qdrant.collection.backup import backup_collection
-from msmarco_qdrant.collection.bulk import begin_bulk, end_bulk
+from msmarco_qdrant.collection.bulk import EXPIRES_S, BulkMode, bulk_mode, end_bulk
 from msmarco_qdrant.collection.optimize import optimize_collection
 from msmarco_qdrant.collection.restore import restore_collection
 from msmarco_qdrant.core.collection_types import SettingsChange
+from msmarco_qdrant.core.metadata_types import bulk_threshold
 from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.errors import IngestStoppedError, UnsupportedError, UsageError
 from msmarco_qdrant.ingest.api import ingest_passages
@@ -39,21 +40,27 @@ def store(tmp_path: Path) -> Iterator[Store]:
 def state(store: Store) -> tuple[int | None, int | None]:
     """The threshold in force, and the recorded one."""
     found = store.admin_collection("msmarco").optimizers().indexing_threshold_kb
-    return found, store.bulk_threshold("msmarco")
+    return found, bulk_threshold(store.bulk_holders("msmarco"))
 
 
 def begin(store: Store) -> None:
-    """Begin as an ingest does."""
-    begin_bulk(store, store.aliases()["msmarco"])
+    """Begin as an ingest does that is interrupted."""
+    with bulk_mode(store, store.aliases()["msmarco"], begin=True):
+        pass
 
 
-def end(store: Store) -> bool:
+def end(store: Store) -> None:
     """End as an ingest does."""
-    return end_bulk(store, store.aliases()["msmarco"])
+    end_bulk(BulkMode(store, store.aliases()["msmarco"]), sleep=no_sleep)
+
+
+def no_sleep(_seconds: float) -> None:
+    """Fail: nothing is to be waited for."""
+    pytest.fail("it waits")
 
 
 def test_begin_and_end(store: Store) -> None:
-    """A repeated begin keeps the first record; a repeated end changes nothing."""
+    """A repeated begin keeps the threshold; a repeated end changes nothing."""
     seen = []
     for step in (begin, begin, end, end):
         step(store)
@@ -91,19 +98,88 @@ def test_the_next_ingest_ends_that_of_an_interrupted_one(store: Store, bulk: boo
     assert (OWN, None) == state(store)
 
 
-def test_a_crash_after_the_record_restores_nothing_wrong(store: Store) -> None:
-    """The record is written before the threshold is changed."""
-    store.record_bulk_threshold("msmarco", 5)
-    assert end(store)
-    assert (OWN, None) == state(store)
-
-
 def test_a_threshold_changed_during_the_bulk_mode_stays(store: Store) -> None:
-    """The later choice of the user counts."""
+    """The later choice of the user counts; nor does a crash after the record change one."""
     begin(store)
     store.admin_collection("msmarco").alter(SettingsChange(indexing_threshold_kb=88))
     end(store)
     assert (88, None) == state(store)
+
+
+class Clock:
+    """Seconds that pass while a process sleeps, in which others may work."""
+
+    def __init__(self, work: Callable[[], None] = lambda: None) -> None:
+        self.now = 0.0
+        self._work = work
+
+    def __call__(self) -> float:
+        """The time."""
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        """Let the time pass, and the others work."""
+        self.now += seconds
+        self._work()
+
+
+def test_the_last_of_two_ingests_restores_the_threshold(store: Store) -> None:
+    """Each sees the other's renewals; the first to end leaves the mode."""
+    first, second = BulkMode(store, "msmarco"), BulkMode(store, "msmarco")
+    for mode in (first, second):
+        mode.begin()
+    clock = Clock(second.renew)
+    end_bulk(first, clock.sleep)
+    assert ((0, OWN), 2.0) == (state(store), clock.now)
+    end_bulk(second, no_sleep)
+    assert (OWN, None) == state(store)
+    assert {} == store.bulk_holders("msmarco")
+
+
+def test_an_ingest_without_bulk_mode_leaves_that_of_another(store: Store) -> None:
+    """As `optimize` does."""
+    mode = BulkMode(store, "msmarco")
+    mode.begin()
+    end_bulk(BulkMode(store, "msmarco"), Clock(mode.renew).sleep)
+    assert (0, OWN) == state(store)
+    end_bulk(mode, no_sleep)
+    assert (OWN, None) == state(store)
+
+
+def test_a_killed_ingest_does_not_keep_the_mode(store: Store) -> None:
+    """Its record is not renewed, so the next one restores the threshold after a while."""
+    BulkMode(store, "msmarco").begin()
+    clock = Clock()
+    end_bulk(BulkMode(store, "msmarco", clock), clock.sleep)
+    assert (OWN, None) == state(store)
+    assert EXPIRES_S <= clock.now < EXPIRES_S + 3
+
+
+def test_an_ingest_that_was_killed_long_before_costs_no_wait(store: Store) -> None:
+    """It was seen at the begin already."""
+    BulkMode(store, "msmarco").begin()
+    clock = Clock()
+    mode = BulkMode(store, "msmarco", clock)
+    mode.begin()
+    clock.now = EXPIRES_S
+    end_bulk(mode, no_sleep)
+    assert (OWN, None) == state(store)
+
+
+def test_a_thread_renews_it_until_the_ingest_ends(store: Store) -> None:
+    """Also if the ingest fails; then the next one does not wait."""
+
+    def fail() -> None:
+        with bulk_mode(store, "msmarco", begin=True, renew_s=0.001):
+            while [2] > [one.renewals for one in store.bulk_holders("msmarco").values()]:
+                pass  # each look is a request
+            raise OSError("disk")
+
+    with pytest.raises(OSError, match="disk"):
+        fail()
+    assert [True] == [one.is_done for one in store.bulk_holders("msmarco").values()]
+    end(store)
+    assert (OWN, None) == state(store)
 
 
 def test_a_threshold_changed_before_the_ingest_resumes_is_the_one_to_restore(store: Store) -> None:

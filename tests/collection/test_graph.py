@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from msmarco_qdrant.collection import graph
-from msmarco_qdrant.collection.bulk import begin_bulk
+from msmarco_qdrant.collection.bulk import BulkMode
 from msmarco_qdrant.collection.check import check_collection
 from msmarco_qdrant.collection.create import create_collection
 from msmarco_qdrant.collection.graph import graph_note
@@ -74,7 +74,7 @@ def test_a_server_is_left_alone_unless_it_is_held_up(
         create_collection(store, NAME, encoder.info, Bm25Settings())
         assert note(store, points=94_566, state="ready") is None
         assert note(store, points=94_566, state="paused") is not None
-        begin_bulk(store, store.aliases()[NAME])
+        BulkMode(store, NAME).begin()
         assert note(store, points=94_566, state="ready") is not None
 
 

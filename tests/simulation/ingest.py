@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from msmarco_qdrant.collection.bulk import begin_bulk, end_bulk
+from msmarco_qdrant.collection.bulk import LOOK_S, RENEW_S, BulkMode
 from msmarco_qdrant.core.pid_set import pid_key
 from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.distributed.dedup import KEY_TYPE, find_repeats, partitions_of
@@ -23,7 +23,7 @@ from msmarco_qdrant.ingest.diff import SkipUnchanged
 from msmarco_qdrant.ingest.windows import Window
 from msmarco_qdrant.stores.payload import SeqClock, payload_of, point_id
 from tests.simulation.cluster import Attempt, Cluster, Inbox
-from tests.simulation.loop import Loop, Operation, Steps
+from tests.simulation.loop import Killed, Loop, Operation, Process, Steps
 from tests.simulation.server import Server, SimulatedStore, Snapshot
 from tests.simulation.source import Case
 
@@ -38,8 +38,7 @@ class Decisions:
 
     board: type[TaskBoard] = TaskBoard
     find_repeats: Callable[..., Any] = find_repeats
-    begin_bulk: Callable[..., None] = begin_bulk
-    end_bulk: Callable[..., object] = end_bulk
+    bulk: type[BulkMode] = BulkMode
 
 
 @dataclass
@@ -73,16 +72,54 @@ class Ingest:
         decisions: Decisions,
     ) -> None:
         self._loop, self._case, self._server = loop, case, server
-        self._store, self._cluster, self._decisions = store, cluster, decisions
+        self._cluster, self._decisions = cluster, decisions
+        self._bulk = decisions.bulk(store, _NAME, lambda: loop.now)  # type: ignore[arg-type]
+        self._process: Process | None = None
         self._partitions = loop.random.randrange(1, 5)
         self._keys: dict[int, list[list[tuple[bytes, int, int]]]] = {}
         self._repeats: dict[int, list[tuple[int, int]]] = {}
         self._arrived: list[int] = []
 
-    def drive(self) -> Steps:
-        """Run the three passes; returns the report."""
+    @property
+    def is_in_bulk(self) -> bool:
+        """True while the driver lives and has begun a bulk mode that it has not ended."""
+        return self._process is not None and self._process.is_alive and self._bulk.is_held
+
+    def start(self, is_bulk: bool, on_end: Callable[[Any, BaseException | None], None]) -> Process:
+        """Start the driver; returns its process."""
+        self._process = Process(self._loop, self._drive(is_bulk), on_end)
+        return self._process
+
+    def _drive(self, is_bulk: bool) -> Steps:
+        """Run the three passes in bulk mode or not; returns the report."""
         self._cluster.connect()
-        self._decisions.begin_bulk(self._store, _NAME)
+        if is_bulk:
+            self._bulk.begin()
+            Process(self._loop, self._renew(), lambda _value, _error: None)
+        try:
+            report = yield from self._ingest()
+        except Exception:
+            self._bulk.leave()
+            raise
+        while not self._bulk.try_end():
+            yield self._loop.sleep(LOOK_S)
+        yield self._loop.sleep(0.05)
+        return report
+
+    def _renew(self) -> Steps:
+        """Renew the bulk mode in a thread of the driver, which may be killed in it."""
+        while True:
+            yield self._loop.sleep(RENEW_S)
+            if not self.is_in_bulk:
+                return
+            try:
+                self._bulk.renew()
+            except Killed:
+                if self._process is not None:
+                    self._process.kill()
+                raise
+
+    def _ingest(self) -> Steps:
         points = self._server.points
         last_seq = max((payload["seq"] for payload in points.values()), default=0)
         was_empty = not points
@@ -98,8 +135,6 @@ class Ingest:
             report.written += part.written
             report.unchanged += part.unchanged
             report.rejects += part.rejects
-        self._decisions.end_bulk(self._store, _NAME)
-        yield self._loop.sleep(0.05)
         return report
 
     def _run(self, tasks: Sequence[int], steps: Callable[[int, int], Steps]) -> Steps:

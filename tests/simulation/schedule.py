@@ -1,21 +1,23 @@
-"""One schedule by its seed: faults, runs of the command until one succeeds, and the checks."""
+"""One schedule by its seed: faults, runs of each command until one succeeds, and the checks."""
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from tests.simulation.cluster import Cluster
 from tests.simulation.ingest import Decisions, Ingest, Report
 from tests.simulation.loop import Loop, Process
-from tests.simulation.server import OWN_THRESHOLD, Faults, Server, SimulatedStore
+from tests.simulation.server import OWN_THRESHOLD, Faults, Payloads, Server, SimulatedStore
 from tests.simulation.source import Case, draw_case
 
 _MAX_RUNS = 60
 _MAX_EVENTS = 200_000
 _FAULTS_WITHIN_S = 25.0
+_PIDS_EACH = 1000
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Outcome:
 
     Attributes:
         problems: What is not as it must be; empty for a schedule that passed.
-        runs: Runs of the command.
+        runs: Runs of the commands.
         faults: Kills and crashes.
         seconds: Simulated seconds.
         digest: A digest of the final state: equal for two runs of one seed.
@@ -42,13 +44,66 @@ def run_schedule(seed: int, decisions: Decisions | None = None) -> Outcome:
     return _Schedule(seed, decisions or Decisions()).run()
 
 
-@dataclass
-class _State:
-    runs: int = 0
-    faults: int = 0
-    report: Report | None = None
-    process: Process | None = None
-    problems: list[str] = field(default_factory=list)
+class _Operator:
+    """Repeats a command until it succeeds.
+
+    Args:
+        loop: The loop.
+        case: The source of its ingest.
+        cluster: The cluster of its ingest.
+        is_bulk: True if the ingest is in bulk mode.
+        make: Makes a run of the command.
+        on_success: Called when one has succeeded.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        case: Case,
+        cluster: Cluster,
+        is_bulk: bool,
+        make: Callable[[_Operator], Ingest],
+        on_success: Callable[[], None],
+    ) -> None:
+        self._loop = loop
+        self.case = case
+        self.cluster = cluster
+        self._is_bulk = is_bulk
+        self._make = make
+        self._on_success = on_success
+        self.runs = 0
+        self.ingest: Ingest | None = None
+        self.process: Process | None = None
+        self.report: Report | None = None
+
+    def start(self) -> None:
+        """Run the command; after too many runs no more."""
+        if self.runs < _MAX_RUNS:
+            self.runs += 1
+            self.ingest = self._make(self)
+            self.process = self.ingest.start(self._is_bulk, self._end)
+            self._watch(self.process)
+
+    def _watch(self, process: Process) -> None:
+        """Find out that the driver was killed; the command is repeated."""
+
+        def look() -> None:
+            if self.process is not process:
+                return
+            if process.is_alive:
+                self._loop.after(5, look)
+            else:
+                self.start()
+
+        self._loop.after(5, look)
+
+    def _end(self, report: Any, error: BaseException | None) -> None:
+        self.process = None
+        if error is not None:
+            self._loop.after(self._loop.random.uniform(1, 20), self.start)
+            return
+        self.report = report
+        self._on_success()
 
 
 class _Schedule:
@@ -56,7 +111,6 @@ class _Schedule:
         self._loop = loop = Loop(seed)
         draw = loop.random
         self._decisions = decisions
-        self._case = draw_case(draw)
         rough = draw.random() < 0.7
         self._faults = Faults(
             lost=draw.uniform(0, 0.1) if rough else 0,
@@ -65,114 +119,121 @@ class _Schedule:
             killed=0.08 if rough else 0,
         )
         self._server = Server(loop, draw.randrange(1, 4), self._faults)
-        for id_, payload in self._case.before.items():
+        commands = 2 if draw.random() < 0.3 else 1
+        self._operators = [self._operator(number) for number in range(commands)]
+        self._before: Payloads = {}
+        for operator in self._operators:
+            self._before |= operator.case.before
+        for id_, payload in self._before.items():
             self._server.shard(id_).points[id_] = payload
-        self._cluster = Cluster(loop, nodes=draw.randrange(1, 4), workers=draw.randrange(1, 3))
-        self._state = _State()
+        self._count = 0
+        self._problems: list[str] = []
         for _ in range(draw.randrange(8)):
             loop.after(draw.uniform(0, _FAULTS_WITHIN_S), self._fault)
 
     def run(self) -> Outcome:
-        self._start()
+        first, *others = self._operators
+        first.start()
+        for other in others:
+            self._loop.after(self._loop.random.uniform(0, _FAULTS_WITHIN_S), other.start)
         events = 0
         while self._loop.step():
             events += 1
             if events > _MAX_EVENTS:
-                self._state.problems.append("the schedule does not end")
+                self._problems.append("the schedule does not end")
                 break
-        self._check_end()
-        state = self._state
+        # no worker runs, and no request is on its way
+        self._check("at the end")
+        runs = sum(operator.runs for operator in self._operators)
+        problems, now = tuple(self._problems), self._loop.now
         points = sorted((str(id_), repr(one)) for id_, one in self._server.points.items())
-        text = repr((points, state.runs, state.faults, self._loop.now, state.problems))
+        text = repr((points, runs, self._count, now, problems))
         digest = hashlib.sha256(text.encode()).hexdigest()
-        return Outcome(tuple(state.problems), state.runs, state.faults, self._loop.now, digest)
+        return Outcome(problems, runs, self._count, now, digest)
 
-    def _start(self) -> None:
-        """Run the command, as an operator does who repeats it after each failure."""
-        state, loop = self._state, self._loop
-        if state.runs >= _MAX_RUNS:
-            state.problems.append(f"none of {state.runs} runs succeeded")
-            return
-        state.runs += 1
+    def _operator(self, number: int) -> _Operator:
+        loop, draw = self._loop, self._loop.random
+        case = draw_case(draw, number * _PIDS_EACH)
+        cluster = Cluster(loop, nodes=draw.randrange(1, 4), workers=draw.randrange(1, 3))
+        return _Operator(loop, case, cluster, draw.random() < 0.8, self._ingest, self._succeeded)
+
+    def _ingest(self, operator: _Operator) -> Ingest:
         faults = self._faults
-        if state.runs > _MAX_RUNS // 2:  # a driver that is always killed never ends
+        if operator.runs > _MAX_RUNS // 2:  # a driver that is always killed never ends
             faults.killed = 0
-        store = SimulatedStore(loop, self._server, faults)
-        run = Ingest(loop, self._case, self._server, store, self._cluster, self._decisions)
-        state.process = Process(loop, run.drive(), self._end)
-        self._watch(state.process)
+        store = SimulatedStore(self._loop, self._server, faults, self._restored)
+        case, cluster = operator.case, operator.cluster
+        return Ingest(self._loop, case, self._server, store, cluster, self._decisions)
 
-    def _watch(self, process: Process) -> None:
-        """Find out that the driver was killed; the command is repeated."""
-
-        def look() -> None:
-            if self._state.process is not process:
-                return
-            if process.is_alive:
-                self._loop.after(5, look)
-            else:
-                self._start()
-
-        self._loop.after(5, look)
-
-    def _end(self, report: Any, error: BaseException | None) -> None:
-        self._state.process = None
-        if error is not None:
-            self._loop.after(self._loop.random.uniform(1, 20), self._start)
-            return
-        self._state.report = report
-        self._check("after the command", report)
+    def _restored(self) -> None:
+        """Check that no ingest runs in bulk mode when the threshold is restored."""
+        ingests = [operator.ingest for operator in self._operators]
+        if any(ingest is not None and ingest.is_in_bulk for ingest in ingests):
+            self._problems.append("the threshold was restored under an ingest in bulk mode")
 
     def _fault(self) -> None:
         """Let something fail, unless the ingest has ended."""
-        state, loop, draw = self._state, self._loop, self._loop.random
-        if state.report is not None:
+        loop, draw = self._loop, self._loop.random
+        operator = draw.choice(self._operators)
+        if operator.report is not None:
             return
-        state.faults += 1
-        node = draw.choice(self._cluster.slots).node
+        self._count += 1
+        cluster = operator.cluster
+        node = draw.choice(cluster.slots).node
         shard = draw.randrange(len(self._server.shards))
         draw.choice(
             (
-                self._kill_driver,
-                lambda: self._cluster.kill_worker(draw.choice(self._cluster.slots)),
-                partial(self._cluster.crash, node, draw.uniform(1, 20)),
-                partial(self._cluster.hide, node),
+                partial(_kill_driver, operator),
+                lambda: cluster.kill_worker(draw.choice(cluster.slots)),
+                partial(cluster.crash, node, draw.uniform(1, 20)),
+                partial(cluster.hide, node),
                 partial(self._server.crash, shard, draw.uniform(1, 40)),
             )
         )()
-        if loop.chance(0.2) and state.faults < 16:
+        if loop.chance(0.2) and self._count < 16:
             loop.after(draw.uniform(0, 5), self._fault)
 
-    def _kill_driver(self) -> None:
-        if self._state.process is not None:
-            self._state.process.kill()
+    def _succeeded(self) -> None:
+        if all(operator.report is not None for operator in self._operators):
+            self._check("after the command")
 
-    def _check_end(self) -> None:
-        """Check again when no worker runs and no request is on its way."""
-        report = self._state.report
-        if report is None:
-            self._state.problems.append("no run succeeded")
-            return
-        self._check("at the end", report)
+    def _check(self, moment: str) -> None:
+        found = [*self._found()]
+        self._problems += [f"{moment}: {problem}" for problem in found]
 
-    def _check(self, moment: str, report: Report) -> None:
-        found = list(_problems(self._case, self._server, report))
-        self._state.problems += [f"{moment}: {problem}" for problem in found]
+    def _found(self) -> Iterator[str]:
+        server, expected = self._server, {}
+        for operator in self._operators:
+            if operator.report is None:
+                yield f"none of {operator.runs} runs succeeded"
+                return
+            yield from _report_problems(operator.case, operator.report)
+            expected |= operator.case.expected
+        yield from _point_problems(expected, self._before, server)
+        if (server.threshold, server.holders) != (OWN_THRESHOLD, {}):
+            holders = sorted(one.order for one in server.holders.values())
+            yield f"the threshold must be {OWN_THRESHOLD}, got {server.threshold} ({holders})"
 
 
-def _problems(case: Case, server: Server, report: Report) -> Any:
-    stored = {payload["pid"]: payload["text"] for payload in server.points.values()}
-    for pid in sorted(case.expected.keys() | stored.keys()):
-        expected, found = case.expected.get(pid), stored.get(pid)
-        if expected != found:
-            yield f"passage {pid} must be {expected!r}, got {found!r}"
+def _kill_driver(operator: _Operator) -> None:
+    if operator.process is not None:
+        operator.process.kill()
+
+
+def _report_problems(case: Case, report: Report) -> Iterator[str]:
     if (got := report.written + report.unchanged) != case.passages:
         yield f"the report must count {case.passages} passages, got {got}"
     if sorted(report.rejects) != case.rejects:
         yield f"the rejects must be {case.rejects}, got {sorted(report.rejects)}"
-    if (server.threshold, server.record) != (OWN_THRESHOLD, None):
-        yield f"the threshold must be {OWN_THRESHOLD}, got {server.threshold} ({server.record})"
+
+
+def _point_problems(expected: dict[str, str], before: Payloads, server: Server) -> Iterator[str]:
+    stored = {payload["pid"]: payload["text"] for payload in server.points.values()}
+    for pid in sorted(expected.keys() | stored.keys()):
+        wanted, found = expected.get(pid), stored.get(pid)
+        if wanted != found:
+            yield f"passage {pid} must be {wanted!r}, got {found!r}"
+    last_seq = max((payload["seq"] for payload in before.values()), default=0)
     for id_, payload in server.points.items():
-        before = case.before.get(id_)
-        if payload != before and payload["seq"] <= case.last_seq:
-            yield f"a newer seq than {case.last_seq} is required, got {payload['seq']}"
+        if payload != before.get(id_) and payload["seq"] <= last_seq:
+            yield f"a newer seq than {last_seq} is required, got {payload['seq']}"

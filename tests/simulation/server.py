@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from msmarco_qdrant.core.collection_types import PointId, SettingsChange
+from msmarco_qdrant.core.metadata_types import BulkHolder
 from msmarco_qdrant.errors import StoreUnavailableError
 from msmarco_qdrant.stores.base import Capabilities
 from tests.simulation.loop import Done, Killed, Loop, Operation
@@ -49,7 +50,7 @@ class Server:
         self._faults = faults
         self.shards = [Shard() for _ in range(shards)]
         self.threshold = OWN_THRESHOLD
-        self.record: int | None = None
+        self.holders: dict[str, BulkHolder] = {}
 
     @property
     def points(self) -> Payloads:
@@ -124,13 +125,23 @@ class Server:
 
 
 class SimulatedStore:
-    """The calls of a store that bulk mode makes; any of them may be the driver's last."""
+    """The calls of a store that bulk mode makes; any of them may be the driver's last.
+
+    Args:
+        loop: The loop.
+        server: The server.
+        faults: Its faults.
+        on_restore: Called when a threshold is restored.
+    """
 
     dsn = "simulated"
     capabilities = Capabilities("Server", ann=True, multi_process=True)
 
-    def __init__(self, loop: Loop, server: Server, faults: Faults) -> None:
+    def __init__(
+        self, loop: Loop, server: Server, faults: Faults, on_restore: Callable[[], None]
+    ) -> None:
         self._loop, self._server, self._faults = loop, server, faults
+        self._on_restore = on_restore
 
     def _fault(self) -> None:
         if self._loop.chance(self._faults.killed):
@@ -148,17 +159,24 @@ class SimulatedStore:
         """Change the threshold; the driver may be killed before or after."""
         self._fault()
         assert change.indexing_threshold_kb is not None
+        if change.indexing_threshold_kb > self._server.threshold:
+            self._on_restore()
         self._server.threshold = change.indexing_threshold_kb
         self._fault()
 
-    def bulk_threshold(self, name: str) -> int | None:  # noqa: ARG002  # there is one
-        """Return the record."""
-        return self._server.record
+    def bulk_holders(self, name: str) -> dict[str, BulkHolder]:  # noqa: ARG002  # there is one
+        """Return the records."""
+        return {**self._server.holders}
 
-    def record_bulk_threshold(self, name: str, threshold_kb: int | None) -> None:  # noqa: ARG002
-        """Change the record; the driver may be killed before or after."""
+    def record_bulk_holders(
+        self,
+        name: str,  # noqa: ARG002  # there is one
+        holders: Mapping[str, BulkHolder | None],
+    ) -> None:
+        """Change records; the driver may be killed before or after."""
         self._fault()
-        self._server.record = threshold_kb
+        changed = {**self._server.holders, **holders}
+        self._server.holders = {token: one for token, one in changed.items() if one is not None}
         self._fault()
 
 

@@ -30,18 +30,16 @@ class Case:
     passages: int
     rejects: list[tuple[int, int]]
 
-    @property
-    def last_seq(self) -> int:
-        """The highest `seq` before the ingest."""
-        return max((payload["seq"] for payload in self.before.values()), default=0)
 
+def draw_case(draw: Random, least_pid: int = 0) -> Case:
+    """Draw a source with repeats and damaged rows, of which a part is stored already.
 
-def draw_case(draw: Random) -> Case:
-    """Draw a source with repeats and damaged rows, of which a part is stored already."""
+    Its pids and those of the stored passages are less than 1,000 above the least one.
+    """
     pids = draw.randrange(4, 40)
     splits = tuple(
         tuple(
-            None if draw.random() < 0.06 else _passage(str(draw.randrange(pids)), split, row)
+            None if draw.random() < 0.06 else _passage(least_pid + draw.randrange(pids), split, row)
             for row in range(draw.randrange(12))
         )
         for split in range(draw.randrange(1, 7))
@@ -54,19 +52,20 @@ def draw_case(draw: Random) -> Case:
                 rejects.append((split, row))
             else:
                 first[passage.pid] = passage
-    before = _draw_before(draw, first) if draw.random() < 0.6 else {}
+    before = _draw_before(draw, first, least_pid + 900) if draw.random() < 0.6 else {}
     stored = {payload["pid"]: payload["text"] for payload in before.values()}
     expected = stored | {pid: passage.text for pid, passage in first.items()}
     return Case(splits, before, expected, len(first), rejects)
 
 
-def _passage(pid: str, split: int, row: int) -> Passage:
-    return Passage(pid, f"{pid} in row {row} of split {split}")
+def _passage(pid: int, split: int, row: int) -> Passage:
+    return Passage(str(pid), f"{pid} in row {row} of split {split}")
 
 
-def _draw_before(draw: Random, first: dict[str, Passage]) -> Payloads:
+def _draw_before(draw: Random, first: dict[str, Passage], others: int) -> Payloads:
     """Draw stored passages: unchanged ones, ones with another text, and others."""
-    chosen = [Passage(str(number), "another") for number in range(900, 900 + draw.randrange(4))]
+    numbers = range(others, others + draw.randrange(4))
+    chosen = [Passage(str(number), "another") for number in numbers]
     for passage in first.values():
         kind = draw.random()
         if kind < 0.3:

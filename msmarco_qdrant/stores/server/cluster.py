@@ -7,10 +7,11 @@ from typing import Any
 
 from qdrant_client import models
 
+from msmarco_qdrant.core.metadata_types import bulk_threshold
 from msmarco_qdrant.core.server_state import ServerState, ShardReplica
 from msmarco_qdrant.errors import StoreError, StoreUnavailableError
 from msmarco_qdrant.stores.server.client import ServerClient
-from msmarco_qdrant.stores.server.convert import bulk_threshold
+from msmarco_qdrant.stores.server.convert import bulk_holders
 
 
 def read_server_state(
@@ -37,7 +38,7 @@ def read_server_state(
         strict_mode=_strict_mode(info),
         replicas=tuple(_replicas(cluster)) if cluster is not None else (),
         transfers=len(cluster.shard_transfers) if cluster is not None else 0,
-        bulk_threshold_kb=bulk_threshold(info),
+        bulk_threshold_kb=bulk_threshold(bulk_holders(info)),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 from uuid import UUID
 
@@ -23,6 +24,7 @@ from msmarco_qdrant.core.collection_types import (
 )
 from msmarco_qdrant.core.encoder_types import Similarity
 from msmarco_qdrant.core.limits import NO_LIMITS, RequestLimits
+from msmarco_qdrant.core.metadata_types import BulkHolder
 from msmarco_qdrant.core.search_types import Nearest, PointQuery
 from msmarco_qdrant.stores.convert import final_effort, search_params
 from msmarco_qdrant.stores.filters import from_id, point_filter
@@ -33,8 +35,8 @@ from msmarco_qdrant.stores.server.shard_keys import SHARD_KEY, KnownKeys, shard_
 METADATA_KEY = "msmarco_qdrant"
 """The key of this package's metadata among those of a collection."""
 
-BULK_KEY = "msmarco_qdrant_bulk_threshold_kb"
-"""The key of the record of a bulk mode: a server changes each key of the metadata by itself."""
+_BULK_KEY = "msmarco_qdrant_bulk_"
+"""The start of the key of each ingest in bulk mode: a server changes each key by itself."""
 
 STATES: Mapping[str, IndexState] = {
     "green": "ready",
@@ -128,10 +130,34 @@ def _sharding(info: models.CollectionInfo) -> ShardSettings:
     return ShardSettings(params.shard_number or 1, replication, consistency, shard_key(info))
 
 
-def bulk_threshold(info: models.CollectionInfo) -> int | None:
-    """Return the recorded threshold of a collection in bulk mode."""
-    found = (info.config.metadata or {}).get(BULK_KEY)
-    return None if found is None else int(found)
+def bulk_holders(info: models.CollectionInfo) -> dict[str, BulkHolder]:
+    """Return the records of ingests in bulk mode among a collection's metadata, by token."""
+    return {
+        key.removeprefix(_BULK_KEY): _bulk_holder(key.removeprefix(_BULK_KEY), value)
+        for key, value in (info.config.metadata or {}).items()
+        if key.startswith(_BULK_KEY) and value is not None
+    }
+
+
+def _bulk_holder(token: str, value: Mapping[str, Any]) -> BulkHolder:
+    return BulkHolder(
+        token=token,
+        host=value["host"],
+        pid=int(value["pid"]),
+        since=value["since"],
+        threshold_kb=int(value["threshold_kb"]),
+        order=int(value["order"]),
+        renewals=int(value["renewals"]),
+        is_done=bool(value["is_done"]),
+    )
+
+
+def bulk_metadata(holders: Mapping[str, BulkHolder | None]) -> dict[str, Any]:
+    """Return the change of a collection's metadata that writes records, or deletes them."""
+    return {
+        _BULK_KEY + token: None if holder is None else asdict(holder)
+        for token, holder in holders.items()
+    }
 
 
 def index_schema(

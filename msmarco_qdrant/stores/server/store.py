@@ -14,7 +14,7 @@ from qdrant_client import QdrantClient, models
 from msmarco_qdrant.core.advice import advised_command
 from msmarco_qdrant.core.collection_types import CollectionSpec
 from msmarco_qdrant.core.limits import RequestLimits
-from msmarco_qdrant.core.metadata_types import CollectionMetadata
+from msmarco_qdrant.core.metadata_types import BulkHolder, CollectionMetadata
 from msmarco_qdrant.core.server_state import ServerState
 from msmarco_qdrant.errors import (
     CollectionNotFoundError,
@@ -210,14 +210,14 @@ class ServerStore(Store):
         update, physical = self._client.update_collection, self._resolve(name)
         self._server.call("writing metadata", update, physical, metadata=stored)
 
-    def bulk_threshold(self, name: str) -> int | None:
-        """Return the record of a bulk mode; see `Store`."""
-        return convert.bulk_threshold(self._open(self._resolve(name)).read_info())
+    def bulk_holders(self, name: str) -> Mapping[str, BulkHolder]:
+        """Return the records of ingests in bulk mode; see `Store`."""
+        return convert.bulk_holders(self._open(self._resolve(name)).read_info())
 
-    def record_bulk_threshold(self, name: str, threshold_kb: int | None) -> None:
-        """Change the record of a bulk mode; see `Store`."""
+    def record_bulk_holders(self, name: str, holders: Mapping[str, BulkHolder | None]) -> None:
+        """Write or delete records of ingests in bulk mode; see `Store`."""
         update, physical = self._client.update_collection, self._resolve(name)
-        stored = {convert.BULK_KEY: threshold_kb}
+        stored = convert.bulk_metadata(holders)
         self._server.call("recording the bulk mode", update, physical, metadata=stored)
 
     def lock(self) -> AbstractContextManager[object]:
