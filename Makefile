@@ -47,13 +47,14 @@ test-all: install
 	$(MAKE) integrations
 	$(PYTEST) -m "not soak" --durations=10
 
-# The conformance suites bring plugins of pytest that are not used. The tests on Ray come first: they
-# all go to one worker, which starts Ray once.
+# The conformance suites bring plugins of pytest that are not used.
+PLUGINS_OFF := -p no:benchmark -p no:codspeed -p no:recording -p no:socket -p no:langsmith_plugin \
+	-p no:syrupy
+
+# The tests on Ray come first: they all go to one worker, which starts Ray once.
 integrations: $(FRAMEWORKS)/.installed
 	$(OFFLINE) OMP_NUM_THREADS=1 $(FRAMEWORKS)/bin/python -m pytest $(WORKERS) -m "not soak" \
-		-p no:benchmark -p no:codspeed -p no:recording -p no:socket \
-		-p no:langsmith_plugin -p no:syrupy \
-		$(wildcard tests/distributed) $(wildcard tests/integrations)
+		$(PLUGINS_OFF) $(wildcard tests/distributed) $(wildcard tests/integrations)
 
 contract: $(VENV)/.dev
 	@test -n "$$QDRANT_URL" || { echo "set QDRANT_URL (and QDRANT_API_KEY)" >&2; exit 2; }
@@ -65,8 +66,10 @@ check: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-soak: $(VENV)/.dev
+soak: $(FRAMEWORKS)/.installed
 	$(OFFLINE) $(BIN)/python -m pytest -m soak -s --timeout=0
+	$(OFFLINE) $(FRAMEWORKS)/bin/python -m pytest -m soak -s --timeout=0 $(PLUGINS_OFF) \
+		$(wildcard tests/distributed) $(wildcard tests/integrations)
 
 docs: $(VENV)/.dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

@@ -140,7 +140,12 @@ class Engine:
         return self.client.count(name, count_filter=count_filter).count
 
     def indexed_points(self, name: str, key: str) -> int:
-        """How many points have a value for an indexed field."""
+        """How many points have a value for an indexed field; every Get collection info asks."""
+        local: Any = self.client._client
+        if (stored := local.collections.get(name)) is not None and key.isidentifier():
+            # local mode's filter takes some microseconds a point
+            pairs = zip(stored.payload, stored.deleted.tolist(), strict=True)
+            return sum(payload.get(key) not in (None, []) for payload, gone in pairs if not gone)
         empty = models.IsEmptyCondition(is_empty=models.PayloadField(key=key))
         return self.count(name, models.Filter(must_not=[empty]))
 
