@@ -8,6 +8,10 @@ driver, the workers and Ray's own processes, which a loaded machine does not cha
 rate; ray-qdrant's has the start of its processes in it. Peak memory is resident without shared
 pages. Each run has its own processes and server; in turn, medians over the rounds.
 
+A second table has the writer alone, `Collection.upsert`, beside benchmarks/write.py, where no other
+stage of an ingest takes the processor or the interpreter's lock: points per second of its calls,
+and the processor time of the threads that make and send the requests.
+
     python benchmarks/ray_ingest.py [--passages 100000] [--rounds 3] [--memory 100000 2000000]
         [--json FILE]
 """
@@ -24,14 +28,15 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psutil
+import write
 from acknowledging_server import running_server
-from harness import Report, Row, json_option
+from harness import Report, Row, json_option, run_apart
 
 HAS_PEER = importlib.util.find_spec("ray_qdrant") is not None
 PACKAGES = ("ray", "qdrant-client", "pyarrow", *(["ray-qdrant"] if HAS_PEER else []))
@@ -39,6 +44,7 @@ DIMENSION = 384
 PROCESS, RAY = "ingest_passages", "ingest_dataset, one worker"
 READY, RAY_READY = "ingest_passages, ready vectors", "ingest_dataset, ready vectors"
 PEER = "ray-qdrant, ready vectors"
+WRITE = "benchmarks/write.py"
 _WORDS = ["the", "city", "of", "london", "has", "a", "river", "and", "many", "old", "bridges"]
 _SAMPLE_S = 0.1
 
@@ -95,6 +101,64 @@ class Watch:
                 self.driver = max(self.driver, size)
             elif is_worker:
                 self.worker = max(self.worker, size)
+
+
+class Writer:
+    """Time of `Collection.upsert` of a server in this process, from the second call on.
+
+    A worker of Ray is killed, so the times are in a file after each call.
+
+    Args:
+        path: The file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        from msmarco_qdrant.stores.server.collection import ServerCollection
+
+        self._path = path
+        self._calls = self._points = 0
+        self._seconds = self._processor = 0.0
+        self._lock = threading.Lock()
+        collection: Any = ServerCollection
+        collection.upsert = self._timed(collection.upsert, is_call=True)
+        collection._send_one = self._timed(collection._send_one)  # noqa: SLF001  # in threads
+
+    def _timed(self, function: Callable[..., None], *, is_call: bool = False) -> Any:
+        def timed(collection: Any, given: Any) -> None:
+            started, processor = time.perf_counter(), time.thread_time()
+            function(collection, given)
+            with self._lock:
+                if self._calls:
+                    self._processor += time.thread_time() - processor
+                if self._calls and is_call:
+                    self._points += len(given.ids)
+                    self._seconds += time.perf_counter() - started
+                self._calls += is_call
+            if is_call:
+                self._save()
+
+        return timed
+
+    def _save(self) -> None:
+        found = {"points": self._points, "writing": self._seconds, "sending": self._processor}
+        self._path.write_text(json.dumps(found))
+
+
+def measured_encoder(path: Path) -> Any:
+    """The costless encoder, made where the points are written: from now on that is timed."""
+    from msmarco_qdrant.testing import HashingEncoder
+
+    Writer(path)
+    return HashingEncoder(DIMENSION)
+
+
+def write_alone(points: int, folder: Path) -> dict[str, float]:
+    """Write so many points as benchmarks/write.py does."""
+    path = folder / "writer.json"
+    Writer(path)
+    made = write.make_points(points, DIMENSION, sparse=True)
+    found = write.run("msmarco-qdrant", made, batch=256, sparse=True)
+    return {**json.loads(path.read_text()), "whole_us": found["cpu_us_per_point"]}
 
 
 @contextmanager
@@ -182,12 +246,11 @@ def with_id(batch: dict[str, Any]) -> dict[str, Any]:
 def candidates(place: Path) -> dict[str, Callable[[str], dict[str, float]]]:
     """Each way to ingest what lies in a folder."""
     from msmarco_qdrant.sources.vector_shards import VectorShards
-    from msmarco_qdrant.testing import HashingEncoder
 
-    path, vectors = place / "passages.tsv", place / "vectors"
+    path, vectors, times = place / "passages.tsv", place / "vectors", place / "writer.json"
     return {
-        PROCESS: lambda url: by_process(path, url, encoder=HashingEncoder(DIMENSION)),
-        RAY: lambda url: on_ray(path, url, make_encoder=partial(HashingEncoder, DIMENSION)),
+        PROCESS: lambda url: by_process(path, url, encoder=measured_encoder(times)),
+        RAY: lambda url: on_ray(path, url, make_encoder=partial(measured_encoder, times)),
         READY: lambda url: by_process(VectorShards(vectors), url),
         RAY_READY: lambda url: on_ray(VectorShards(vectors), url),
         PEER: lambda url: by_peer(vectors, url),
@@ -196,12 +259,16 @@ def candidates(place: Path) -> dict[str, Callable[[str], dict[str, float]]]:
 
 def run(name: str, place: Path, passages: int) -> dict[str, float]:
     """Run one in a process of its own, against a server of its own; check what was written."""
+    times = place / "writer.json"
+    times.unlink(missing_ok=True)
     with running_server("unused__0001") as (port, taken):
         command = [sys.executable, __file__, "--one", name, str(place), f"grpc://127.0.0.1:{port}"]
         answer = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     found: dict[str, float] = json.loads(answer.stdout.splitlines()[-1])
     if taken.points != passages:
         raise SystemExit(f"{taken.points} of {passages} points were written")
+    with suppress(FileNotFoundError):  # ready vectors have no encoder to time it
+        found |= json.loads(times.read_text())
     return found
 
 
@@ -222,21 +289,20 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--memory", type=int, nargs="*", default=())
     parser.add_argument("--one", nargs=3, metavar=("NAME", "FOLDER", "URL"))
+    parser.add_argument("--candidate", choices=[WRITE], help="run it, here, and print JSON")
     json_option(parser)
     given = parser.parse_args()
     if given.one:
         name, folder, url = given.one
         print(json.dumps(candidates(Path(folder))[name](url)))
         return
-    names = [PROCESS, RAY, READY, RAY_READY]
-    names += [PEER] if HAS_PEER else []
+    if given.candidate:
+        with tempfile.TemporaryDirectory() as folder:
+            print(json.dumps(write_alone(given.passages, Path(folder))))
+        return
     report = Report(given.json, PACKAGES)
-    with tempfile.TemporaryDirectory() as folder:
-        if given.rounds:
-            report.table(
-                ("ingest", "passages/s", "processor, ms per 1,000", "driver, MiB", "worker, MiB"),
-                rates(Path(folder), names, given.passages, given.rounds),
-            )
+    if given.rounds:
+        compare(report, given.passages, given.rounds)
     rows = []
     for count in given.memory:
         with tempfile.TemporaryDirectory() as folder:
@@ -248,15 +314,51 @@ def main() -> None:
         report.table(("passages", "driver, MiB", "worker, MiB"), rows)
 
 
-def rates(place: Path, names: list[str], passages: int, rounds: int) -> list[Row]:
-    """The rows of the table of rates."""
-    prepare(place, passages)
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in names}
-    for _ in range(rounds):
-        for name, runs in found.items():
-            runs.append(run(name, place, passages))
-            print(name, json.dumps(runs[-1]), file=sys.stderr, flush=True)
-    return [Row(cells(name, runs, passages), {"rounds": runs}) for name, runs in found.items()]
+def compare(report: Report, passages: int, rounds: int) -> None:
+    """Print the tables of rates and of the writer."""
+    names = [PROCESS, RAY, READY, RAY_READY, *([PEER] if HAS_PEER else [])]
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in [WRITE, *names]}
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        prepare(place, passages)
+        for _ in range(rounds):
+            for name, runs in found.items():
+                alone = name == WRITE
+                arguments = (f"--candidate={WRITE}", f"--passages={passages}")
+                runs.append(
+                    run_apart(__file__, *arguments) if alone else run(name, place, passages)
+                )
+                print(name, json.dumps(runs[-1]), file=sys.stderr, flush=True)
+    report.table(
+        ("ingest", "passages/s", "processor, ms per 1,000", "driver, MiB", "worker, MiB"),
+        [Row(cells(name, found[name], passages), {"rounds": found[name]}) for name in names],
+    )
+    base = writer_rate(found[WRITE]), writer_us(found[WRITE])
+    report.table(
+        ("writer", "points/s", "of write.py's", "processor, µs a point", "write.py's of it"),
+        [
+            Row(writer_cells(name, found[name], base), {"rounds": found[name]})
+            for name in (WRITE, PROCESS, RAY)
+        ],
+    )
+
+
+def writer_rate(runs: list[dict[str, float]]) -> float:
+    """Points per second of its calls."""
+    return statistics.median(one["points"] / one["writing"] for one in runs)
+
+
+def writer_us(runs: list[dict[str, float]]) -> float:
+    """Processor time a point."""
+    return statistics.median(1e6 * one["sending"] / one["points"] for one in runs)
+
+
+def writer_cells(
+    name: str, runs: list[dict[str, float]], base: tuple[float, float]
+) -> tuple[str, ...]:
+    """A row of the writer: medians, and their ratios to write.py's."""
+    rate, cost = writer_rate(runs), writer_us(runs)
+    return (name, f"{rate:,.0f}", f"{rate / base[0]:.0%}", f"{cost:.1f}", f"{base[1] / cost:.0%}")
 
 
 def cells(name: str, runs: list[dict[str, float]], passages: int) -> tuple[str, ...]:
