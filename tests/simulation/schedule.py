@@ -202,7 +202,8 @@ class _Schedule:
         self._problems += [f"{moment}: {problem}" for problem in found]
 
     def _found(self) -> Iterator[str]:
-        server, expected = self._server, {}
+        server = self._server
+        expected: dict[str, str] = {}
         for operator in self._operators:
             if operator.report is None:
                 yield f"none of {operator.runs} runs succeeded"
