@@ -161,8 +161,8 @@ class EncodeReport:
         tokens: Tokens that went through the model.
         seconds: Wall time from the first batch to the last file's fsync, without startup.
             Subprocesses may tokenize passages of the first files before that.
-        startup_seconds: Wall time of loading, starting processes, the first forward pass, and
-            tokenizing the first shard in a process.
+        startup_seconds: Wall time before that: of loading and the first forward pass, or of
+            starting processes and tokenizing the first shard, which is done at the same time.
         cut: Encoded passages whose end the model did not read, as they exceed its maximum length.
     """
 

@@ -87,6 +87,7 @@ class DistributedEncode:
         self._preparers = preparers
         full = self._plans[0].full if self._plans else 1
         self._ahead = preparers.shards_ahead(full)
+        self._prepare_ahead(preparers)  # while the other workers load the model
 
     # ---- for the workers -----------------------------------------------------------------------
 
@@ -95,7 +96,6 @@ class DistributedEncode:
         work = self.shard_work(number)
         if self._preparers is None:
             return (work,)
-        self._prepare_ahead(self._preparers)
         parts = self._prepared.pop(number, None)
         self._prepare_ahead(self._preparers)
         return (work, *(self._preparers.start(work) if parts is None else parts))

@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import get_args
@@ -22,11 +22,12 @@ from msmarco_qdrant.core.records import Reject
 from msmarco_qdrant.core.reports import EncodeProgress, EncodeReport
 from msmarco_qdrant.encode.feed import Feed, Layout
 from msmarco_qdrant.encode.run import EncodeRun
-from msmarco_qdrant.encoding import Encoder, load_encoder
+from msmarco_qdrant.encoding import Encoder
 from msmarco_qdrant.encoding.backends.processor import usable_cores
 from msmarco_qdrant.encoding.bi_encoder import BiEncoder
 from msmarco_qdrant.encoding.catalog import DEFAULT_MODEL
 from msmarco_qdrant.encoding.checks import check_encoder
+from msmarco_qdrant.encoding.loading import open_encoder
 from msmarco_qdrant.encoding.options import ALL_GPUS, EncoderChoices, to_encoder_options
 from msmarco_qdrant.errors import EncodeStoppedError, MsmarcoQdrantError, OutputError, UsageError
 from msmarco_qdrant.runtime.progress import ProgressDisplay, with_display
@@ -107,27 +108,26 @@ def encode_corpus(  # noqa: PLR0913  # all but two have defaults
         )
     started = time.perf_counter()
     options = to_encoder_options(encoder_options, device=ALL_GPUS)
-    encoder = encoder or load_encoder(model or DEFAULT_MODEL, **asdict(options))
+    encoder = encoder or open_encoder(model or DEFAULT_MODEL, options)
     gpus = encoder.gpus if isinstance(encoder, BiEncoder) else 0
-    layout = Layout(
-        make_folder(Path(folder)), shard_chunks or (CHUNKS_ON_GPU if gpus else CHUNKS), dtype
-    )
+    layout = Layout(Path(folder), shard_chunks or (CHUNKS_ON_GPU if gpus else CHUNKS), dtype)
     count = _default_workers(encoder, gpus) if workers is None else workers
     if count and not encoder.tokenizer.portable:
         raise UsageError("this model's tokenizer cannot be sent to other processes: pass workers=0")
     info = info_of_shards(layout.folder, encoder.info)
     feed = Feed(rows, layout, info, encoder.tokenizer, count)
-    # The feed runs in its own process, because Python work here would leave the GPU idle.
-    feeder = SubprocessIterator(feed) if count and isinstance(rows, Corpus) else None
     with ExitStack() as stack:
+        # The feed runs in its own process, because Python work here would leave the GPU idle.
+        feeder = SubprocessIterator(feed) if count and isinstance(rows, Corpus) else None
+        if feeder is not None:
+            stack.callback(feeder.close)
         if progress:
             display = ProgressDisplay()
             on_progress = with_display(
                 stack, display, lambda one: display.show(one.done, one.fraction), on_progress
             )
-        if feeder is not None:
-            stack.callback(feeder.close)
-        encoder.warm_up()
+        encoder.warm_up()  # makes the forward pass, while the first shard is read and tokenized
+        make_folder(layout.folder)
         if feeder is not None:
             feeder.wait_for_item()
         startup = time.perf_counter() - started

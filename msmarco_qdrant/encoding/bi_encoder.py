@@ -23,7 +23,7 @@ from msmarco_qdrant.encoding.fingerprint import compute_fingerprint
 from msmarco_qdrant.encoding.forks import require_own_threads
 from msmarco_qdrant.encoding.launcher import Launched, Launcher
 from msmarco_qdrant.encoding.opened_model import ModelRequest, open_by_library, open_proven
-from msmarco_qdrant.encoding.options import EncoderOptions, resolve_devices
+from msmarco_qdrant.encoding.options import EncoderOptions, count_gpus, resolve_devices
 from msmarco_qdrant.encoding.pretrained import limit_length, load_model
 from msmarco_qdrant.encoding.protocols import Tokenizer
 from msmarco_qdrant.encoding.query_cache import QueryVectorCache
@@ -66,7 +66,8 @@ class BiEncoder:
 
     Raises:
         ModelNotFoundError: If the model cannot be loaded.
-        UsageError: If the options cannot be met.
+        UsageError: If the device does not exist. A precision is refused by `prepare`, or by the
+            first call that needs the forward pass.
     """
 
     def __init__(
@@ -91,8 +92,16 @@ class BiEncoder:
         self.info = self._opened.info
         self._query_cache = QueryVectorCache(options.cached_queries)
         _log.info("%s: %s", self.info.model, self.info.encoding)
-        # A precision that this processor lacks is refused at once.
-        if self._opened.library is not None or options.precision not in (None, "float32"):
+
+    def prepare(self) -> None:
+        """Make the forward pass, unless it can wait for the first call.
+
+        It can if the library was not needed, and the precision is one that every device has.
+
+        Raises:
+            UsageError: If the precision is refused.
+        """
+        if self._opened.library is not None or self._options.precision not in (None, "float32"):
             self._require_backends()
 
     def __repr__(self) -> str:
@@ -119,7 +128,7 @@ class BiEncoder:
     @property
     def gpus(self) -> int:
         """Number of GPUs that run it; 0 for a CPU."""
-        return sum(not backend.device.startswith("cpu") for backend in self._require_backends())
+        return count_gpus(self._options.device)
 
     @property
     def precision(self) -> str:
@@ -283,7 +292,7 @@ class BiEncoder:
         devices = resolve_devices(self._options.device)
         compact, library = self._opened.compact, self._opened.library
         made: list[Backend]
-        if compact is not None and (precision := self._fused_precision(devices[0], compact)):
+        if compact is not None and (precision := self._fused_precision(compact)):
             made = [self._make_fused(compact, precision)]
         elif compact is not None and (on_gpus := self._make_on_gpus(devices, compact)):
             made = [*on_gpus]
@@ -318,13 +327,9 @@ class BiEncoder:
             return Int8Backend(compact, self.info.model, floats=precision)
         return FusedBackend(compact, precision=precision)
 
-    def _fused_precision(self, device: str | None, compact: CompactModel) -> str | None:
+    def _fused_precision(self, compact: CompactModel) -> str | None:
         """Return the floats of a compact model on the CPU; None to run the library's modules."""
-        import torch
-
-        # Without a device, the library takes an accelerator of any kind.
-        has_gpu = torch.accelerator.is_available() if device is None else device != "cpu"
-        if has_gpu:
+        if self.gpus:
             return None
         from msmarco_qdrant.encoding.backends import choice, processor
 

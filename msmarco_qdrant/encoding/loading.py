@@ -63,6 +63,22 @@ def load_encoder(  # all but one have defaults
         UsageError: For a cross-encoder or a baseline, or for options that cannot be met.
     """
     options = EncoderOptions(device, precision, tokens_per_batch, cached_queries, compiled)
+    encoder = open_encoder(model, options, prompts, similarity)
+    encoder.prepare()
+    return encoder
+
+
+def open_encoder(
+    model: str | PathLike[str],
+    options: EncoderOptions,
+    prompts: Prompts | None = None,
+    similarity: Similarity | None = None,
+) -> BiEncoder:
+    """Open a bi-encoder whose forward pass is made by the first call that needs it.
+
+    Info and tokenizer are there at once, so other work can start before the model runs. That call
+    refuses a precision that cannot be met. For the rest see `load_encoder`.
+    """
     found = locate_bi_encoder(model, prompts, similarity)
     return BiEncoder(
         found.location,

@@ -92,6 +92,20 @@ def resolve_devices(device: str | None) -> list[str | None]:
     return [*names]
 
 
+def count_gpus(device: str | None) -> int:
+    """Return the number of GPUs of `EncoderOptions.device`; 0 for the CPU.
+
+    Raises:
+        UsageError: As `resolve_devices`.
+    """
+    names = resolve_devices(device)
+    if None in names:  # the library takes an accelerator of any kind
+        import torch
+
+        return int(torch.accelerator.is_available())
+    return sum(name != "cpu" for name in names)
+
+
 def _add_number(name: str) -> str:
     """Return the name with its number, such as "cuda:0" for "cuda"."""
     import torch

@@ -7,7 +7,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -28,8 +28,10 @@ from msmarco_qdrant.errors import (
     OutputError,
     SourceError,
     UsageError,
+    WorkerError,
 )
 from msmarco_qdrant.ingest.api import ingest_passages
+from msmarco_qdrant.runtime.subprocesses import SubprocessIterator
 from msmarco_qdrant.search.client import SearchClient
 from msmarco_qdrant.sources import corpus as corpus_module
 from msmarco_qdrant.sources.corpus import Corpus
@@ -52,6 +54,7 @@ ROWS = [
     Passage(str(number), f"passage {number} tells of word{number} and word{number * 7}")
     for number in range(40)
 ]
+Feeder: TypeAlias = SubprocessIterator[Any]
 LIMIT = 256  # bytes of a line, and so of a chunk: five rows or six
 
 
@@ -602,6 +605,65 @@ def test_a_folder_that_cannot_be_made_is_an_error(source: Path) -> None:
     """The error names it."""
     with pytest.raises(OutputError, match=r"cannot write in the directory .*passages\.tsv"):
         encode_corpus(source, source, encoder=HashingEncoder())
+
+
+class Loading(HashingEncoder):
+    """An encoder that does something with its feed while it is loaded."""
+
+    def __init__(self, feeders: list[Feeder], action: Callable[[Feeder], object]) -> None:
+        super().__init__()
+        self._feeders, self._action = feeders, action
+
+    def warm_up(self) -> None:
+        """Do it with the only process that feeds it."""
+        (feeder,) = self._feeders
+        self._action(feeder)
+
+
+@pytest.fixture
+def feeders(monkeypatch: pytest.MonkeyPatch) -> list[Feeder]:
+    """The processes that feed an encode, in the order in which they start."""
+    started: list[Feeder] = []
+
+    def start(feed: Feed) -> Feeder:
+        started.append(SubprocessIterator(feed))
+        return started[-1]
+
+    monkeypatch.setattr(encode_module, "SubprocessIterator", start)
+    return started
+
+
+def test_the_first_shard_is_tokenized_while_the_model_is_loaded(
+    source: Path, folder: Path, feeders: list[Feeder]
+) -> None:
+    """An encoder that waits for it while it is loaded does not wait forever."""
+    encoder = Loading(feeders, SubprocessIterator.wait_for_item)
+    assert 40 == encode(source, folder, encoder, workers=1).encoded
+
+
+def test_a_model_that_cannot_run_leaves_no_process(
+    source: Path, folder: Path, feeders: list[Feeder]
+) -> None:
+    """Its own error is raised, and no folder is made."""
+
+    def refuse(feeder: Feeder) -> None:
+        assert feeder._process.poll() is None
+        raise UsageError("precision must be float32")
+
+    with pytest.raises(UsageError, match="precision must be float32"):
+        encode(source, folder, Loading(feeders, refuse), workers=1)
+    assert feeders[0]._process.poll() is not None
+    assert not folder.exists()
+
+
+def test_a_feed_that_ends_while_the_model_is_loaded_is_an_error(
+    source: Path, folder: Path, feeders: list[Feeder]
+) -> None:
+    """As one that ends before its first shard."""
+    encoder = Loading(feeders, lambda feeder: feeder._process.kill())
+    with pytest.raises(WorkerError, match="a subprocess ended with status -9"):
+        encode(source, folder, encoder, workers=1)
+    assert 0 == encoder.encoded
 
 
 class OneProcessTokenizer(HashingTokenizer):

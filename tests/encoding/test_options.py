@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import re
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import torch
 
-from msmarco_qdrant.encoding.backends.base import Backend
-from msmarco_qdrant.encoding.bi_encoder import BiEncoder
-from msmarco_qdrant.encoding.options import EncoderOptions, resolve_devices
+from msmarco_qdrant.encoding.options import EncoderOptions, count_gpus, resolve_devices
 from msmarco_qdrant.errors import UsageError
 
 gpus = torch.cuda.device_count()
@@ -100,10 +97,13 @@ def test_r11_all_gpus_of_a_mac_are_one(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("devices", "expected"), [(["mps:0"], 1), (["cpu"], 0), (["cuda:0"] * 2, 2)]
+    ("device", "expected"), [("mps", 1), ("cpu", 0), ("cuda:0, cuda:1", 2), (None, 1)]
 )
-def test_r11_a_macs_gpu_counts_as_one(devices: list[str], expected: int) -> None:
+def test_r11_a_macs_gpu_counts_as_one(
+    device: str | None, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """So `encode` tokenizes in subprocesses while it computes."""
-    encoder = BiEncoder.__new__(BiEncoder)
-    encoder._made = [cast("Backend", SimpleNamespace(device=device)) for device in devices]
-    assert expected == encoder.gpus
+    monkeypatch.setattr(torch.mps, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    assert expected == count_gpus(device)
