@@ -5,6 +5,7 @@ with an injected processor check these choices. No instruction runs that the rea
 
 * Plain layers of torch compute bfloat16 on every CPU.
 * Layers are packed only after a tiny one was really packed (`packed_linear.has_operators`).
+* Layers of the library's modules are not measured: those that can are faster in bfloat16.
 
 Tests of packed layers themselves are skipped where these cannot run.
 """
@@ -36,4 +37,8 @@ def use_processor(name: str) -> Iterator[None]:
     """Replace the real processor by one of `PROCESSORS`."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(processor, "detect", lambda: PROCESSORS[name])
+        patch.setattr(
+            "msmarco_qdrant.encoding.backends.linear_choice.is_bfloat16_faster",
+            lambda: PROCESSORS[name].is_fast_in_bfloat16,
+        )
         yield

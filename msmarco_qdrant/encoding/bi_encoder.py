@@ -324,22 +324,21 @@ class BiEncoder:
         from msmarco_qdrant.encoding.backends.int8 import Int8Backend
 
         if self._options.precision == "int8":
-            return Int8Backend(compact, self.info.model, floats=precision)
+            return Int8Backend(compact, self.info.model, self.info.fingerprint, precision)
         return FusedBackend(compact, precision=precision)
 
     def _fused_precision(self, compact: CompactModel) -> str | None:
         """Return the floats of a compact model on the CPU; None to run the library's modules."""
         if self.gpus:
             return None
-        from msmarco_qdrant.encoding.backends import choice, processor
+        from msmarco_qdrant.encoding.backends import choice, linear_choice
 
         wanted, precisions = self._options.precision, choice.supported_precisions()
         if wanted not in (None, "int8"):
             is_exact = wanted == "float32"
             has_it = wanted in precisions and (is_exact or choice.is_precise(compact, wanted))
             return wanted if has_it else None
-        has_bfloat16 = processor.detect().is_fast_in_bfloat16
-        if wanted is None and has_bfloat16 and "bfloat16" not in precisions:
+        if wanted is None and "bfloat16" not in precisions and linear_choice.is_bfloat16_faster():
             return None  # this build of torch has other operators for it
         return choice.choose_precision(compact, self.info.fingerprint, self.info.model)
 

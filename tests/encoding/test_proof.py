@@ -389,7 +389,9 @@ def test_workers_compute_alone_and_leave_others_their_threads(compact: CompactMo
     torch.set_num_threads(3)
     try:
         backend = FusedBackend(compact, workers=2)
-        counts = [backend._pool.submit(torch.get_num_threads).result() for _ in range(4)]
+        counts = [
+            backend._pools["document"].submit(torch.get_num_threads).result() for _ in range(4)
+        ]
         later: list[int] = []
         thread = threading.Thread(target=lambda: later.append(torch.get_num_threads()))
         thread.start()
@@ -422,26 +424,17 @@ def test_a_failed_pass_is_an_encoding_error(compact: CompactModel) -> None:
         FusedBackend(compact, workers=1).launch(batch, "document").result()
 
 
-def test_many_queries_take_every_worker(compact: CompactModel) -> None:
-    """Batches of 1,024 tokens do not wait for the one thread that short batches have."""
-    backend, busy = FusedBackend(compact, workers=1), threading.Event()
-    batch = Tokenized.from_rows([[5, 6, 7, 8, 9, 10]] * 160)
+@pytest.mark.parametrize("count", [1, 160])
+def test_queries_do_not_wait_for_passages(count: int, compact: CompactModel) -> None:
+    """They have threads of their own, as many as passages: also a batch of many queries."""
+    backend, busy = FusedBackend(compact, workers=2), threading.Event()
+    batch = Tokenized.from_rows([[5, 6, 7, 8, 9, 10]] * count)
     try:
-        backend._queries.submit(busy.wait)
+        for task in ("document", "document", "query"):
+            backend._pools[task].submit(busy.wait)
         with ThreadPoolExecutor(1) as pool:
-            assert (160, 32) == pool.submit(backend.launch(batch, "query").result).result(30).shape
-    finally:
-        busy.set()
-
-
-def test_queries_do_not_wait_for_passages(compact: CompactModel) -> None:
-    """They have a thread of their own."""
-    backend, busy = FusedBackend(compact, workers=1), threading.Event()
-    try:
-        backend._pool.submit(busy.wait)
-        query = backend.launch(Tokenized.from_rows([[5, 6, 7]]), "query")
-        with ThreadPoolExecutor(1) as pool:
-            assert (1, 32) == pool.submit(query.result).result(30).shape
+            found = pool.submit(backend.launch(batch, "query").result).result(30)
+        assert (count, 32) == found.shape
     finally:
         busy.set()
 

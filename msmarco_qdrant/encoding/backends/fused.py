@@ -22,12 +22,14 @@ from torch.nn.functional import layer_norm, normalize, scaled_dot_product_attent
 from msmarco_qdrant.encoding.backends.base import ForwardPass, Task
 from msmarco_qdrant.encoding.backends.fused_layers import (
     Buffers,
-    Float32Layer,
     FusedLayer,
     PackedLayer,
+    PlainLayer,
     as_tensor,
 )
+from msmarco_qdrant.encoding.backends.packed_linear import packs
 from msmarco_qdrant.encoding.backends.processor import usable_cores
+from msmarco_qdrant.encoding.backends.threads import single_threads
 from msmarco_qdrant.encoding.backends.torch import forward_error
 from msmarco_qdrant.encoding.compact import CompactLayer, CompactModel
 from msmarco_qdrant.encoding.tokens import Tokenized
@@ -37,8 +39,6 @@ if TYPE_CHECKING:
 
 # In a smaller batch, such as one query, the padding would cost more.
 _ROUNDED_TOKENS = 256
-# More tokens in a batch of queries are worth the workers; batches of many queries are near 1,024.
-_QUERY_TOKENS = 512
 
 
 class Form(NamedTuple):
@@ -59,10 +59,17 @@ class Form(NamedTuple):
     make_layer: Callable[[CompactLayer, float], FusedLayer]
 
 
+def _float32_layer(layer: CompactLayer, eps: float) -> FusedLayer:
+    """Return a layer that packs its weights on a processor on which that is fast."""
+    if packs(torch.float32):
+        return PackedLayer(layer, eps, torch.float32)
+    return PlainLayer(layer, eps)
+
+
 FORMS = {
     # Of 1,024 to 4,096 in each of two workers with all-MiniLM-L6-v2, 1,024 was fastest, with AVX2
     # and with AMX.
-    "float32": Form("float32", torch.float32, 8, 1024, Float32Layer),
+    "float32": Form("float32", torch.float32, 8, 1024, _float32_layer),
     "bfloat16": Form(
         *("bfloat16", torch.bfloat16, 16, 1024), partial(PackedLayer, dtype=torch.bfloat16)
     ),
@@ -78,6 +85,9 @@ class FusedBackend:
         precision: As in `FusedForward`.
         form: As in `FusedForward`.
         workers: Number of threads; None for one per core that this process may use.
+
+    Attributes:
+        forward: The forward pass of a batch.
     """
 
     device = "cpu"
@@ -91,20 +101,20 @@ class FusedBackend:
         form: Form | None = None,
         workers: int | None = None,
     ) -> None:
-        self._forward = FusedForward(model, precision, form)
-        self.precision = self._forward.form.name
-        self.tokens_per_batch = self._forward.form.tokens_per_batch
+        self.forward = FusedForward(model, precision, form)
+        self.precision = self.forward.form.name
+        self.tokens_per_batch = self.forward.form.tokens_per_batch
         count = workers or min(usable_cores(), torch.get_num_threads())
         self.max_in_flight = count + 1  # one waits, so that no worker does
-        self._pool = _single_threads(count, "passages")
-        # A query does not wait for batches of passages.
-        self._queries = _single_threads(1, "queries")
+        # Queries do not wait for batches of passages.
+        self._pools: dict[Task, ThreadPoolExecutor] = {
+            "document": single_threads(count, "passages"),
+            "query": single_threads(count, "queries"),
+        }
 
     def launch(self, batch: Tokenized, task: Task) -> ForwardPass:
         """Start a forward pass; see `Backend.launch`."""
-        is_short = task == "query" and len(batch.ids) <= _QUERY_TOKENS
-        pool = self._queries if is_short else self._pool
-        return _Launched(pool.submit(self._forward, batch), batch)
+        return _Launched(self._pools[task].submit(self.forward, batch), batch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,35 +131,11 @@ class _Launched:
             raise forward_error(self.batch, FusedBackend.device, exc) from exc
 
 
-def _single_threads(count: int, name: str) -> ThreadPoolExecutor:
-    """Return threads in each of which torch computes in that thread alone."""
-    return ThreadPoolExecutor(
-        count, thread_name_prefix=f"msmarco-qdrant-{name}", initializer=compute_alone
-    )
-
-
-_SETTING = threading.Lock()
-
-
-def compute_alone() -> None:
-    """Let torch compute in the current thread alone.
-
-    torch keeps the number for each thread, and gives a new thread the one that was set last
-    anywhere. So another short thread sets it back.
-    """
-    with _SETTING:
-        usual = torch.get_num_threads()
-        torch.set_num_threads(1)
-        restoring = threading.Thread(target=torch.set_num_threads, args=(usual,))
-        restoring.start()
-        restoring.join()
-
-
 class FusedForward:
     """The forward pass of a batch. Thread-safe: each thread has buffers of its own.
 
     Args:
-        model: The weights; those of float32 are shared.
+        model: The weights.
         precision: "float32", or "bfloat16" on a processor that packs it.
         form: Another form; None for that of the precision.
 

@@ -1,8 +1,9 @@
 """Layers of a transformer by torch on a CPU, with as few passes over memory as torch has.
 
-In float32, layers write into buffers that a worker reuses, since memory from the system is cleared
-page by page. In bfloat16, oneDNN's linear layers take weights that are laid out once, and apply
-GELU or add the residual before they round; normalizations keep float32 weights, which is faster.
+oneDNN's linear layers take weights that are laid out once, and apply GELU or add the residual
+before they write; normalizations keep float32 weights, which is faster in bfloat16, too. Where
+oneDNN or its layout is missing, plain products in float32 write into buffers that a worker reuses,
+since memory from the system is cleared page by page.
 """
 
 from __future__ import annotations
@@ -85,8 +86,8 @@ class _Product(NamedTuple):
         return torch.addmm(self.bias, values, self.weight, out=out)
 
 
-class Float32Layer:
-    """A layer in float32.
+class PlainLayer:
+    """A layer in float32 by plain products.
 
     Args:
         layer: Its weights, which it shares.
@@ -126,7 +127,7 @@ class PackedLayer:
     Args:
         layer: Its weights, which it copies.
         eps: Epsilon of the normalizations.
-        dtype: bfloat16 on a processor that packs it.
+        dtype: A type that this processor packs.
     """
 
     def __init__(self, layer: CompactLayer, eps: float, dtype: torch.dtype) -> None:

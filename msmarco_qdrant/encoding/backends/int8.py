@@ -2,12 +2,14 @@
 
 The first thousand passages are encoded in float32, which gives the ranges of the activations. The
 next ones decide whether int8 is used: their vectors and the time are compared with those of floats.
-Queries stay in floats.
+Queries stay in floats. Ranges with which int8 was used are kept for this model and machine: the
+next process begins with the comparison.
 """
 
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -17,9 +19,18 @@ import numpy as np
 from msmarco_qdrant.core.first_line import first_line
 from msmarco_qdrant.encoding.backends import processor
 from msmarco_qdrant.encoding.backends.base import ForwardPass, Task
+from msmarco_qdrant.encoding.backends.cache import mark_used
 from msmarco_qdrant.encoding.backends.choice import cosines, time_passes
 from msmarco_qdrant.encoding.backends.fused import FORMS, Form, FusedBackend, FusedForward
-from msmarco_qdrant.encoding.backends.int8_layers import Int8Layer, Ranges, RecordingLayer
+from msmarco_qdrant.encoding.backends.fused_layers import PlainLayer
+from msmarco_qdrant.encoding.backends.int8_layers import (
+    Int8Layer,
+    Ranges,
+    RecordingLayer,
+    load_ranges,
+    save_ranges,
+)
+from msmarco_qdrant.encoding.backends.measured import locate_measurement
 from msmarco_qdrant.encoding.compact import CompactModel
 from msmarco_qdrant.encoding.tokens import Tokenized
 from msmarco_qdrant.errors import EncodingError
@@ -33,6 +44,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+_CODE = ("int8.py", "int8_layers.py", "fused.py", "fused_layers.py")
 # Passages that give the ranges, and that are compared afterwards.
 _CALIBRATED = 1000
 _COMPARED = 256
@@ -50,6 +62,7 @@ class Int8Backend:
     Args:
         model: Its weights.
         name: The model's name, for messages.
+        fingerprint: Identifies the weights.
         floats: Precision of queries, and of passages if int8 is refused: the fastest of this
             processor.
 
@@ -60,22 +73,27 @@ class Int8Backend:
     device = "cpu"
     needs_padding = True
 
-    def __init__(self, model: CompactModel, name: str, floats: str) -> None:
+    def __init__(self, model: CompactModel, name: str, fingerprint: str, floats: str) -> None:
         self.precision = "int8"
         self._model, self._model_name = model, name
         self._floats = FusedBackend(model, precision=floats)
         self.tokens_per_batch = self._floats.tokens_per_batch
         self.max_in_flight = self._floats.max_in_flight
         self._ranges = {layer: Ranges(layer) for layer in model.layers}
-        # It records ranges, until it is decided what encodes the passages that follow.
-        self._passages = FusedBackend(model, form=recording_form(self._ranges))
+        self._path = locate_measurement("int8", f"{fingerprint}.npz", _CODE)
+        self._is_kept = load_ranges(self._path, self._ranges)
+        # It records ranges unless they were kept, until it is decided what encodes the passages
+        # that follow.
+        form = exact_form() if self._is_kept else recording_form(self._ranges)
+        self._passages = FusedBackend(model, form=form)
         self._is_decided = False
-        self._calibrated = self._held = 0
+        self._calibrated, self._held = _CALIBRATED if self._is_kept else 0, 0
         self._launched: list[ForwardPass] = []
         self._compared: list[tuple[Tokenized, ForwardPass]] = []
         _log.info(
-            "%s: the first %d passages calibrate int8 and are encoded in float32",
-            *(name, _CALIBRATED + _COMPARED),
+            "%s: the first %d passages %s int8 and are encoded in float32",
+            *(name, _CALIBRATED - self._calibrated + _COMPARED),
+            "are compared with" if self._is_kept else "calibrate",
         )
 
     def launch(self, batch: Tokenized, task: Task) -> ForwardPass:
@@ -104,7 +122,9 @@ class Int8Backend:
         compared = [(batch, vectors) for batch, vectors in found if vectors is not None]
         self._launched, self._compared = [], []
         form = int8_form(self._ranges, self._floats.precision)
-        if (refusal := self._refusal(form, compared)) is None:
+        refusal = self._refusal(form, compared)
+        self._keep_ranges(is_used=refusal is None)
+        if refusal is None:
             self._passages = FusedBackend(self._model, form=form)
             return
         self.precision = self._floats.precision
@@ -112,6 +132,16 @@ class Int8Backend:
             "int8 is refused for %s: %s; %s goes on",
             *(self._model_name, refusal, self._floats.precision),
         )
+
+    def _keep_ranges(self, *, is_used: bool) -> None:
+        """Keep the ranges for the next process, or remove them so that it calibrates."""
+        if is_used and not self._is_kept:
+            save_ranges(self._path, self._ranges)
+        elif is_used:
+            mark_used(self._path)
+        else:
+            with suppress(OSError):
+                self._path.unlink(missing_ok=True)
 
     def _refusal(
         self, form: Form, compared: Sequence[tuple[Tokenized, NDArray[np.float32]]]
@@ -135,7 +165,7 @@ class Int8Backend:
     ) -> str | None:
         """Return that int8 is not faster, if so; log its speed and precision otherwise."""
         floats = self._floats.precision
-        passes = {floats: FusedForward(self._model, floats), "int8": forward}
+        passes = {floats: self._floats.forward, "int8": forward}
         rates = time_passes(passes, max((batch for batch, _ in compared), key=len))
         shown = ", ".join(f"{name} {rate:,.0f}" for name, rate in rates.items())
         if rates["int8"] <= rates[floats]:
@@ -165,6 +195,11 @@ def _describe_loss(near: NDArray[np.float64]) -> str | None:
         f"vectors of {len(near)} passages have cosine {least:.4f} to float32 at least and "
         f"{mean:.4f} on average, {MIN_COSINE} and {_MIN_MEAN} are required"
     )
+
+
+def exact_form() -> Form:
+    """Return float32 that shares the model's weights."""
+    return FORMS["float32"]._replace(make_layer=PlainLayer)
 
 
 def recording_form(ranges: Mapping[CompactLayer, Ranges]) -> Form:

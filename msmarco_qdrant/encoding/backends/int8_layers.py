@@ -11,22 +11,27 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
+from io import BytesIO
 from typing import TYPE_CHECKING
+from zipfile import BadZipFile
 
 # At the top: this module is imported when a model is loaded.
+import numpy as np
 import torch
 
 from msmarco_qdrant.encoding.backends.fused_layers import (
     Attend,
     Buffers,
-    Float32Layer,
     LayerNorm,
+    PlainLayer,
     as_tensor,
 )
+from msmarco_qdrant.encoding.backends.measured import save_measurement
 from msmarco_qdrant.encoding.compact import CompactLayer, Linear
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
 # Activations are 0 to 255.
 _LEVELS = 255
@@ -61,7 +66,34 @@ class Ranges:
             self.inputs[product] = self.inputs[product].merged(values)
 
 
-class RecordingLayer(Float32Layer):
+def save_ranges(path: Path, ranges: Mapping[CompactLayer, Ranges]) -> None:
+    """Write the ranges of a model's layers, in their order, for `load_ranges`."""
+    content = BytesIO()
+    arrays = [
+        torch.stack([one.least, one.greatest]).numpy()
+        for layer in ranges.values()
+        for one in layer.inputs
+    ]
+    np.savez(content, *arrays)
+    save_measurement(path, content.getvalue())
+
+
+def load_ranges(path: Path, ranges: Mapping[CompactLayer, Ranges]) -> bool:
+    """Fill the ranges of a model's layers from a file; False without a whole one."""
+    try:
+        with np.load(path, allow_pickle=False) as found:
+            arrays = [torch.from_numpy(found[name]) for name in found.files]
+    except (OSError, ValueError, EOFError, BadZipFile):
+        return False
+    inputs = [one for layer in ranges.values() for one in layer.inputs]
+    if [array.shape for array in arrays] != [(2, len(one.least)) for one in inputs]:
+        return False
+    for one, (least, greatest) in zip(inputs, arrays, strict=True):
+        one.least, one.greatest = least, greatest
+    return True
+
+
+class RecordingLayer(PlainLayer):
     """A layer in float32 that records the ranges of its products' inputs.
 
     Args:

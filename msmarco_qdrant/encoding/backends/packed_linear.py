@@ -1,10 +1,10 @@
 """Linear layers whose weights oneDNN lays out once, instead of at every call.
 
-On a CPU with bfloat16 instructions a plain `torch.nn.Linear` hands oneDNN weights in rows, and
-oneDNN lays them out again in every forward pass. Laid out once, all-MiniLM-L6-v2 encodes a tenth to
-a fifth faster on two cores; results are equal except for the last bit of bfloat16. torch's own
-compiler emits the same two operators for a frozen linear layer
-(`torch/_inductor/fx_passes/mkldnn_fusion.py`), in torch 2.11 and 2.13.
+A plain `torch.nn.Linear` hands over weights in rows, which MKL in float32 and oneDNN in bfloat16
+lay out again in every forward pass. That is most of the time of a query, which has few rows. Laid
+out once, results are equal except for the last bits. torch's own compiler emits the same two
+operators for a frozen linear layer (`torch/_inductor/fx_passes/mkldnn_fusion.py`), in torch 2.11
+and 2.13.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from msmarco_qdrant.encoding.backends import processor
 
 
 class PackedLinear(nn.Module):
-    """A linear layer in bfloat16 on a CPU, for inference only.
+    """A linear layer in float32 or bfloat16 on a CPU, for inference only.
 
     Args:
         linear: The layer whose weights and bias to use.
@@ -54,24 +54,30 @@ class PackedLinear(nn.Module):
 def pack_linears_if_faster(module: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
     """Pack the linear layers below `module`, in place, if `device` computes faster with them.
 
-    Otherwise plain layers stay; they compute bfloat16 on any processor.
+    Otherwise plain layers stay; they compute in any type on any processor.
     """
-    on_cpu_in_bfloat16 = device.type == "cpu" and dtype == torch.bfloat16
-    if on_cpu_in_bfloat16 and processor.detect().packs_bfloat16 and has_operators():
+    if device.type == "cpu" and packs(dtype):
         pack_linears(module)
 
 
+def packs(dtype: torch.dtype) -> bool:
+    """True if layers of a type are packed on this machine's processor."""
+    found = processor.detect()
+    has_layout = {torch.float32: found.packs_float32, torch.bfloat16: found.packs_bfloat16}
+    return has_layout.get(dtype, False) and has_operators(dtype)
+
+
 @cache
-def has_operators() -> bool:
-    """True if a tiny layer can be packed and called.
+def has_operators(dtype: torch.dtype) -> bool:
+    """True if a tiny layer of a type can be packed and called.
 
     It fails with a build of torch without oneDNN or without the two operators. It also fails on
     a processor that has less than `processor.detect` reports.
     """
     try:
         with torch.random.fork_rng([]):  # the layer's random weights must not disturb the caller's
-            layer = PackedLinear(nn.Linear(16, 16, dtype=torch.bfloat16))
-        layer(torch.zeros(1, 16, dtype=torch.bfloat16))
+            layer = PackedLinear(nn.Linear(16, 16, dtype=dtype))
+        layer(torch.zeros(1, 16, dtype=dtype))
     except (AttributeError, RuntimeError):
         return False
     return True

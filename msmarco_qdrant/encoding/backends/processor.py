@@ -43,6 +43,14 @@ class Processor:
         return bool(_INT8 & self.features)
 
     @property
+    def packs_float32(self) -> bool:
+        """True if oneDNN computes float32 fast from weights in its own layout.
+
+        Measured with AVX2 and AVX-512; on others plain products stay.
+        """
+        return self.architecture == "x86_64" and "avx2" in self.features
+
+    @property
     def packs_bfloat16(self) -> bool:
         """True if oneDNN can lay out bfloat16 weights for it."""
         return "avx_ne_convert" in self.features or self.features >= _AVX512_OF_ONEDNN

@@ -10,7 +10,7 @@ import logging
 # At the top: this module is imported when a model is loaded.
 import torch
 
-from msmarco_qdrant.encoding.backends import processor
+from msmarco_qdrant.encoding.backends import linear_choice, processor
 from msmarco_qdrant.errors import UsageError
 
 _log = logging.getLogger(__name__)
@@ -65,6 +65,6 @@ def _fast_dtype(device: torch.device) -> torch.dtype:
     if device.type == "cuda":
         # As fast as bfloat16, with three more bits; overflows are retried in float32.
         return torch.float16
-    if device.type == "cpu" and processor.detect().is_fast_in_bfloat16:
+    if device.type == "cpu" and linear_choice.is_bfloat16_faster():
         return torch.bfloat16
     return torch.float32

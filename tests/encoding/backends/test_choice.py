@@ -14,11 +14,12 @@ import pytest
 import torch
 
 from msmarco_qdrant.encoding import load_encoder
-from msmarco_qdrant.encoding.backends import choice, fused, processor
+from msmarco_qdrant.encoding.backends import choice, fused, measured, processor
 from msmarco_qdrant.encoding.backends.cache import model_cache
-from msmarco_qdrant.encoding.backends.choice import Choice, choose_precision, measure
+from msmarco_qdrant.encoding.backends.choice import choose_precision, measure
 from msmarco_qdrant.encoding.backends.fused import FORMS, FusedBackend, FusedForward
-from msmarco_qdrant.encoding.backends.fused_layers import Attend, Buffers, PackedLayer
+from msmarco_qdrant.encoding.backends.fused_layers import Attend, Buffers, PackedLayer, PlainLayer
+from msmarco_qdrant.encoding.backends.measured import Choice
 from msmarco_qdrant.encoding.backends.processor import Processor
 from msmarco_qdrant.encoding.backends.torch import TorchBackend
 from msmarco_qdrant.encoding.compact import CompactModel, read_compact
@@ -29,6 +30,7 @@ from tests.encoding.tiny_models import Recipe
 from tests.processors import detect_real, use_processor
 
 BOTH = ["float32", "bfloat16"]
+PLAIN = FORMS["float32"]._replace(make_layer=PlainLayer)
 BATCH = Tokenized.from_rows([[5 + place % 30 for place in range(size)] for size in (9, 40, 3, 300)])
 
 
@@ -71,8 +73,8 @@ def test_packed_layers_compute_what_others_do(recipe: Recipe, tiny: Tiny) -> Non
     for texts in (BATCH, short):
         if len(model.positions) < texts.lengths.max():
             continue
-        found, expected = FusedForward(model, "bfloat16")(texts), FusedForward(model)(texts)
-        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+        found, expected = FusedForward(model, "bfloat16")(texts), FusedForward(model, form=PLAIN)
+        np.testing.assert_allclose(found, expected(texts), rtol=0, atol=1e-5)
 
 
 @pytest.mark.usefixtures("packs")
@@ -110,7 +112,7 @@ def test_the_faster_precision_is_chosen(
 ) -> None:
     """By the clock, whatever the processor's instructions promise."""
     taken = dict(zip(BOTH, seconds, strict=True))
-    monkeypatch.setattr(choice, "_least_seconds", lambda *_: taken)
+    monkeypatch.setattr(measured, "_least_seconds", lambda *_: taken)
 
     found = measure(compact, BOTH)
 
@@ -167,25 +169,25 @@ def test_a_choice_is_remembered_for_the_model_and_the_machine(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """It is measured for another model, on another processor, and if the file is damaged."""
-    measured: list[object] = []
+    calls: list[object] = []
 
     def take(*_: object) -> Choice:
-        measured.append(_)
+        calls.append(_)
         return Choice("bfloat16", {"float32": 10_000.0, "bfloat16": 41_000.0})
 
     monkeypatch.setattr(choice, "measure", take)
     caplog.set_level(logging.INFO)
     for name in ("one", "one", "other"):
         assert "bfloat16" == choose_precision(compact, name, "the-model")
-    assert 2 == len(measured)
+    assert 2 == len(calls)
     with use_processor("amx" if detect_real().architecture != "x86_64" else "arm"):
         choose_precision(compact, "one", "the-model")
-    assert 3 == len(measured) == len([*folder.iterdir()])
+    assert 3 == len(calls) == len([*folder.iterdir()])
     for content in ("{}", "", '{"precision": "int4", "tokens_per_second": {"int4": 1}}', "[1]"):
         for path in folder.iterdir():
             path.write_text(content, "utf-8")
         choose_precision(compact, "one", "the-model")
-    assert 7 == len(measured)
+    assert 7 == len(calls)
     line = (
         "the-model: the fastest precision on this processor is bfloat16 (tokens per second and "
         "core: float32 10,000, bfloat16 41,000)"

@@ -13,6 +13,7 @@ import torch
 
 from msmarco_qdrant.encoding import load_encoder
 from msmarco_qdrant.encoding.backends import int8, processor
+from msmarco_qdrant.encoding.backends.cache import model_cache
 from msmarco_qdrant.encoding.backends.choice import cosines
 from msmarco_qdrant.encoding.backends.fused import FORMS, FusedBackend, FusedForward
 from msmarco_qdrant.encoding.backends.int8 import Int8Backend
@@ -50,6 +51,10 @@ def compact(tiny: Tiny) -> CompactModel:
     return found
 
 
+def _backend(compact: CompactModel, fingerprint: str = "a-digest") -> Int8Backend:
+    return Int8Backend(compact, "the-model", fingerprint, "float32")
+
+
 def batches(count: int) -> list[Tokenized]:
     """Batches of eight texts of random tokens."""
     random = np.random.default_rng(0)
@@ -66,7 +71,7 @@ def encode(backend: Int8Backend | FusedBackend, count: int = 12) -> list[np.ndar
 
 def test_the_first_passages_calibrate_and_the_next_ones_are_compared(compact: CompactModel) -> None:
     """Both are encoded in float32; those that follow in int8, and queries in floats."""
-    backend = Int8Backend(compact, "the-model", "float32")
+    backend = _backend(compact)
     found, expected = encode(backend), encode(FusedBackend(compact))
 
     for pair in zip(found[:7], expected[:7], strict=True):  # 40 and 16 passages
@@ -110,7 +115,7 @@ def test_int8_is_refused_in_one_line(
         monkeypatch.setattr(int8, "Int8Layer", fail)
     elif fault == "missing":
         monkeypatch.setattr(int8, "Int8Layer", lambda *_, **__: torch.ops.onednn.no_such_operator)
-    backend = Int8Backend(compact, "the-model", "float32")
+    backend = _backend(compact)
     if fault == "not finite":
         for ranges in backend._ranges.values():
             ranges.inputs[0].least[0] = float("nan")
@@ -121,6 +126,47 @@ def test_int8_is_refused_in_one_line(
     (line,) = [entry for entry in caplog.records if entry.levelno >= logging.WARNING]
     message = f"int8 is refused for the-model: .*{reason}.*; float32 goes on"
     assert re.fullmatch(message, line.getMessage())
+
+
+def files() -> list[Path]:
+    """The kept calibrations."""
+    return [*model_cache("int8").glob("*")]
+
+
+def test_a_calibration_is_kept_for_the_next_process(compact: CompactModel) -> None:
+    """It only compares, and gives the same vectors; for another model it calibrates."""
+    found, expected = encode(_backend(compact)), encode(FusedBackend(compact))
+    again, other = encode(_backend(compact)), encode(_backend(compact, "another-digest"))
+
+    np.testing.assert_allclose(again[:2], expected[:2], rtol=0, atol=1e-5)
+    np.testing.assert_array_equal(again[7:], found[7:])
+    assert not np.allclose(again[2:7], expected[2:7], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(other[:7], expected[:7], rtol=0, atol=1e-5)
+    assert 2 == len(files())
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", None], ids=["empty", "cut off", "other shapes"])
+def test_a_damaged_calibration_is_made_again(content: bytes | None, compact: CompactModel) -> None:
+    """As without one."""
+    expected = encode(_backend(compact))
+    (path,) = files()
+    if content is None:
+        np.savez(path, np.zeros((2, 3), np.float32))
+    else:
+        path.write_bytes(content)
+    np.testing.assert_array_equal(encode(_backend(compact)), expected)
+
+
+def test_a_kept_calibration_that_is_refused_is_removed(
+    compact: CompactModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Passages of another kind may need other ranges: the next process calibrates with its own."""
+    encode(_backend(compact))
+    monkeypatch.setattr(int8, "_MIN_MEAN", 1.1)
+    backend = _backend(compact)
+    encode(backend)
+    assert "float32" == backend.precision
+    assert [] == files()
 
 
 @pytest.mark.parametrize("calls", [range(2), range(5, 7)], ids=["calibrated", "compared"])
@@ -136,7 +182,7 @@ def test_a_pass_that_fails_does_not_fail_later_ones(
         return forward(self, batch)
 
     monkeypatch.setattr(FusedForward, "__call__", fail_some)
-    backend = Int8Backend(compact, "the-model", "float32")
+    backend = _backend(compact)
     failed = 0
     for batch in batches(10):
         try:

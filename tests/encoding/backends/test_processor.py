@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,38 +11,76 @@ import torch
 from torch import nn
 
 from msmarco_qdrant.encoding import load_encoder
-from msmarco_qdrant.encoding.backends import packed_linear
+from msmarco_qdrant.encoding.backends import linear_choice, packed_linear, processor
 from msmarco_qdrant.encoding.backends.packed_linear import pack_linears_if_faster
 from msmarco_qdrant.encoding.backends.processor import Processor
 from msmarco_qdrant.encoding.backends.torch_device import resolve_dtype
 from msmarco_qdrant.errors import UsageError
 from tests.encoding.conftest import Tiny
 from tests.encoding.tiny_models import Recipe
-from tests.processors import detect_real, use_processor
+from tests.processors import PROCESSORS, detect_real, use_processor
 
 CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize(
-    ("name", "dtype", "packs"),
+    ("name", "dtype", "packed"),
     [
-        ("amx", torch.bfloat16, True),
-        ("avx512_bf16", torch.bfloat16, True),
-        ("avx2", torch.float32, False),
-        ("arm", torch.float32, False),
+        ("amx", torch.bfloat16, [torch.float32, torch.bfloat16]),
+        ("avx512_bf16", torch.bfloat16, [torch.float32, torch.bfloat16]),
+        ("avx2", torch.float32, [torch.float32]),
+        ("arm", torch.float32, []),
     ],
 )
 def test_choices_of_a_processor(
-    name: str, dtype: torch.dtype, *, packs: bool, monkeypatch: pytest.MonkeyPatch
+    name: str, dtype: torch.dtype, packed: list[torch.dtype], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The default dtype, and packed or plain layers in bfloat16."""
-    packed: list[nn.Module] = []
-    monkeypatch.setattr(packed_linear, "has_operators", lambda: True)
-    monkeypatch.setattr(packed_linear, "pack_linears", packed.append)
+    """The default dtype, and the types whose layers are packed."""
+    monkeypatch.setattr(packed_linear, "has_operators", lambda _: True)
     with use_processor(name):
         assert dtype == resolve_dtype(None, CPU)
-        pack_linears_if_faster(nn.Linear(2, 2), CPU, torch.bfloat16)
-        assert packs == bool(packed)
+        found = [torch.float32, torch.bfloat16, torch.float16]
+        assert packed == [one for one in found if packed_linear.packs(one)]
+
+
+def test_layers_on_a_gpu_are_not_packed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are the GPU's own."""
+    packed: list[nn.Module] = []
+    monkeypatch.setattr(packed_linear, "packs", lambda _: True)
+    monkeypatch.setattr(packed_linear, "pack_linears", packed.append)
+    for device in (torch.device("meta"), CPU):
+        pack_linears_if_faster(nn.Linear(2, 2), device, torch.float32)
+    assert 1 == len(packed)
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [((3, 1), True), ((1, 3), False)])
+def test_layers_of_the_library_compute_in_the_faster_type(
+    seconds: tuple[int, int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, expected: bool
+) -> None:
+    """It is measured once on a machine, and not on one without instructions for bfloat16."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(processor, "detect", lambda: PROCESSORS["avx512_bf16"])
+    rates = [{"float32": 1 / seconds[0], "bfloat16": 1 / seconds[1]}]
+    monkeypatch.setattr(linear_choice, "measure_rates", lambda *_: rates.pop())
+    assert [expected] * 2 == [linear_choice.is_bfloat16_faster() for _ in range(2)]
+    monkeypatch.setattr(processor, "detect", lambda: PROCESSORS["avx2"])
+    assert not linear_choice.is_bfloat16_faster()
+
+
+def test_a_type_that_layers_do_not_compute_is_left_out(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its error is logged."""
+    caplog.set_level(logging.INFO)
+
+    def make(dtype: torch.dtype) -> nn.Module:
+        if dtype == torch.bfloat16:
+            return nn.Linear(3, 3)  # of another size
+        return nn.Identity()
+
+    monkeypatch.setattr(linear_choice, "_make_linears", make)
+    assert ["float32"] == [*linear_choice.measure_linears().tokens_per_second]
+    assert "bfloat16 does not run on this processor: mat" in caplog.text
 
 
 @pytest.mark.parametrize(
