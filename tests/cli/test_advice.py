@@ -499,7 +499,7 @@ CASES: dict[str, Case] = {
         ),
     ),
     "a server that builds no index": Case(
-        ("stores.server.collection:_wait_for_indexes",), _stalled, engine="loopback"
+        ("stores.server.index_wait:report_unfinished",), _stalled, engine="loopback"
     ),
     "a check of an unfinished one": Case(
         ("collection.check:_check_lock",),

@@ -7,7 +7,7 @@ from the old segments until then.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import chain
+from functools import partial
 from typing import Any
 
 from qdrant_client import models
@@ -23,7 +23,7 @@ from msmarco_qdrant.core.collection_types import (
 )
 from msmarco_qdrant.core.limits import RequestLimits, at_most
 from msmarco_qdrant.errors import StoreError, UnsupportedError
-from msmarco_qdrant.stores.convert import select_rows, split_by_presence
+from msmarco_qdrant.stores.convert import select_rows
 from msmarco_qdrant.stores.filters import from_id
 from msmarco_qdrant.stores.payload import (
     SPARSE_VECTOR,
@@ -143,7 +143,7 @@ class ServerAdminCollection(ServerCollection):
         update, condition = self._client.update_vectors, models.Filter(must=[old])
 
         def write(limits: RequestLimits) -> None:
-            for start, stop in self._split(map(sparse_bytes, vectors), limits):
+            for start, stop in self._writer.split(map(sparse_bytes, vectors), limits):
                 for where, part in self._located(rows[start:stop], limits):
                     options = {"wait": True, "update_filter": condition, **where}
                     self._call("writing sparse vectors", update, part, **options)
@@ -156,13 +156,7 @@ class ServerAdminCollection(ServerCollection):
             expected = dict(zip(batch.ids, seen, strict=True))
             self._server.call("writing points", self._upsert_locally, batch, expected)
             return
-        existing, seqs, absent = split_by_presence(batch, seen)
-
-        def write(limits: RequestLimits) -> None:
-            inserts = self._requests(absent, limits, [None] * len(absent.ids))
-            self._send(chain(inserts, self._requests(existing, limits, seqs)))
-
-        self.within_limits(write)
+        self.within_limits(partial(self._writer.upsert_if_seq, batch, seen))
 
     def set_payloads_if_seq(
         self,

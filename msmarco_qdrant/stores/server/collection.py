@@ -1,20 +1,18 @@
 """One physical collection of a Qdrant server, or of qdrant-client's local mode.
 
-Points are written through the client's public gRPC stub with messages made in `wire`, or through
-its REST client with bodies made in `json_wire`; other calls are methods of qdrant-client. The local
-mode differs only in writing and waiting.
+Points are written by `PointWriter`; other calls are methods of qdrant-client. The local mode
+differs only in writing and waiting.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
-from qdrant_client import grpc, models
+from qdrant_client import models
 
-from msmarco_qdrant.core.advice import advised_command
 from msmarco_qdrant.core.batched import in_batches
 from msmarco_qdrant.core.collection_types import CollectionInfo, CollectionSpec, PointBatch, PointId
 from msmarco_qdrant.core.limits import NO_LIMITS, RequestLimits, at_most
@@ -29,7 +27,6 @@ from msmarco_qdrant.errors import StoreAccessError, StoreCorruptError, StoreErro
 from msmarco_qdrant.filters import SearchFilter
 from msmarco_qdrant.runtime.daemon_executor import DaemonExecutor
 from msmarco_qdrant.stores.connection import Connection
-from msmarco_qdrant.stores.convert import select_rows
 from msmarco_qdrant.stores.error_mapping import (
     is_limit_error,
     lacks_facet_index,
@@ -43,12 +40,8 @@ from msmarco_qdrant.stores.protocols import INDEX_STALL_S
 from msmarco_qdrant.stores.server import convert
 from msmarco_qdrant.stores.server.client import ServerClient
 from msmarco_qdrant.stores.server.count import CountQuery, count_points
-from msmarco_qdrant.stores.server.index_wait import (
-    is_unfinished,
-    stall_reason,
-    wait_for_indexes,
-)
-from msmarco_qdrant.stores.server.json_wire import bound_bytes, split_queries, upsert_bodies
+from msmarco_qdrant.stores.server.index_wait import report_unfinished, wait_for_indexes
+from msmarco_qdrant.stores.server.json_wire import split_queries
 from msmarco_qdrant.stores.server.limits import (
     StoredLimits,
     explain_limit,
@@ -56,17 +49,12 @@ from msmarco_qdrant.stores.server.limits import (
     merge_answers,
     outdated_requests,
 )
-from msmarco_qdrant.stores.server.shard_keys import (
-    KnownKeys,
-    ShardKeys,
-    lacks_shard_key,
-)
-from msmarco_qdrant.stores.server.wire import payload_bytes, split_sizes, upsert_requests
+from msmarco_qdrant.stores.server.point_writer import PointWriter
+from msmarco_qdrant.stores.server.shard_keys import KnownKeys, ShardKeys, lacks_shard_key
+from msmarco_qdrant.stores.server.wire import payload_bytes
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
-_Write = grpc.UpsertPoints | bytes
-"""A request that writes points, by gRPC or the body of one by REST."""
 
 
 class ServerCollection:
@@ -87,9 +75,9 @@ class ServerCollection:
         self._limits = limits
         self._client = server.client
         self._name = name
-        self._senders = senders
         self._connection = connection
         self._keys = ShardKeys(self._client, self._call, limits.keys)
+        self._writer = PointWriter(server, name, senders, connection, self._keys)
 
     def info(self, *, all_replicas: bool = True) -> CollectionInfo:
         """Return counts, index state and settings."""
@@ -115,7 +103,7 @@ class ServerCollection:
         if not batch.ids:
             return
         if self._server.is_remote:
-            self.within_limits(lambda limits: self._send(self._requests(batch, limits)))
+            self.within_limits(partial(self._writer.upsert, batch))
         else:
             self._call("writing points", self._client.upsert, convert.point_structs(batch))
 
@@ -252,7 +240,8 @@ class ServerCollection:
             except StoreAccessError as exc:
                 _log.warning("%s. The next write starts them", exc)
                 return
-        self._wait_for_indexes(stall_s)
+        info = wait_for_indexes(self.read_info, self._server.retries.sleep, stall_s)
+        report_unfinished(info, self._name, self._server.place, stall_s)
 
     def read_info(self) -> models.CollectionInfo:
         """Return the state as the engine reports it; its limits apply from now on."""
@@ -402,41 +391,6 @@ class ServerCollection:
         for where in self._keys.everywhere(limits.shard_key):
             self._call("deleting points", self._client.delete, chosen, wait=True, **where)
 
-    def _requests(
-        self, batch: PointBatch, limits: RequestLimits, seen: Sequence[int | None] | None = None
-    ) -> Iterator[_Write]:
-        """Yield the requests that write a batch, each to the shards of one key if it has keys."""
-        if limits.shard_key is None:
-            yield from self._requests_of(batch, limits, seen, None)
-            return
-        for key, rows in self._keys.rows(batch.payloads, limits.shard_key).items():
-            part = None if seen is None else [seen[row] for row in rows]
-            yield from self._requests_of(select_rows(batch, rows), limits, part, key)
-
-    def _requests_of(
-        self,
-        batch: PointBatch,
-        limits: RequestLimits,
-        seen: Sequence[int | None] | None,
-        key: str | None,
-    ) -> Iterator[_Write]:
-        size, count = self._connection.batch_bytes, self._connection.batch_points
-        count = at_most(count, limits.upserted)
-        if seen is not None:  # each point has an id and a `seq`, or all ids are in one condition
-            each = None if limits.conditions is None else limits.conditions // 2
-            count = at_most(count, each, limits.condition_size)
-        if self._server.is_rest:
-            return upsert_bodies(batch, max_points=count, max_bytes=size, seen=seen, shard_key=key)
-        return upsert_requests(
-            self._name, batch, max_points=count, max_bytes=size, seen=seen, shard_key=key
-        )
-
-    def _split(self, sizes: Iterable[int], limits: RequestLimits) -> Iterator[tuple[int, int]]:
-        limit = self._connection.batch_bytes
-        if self._server.is_rest:
-            limit = bound_bytes(limit)
-        return split_sizes(sizes, at_most(self._connection.batch_points, limits.upserted), limit)
-
     def _update(
         self,
         operations: Callable[[RequestLimits], Sequence[models.UpdateOperation]],
@@ -448,53 +402,10 @@ class ServerCollection:
         def write(limits: RequestLimits) -> None:
             if not (found := operations(limits)):
                 return
-            for start, stop in self._split(map(payload_bytes, payloads), limits):
+            for start, stop in self._writer.split(map(payload_bytes, payloads), limits):
                 self._call("writing payloads", update, found[start:stop], wait=True)
 
         self.within_limits(write)
-
-    def _send(self, requests: Iterable[_Write]) -> None:
-        """Send writes concurrently; return when all have been answered or have failed."""
-        self._server.check_open()  # in a forked child, the senders would wait for ever
-        in_flight: list[Future[None]] = []
-        errors: list[BaseException | None] = []
-        try:
-            for request in requests:
-                if len(in_flight) >= self._connection.in_flight:
-                    in_flight.pop(0).result()
-                in_flight.append(self._submit(request))
-        except Exception as exc:  # noqa: BLE001  # raised below, when no request is in flight
-            errors.append(exc)
-        errors += [future.exception() for future in in_flight]
-        for error in errors:
-            if error is not None:
-                raise error
-
-    def _submit(self, request: _Write) -> Future[None]:
-        try:
-            return self._senders.submit(self._send_one, request)
-        except RuntimeError:  # another thread has closed the store
-            self._server.check_open()
-            raise
-
-    def _send_one(self, request: _Write) -> None:
-        if isinstance(request, bytes):
-            self._server.call("writing points", self._put, request)
-        else:
-            write, timeout_s = self._client.grpc_points.Upsert, self._connection.timeout_s
-            self._server.call("writing points", write, request, timeout=timeout_s)
-
-    def _put(self, body: bytes) -> None:
-        """Write points by REST; answered when they are durable."""
-        self._client.http.client.request(
-            type_=dict,
-            method="PUT",
-            url="/collections/{collection_name}/points",
-            path_params={"collection_name": self._name},
-            params={"wait": "true"},
-            headers={"Content-Type": "application/json"},
-            content=body,
-        )
 
     def _last_seq(self, info: models.CollectionInfo) -> int:
         if self._server.is_remote and "seq" not in info.payload_schema:
@@ -505,21 +416,3 @@ class ServerCollection:
             "reading the last seq", read, limit=1, order_by=newest_first, with_payload=names
         )
         return int(records[0].payload["seq"]) if records and records[0].payload else 0
-
-    def _wait_for_indexes(self, stall_s: float) -> None:
-        """Wait until the server is done; warn if it makes no progress."""
-        info = wait_for_indexes(self.read_info, self._server.retries.sleep, stall_s)
-        if info.status == "red":
-            raise StoreError(
-                f"building the index of {self._name} failed: {info.optimizer_status}; no passage "
-                "is lost, run optimize again"
-            )
-        if is_unfinished(info):
-            name = base_name(self._name)
-            place = self._server.place
-            wait = advised_command("optimize", "--wait-index", collection=name, store=place)
-            _log.warning(
-                "the server builds no index of the newest vectors of '%s': %s. Every passage is "
-                "written, and searches find it without the index; %s waits for the index",
-                *(name, stall_reason(info, stall_s), wait),
-            )

@@ -6,12 +6,18 @@ A server has no call that waits for its optimizers, and some never end: with
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable
 
 from qdrant_client import models
 
+from msmarco_qdrant.core.advice import advised_command
+from msmarco_qdrant.errors import StoreError
+from msmarco_qdrant.stores.names import base_name
+
+_log = logging.getLogger(__name__)
 _POLL_S = (0.05, 2.0)
 _UNFINISHED = ("yellow", "grey")
 
@@ -52,9 +58,33 @@ def has_no_threads(info: models.CollectionInfo) -> bool:
     return info.config.optimizer_config.max_optimization_threads == 0
 
 
-def is_unfinished(info: models.CollectionInfo) -> bool:
-    """True if the server still builds, or waits to build."""
-    return info.status in _UNFINISHED
+def report_unfinished(
+    info: models.CollectionInfo, collection: str, place: str, stall_s: float
+) -> None:
+    """Warn if the server has not built all indexes.
+
+    Args:
+        info: The state after the wait.
+        collection: The physical collection's name.
+        place: The location of its store.
+        stall_s: See `wait_for_indexes`.
+
+    Raises:
+        StoreError: If the server could not build an index.
+    """
+    if info.status == "red":
+        raise StoreError(
+            f"building the index of {collection} failed: {info.optimizer_status}; no passage is "
+            "lost, run optimize again"
+        )
+    if info.status in _UNFINISHED:
+        name = base_name(collection)
+        wait = advised_command("optimize", "--wait-index", collection=name, store=place)
+        _log.warning(
+            "the server builds no index of the newest vectors of '%s': %s. Every passage is "
+            "written, and searches find it without the index; %s waits for the index",
+            *(name, stall_reason(info, stall_s), wait),
+        )
 
 
 def stall_reason(info: models.CollectionInfo, stall_s: float) -> str:
