@@ -42,6 +42,7 @@ from msmarco_qdrant.service.spool.files import (
 )
 from msmarco_qdrant.service.spool.queue import Batch, Queue
 from msmarco_qdrant.service.spool.quota import MAX_BATCHES, MAX_BYTES, Reservation, SpoolQuota
+from msmarco_qdrant.service.spool.size_limit import SizeLimit
 from msmarco_qdrant.service.spool.state import state_to_json
 
 KEEP_DONE = 1000
@@ -60,9 +61,6 @@ class Spool:
         keep_done: Most reports of batches that are done.
         total_bytes: Most bytes of all batches, with ended ones; None for twice `max_bytes`. The
             oldest done ones are removed first, then the oldest failed ones, which is logged.
-
-    Attributes:
-        dropped: Failed batches that were removed because of `total_bytes`.
     """
 
     def __init__(
@@ -77,23 +75,17 @@ class Spool:
         self._files = files
         self._quota = SpoolQuota(max_bytes, max_batches)
         self._archive = Archive(files, keep_done)
+        self._size_limit = SizeLimit(self._archive, self._quota, max_bytes, total_bytes)
         self._queue = Queue()
         self._commit_lock = threading.Lock()  # held during disk writes, unlike the queue's lock
         self._closed = False
-        self._total_bytes = 2 * max_bytes if total_bytes is None else total_bytes
-        self.dropped = 0
-        if self._total_bytes < max_bytes:
-            raise UsageError(
-                f"spool_total_bytes must be spool_bytes ({max_bytes:,}) or more, got "
-                f"{self._total_bytes:,}"
-            )
         self._next = self._reserved = files.first_sequence()
         for name in files.batches("incoming"):
             size, queued_at = files.size_and_ctime(name, "incoming")
             self._quota.add(size)
             self._queue.add(self._batch(name, size, queued_at))
         self.readmit()
-        self._trim()
+        self._size_limit.enforce()
 
     @classmethod
     def open(
@@ -146,7 +138,7 @@ class Spool:
                 self._commit(path, BatchName(0, id_, OPERATIONS), reservation)
             finally:
                 self._files.discard(path)
-        self._trim()
+        self._size_limit.enforce()
         return id_
 
     def accept_file(self, path: str | PathLike[str]) -> BatchId:
@@ -174,7 +166,7 @@ class Spool:
             return id_
         with self._quota.begin() as reservation:
             reservation.reserve(size, force=True)
-            self._trim()
+            self._size_limit.enforce()
             return self._move_in(path, BatchName(0, id_, form), reservation)
 
     def sweep(self) -> None:
@@ -324,7 +316,7 @@ class Spool:
     @property
     def use(self) -> SpoolUse:
         """Bytes of all batches, and counts of failed ones."""
-        return SpoolUse(self.bytes + self._archive.bytes, self._archive.failed, self.dropped)
+        return self._size_limit.use
 
     @property
     def oldest_age_s(self) -> float:
@@ -372,22 +364,6 @@ class Spool:
             self._reserved = self._files.reserve_sequence(self._next)
         self._next += 1
         return self._next - 1
-
-    def _trim(self) -> None:
-        """Remove ended batches beyond the limit, the oldest first; log each failed one."""
-        try:
-            dropped = self._archive.shrink(max(0, self._total_bytes - self._quota.bytes))
-        except SpoolError as exc:
-            _log.warning("old batches of the spool stay for now: %s", exc)
-            return
-        for name, reason in dropped:
-            self.dropped += 1
-            _log.error(
-                "the failed batch %s is removed, as the spool exceeds %d bytes in all "
-                "(MSMARCO_QDRANT_SPOOL_TOTAL_BYTES); its failure was: %s",
-                *(name.id, self._total_bytes, reason),
-                extra={"fields": {"batch": name.id, "state": "removed"}},
-            )
 
     def _batch(self, name: BatchName, size: int, accepted_at: float, source: str = "") -> Batch:
         path = self._files.path_of(name, "working")
@@ -448,5 +424,5 @@ class Spool:
             if batch.id in self._queue:
                 self._quota.release(batch.size)
             self._queue.end(batch, state)
-        self._trim()
+        self._size_limit.enforce()
         return states
