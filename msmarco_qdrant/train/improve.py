@@ -30,17 +30,18 @@ from msmarco_qdrant.runtime.progress import ProgressDisplay
 from msmarco_qdrant.search.request import check_count
 from msmarco_qdrant.train.choose_strategy import to_strategy
 from msmarco_qdrant.train.digests import digest_grades, digest_queries
+from msmarco_qdrant.train.improve_clients import ImproveClients
 from msmarco_qdrant.train.improve_commands import part_files
 from msmarco_qdrant.train.improve_log import StepLog
-from msmarco_qdrant.train.improve_records import ImproveReport, ImproveRound, ImproveStep
-from msmarco_qdrant.train.improve_run import (
+from msmarco_qdrant.train.improve_options import (
     DEFAULT_JUDGED_STRATEGY,
     DEFAULT_STRATEGY,
     DEPTH,
     ImproveData,
     ImproveOptions,
-    ImproveRun,
 )
+from msmarco_qdrant.train.improve_records import ImproveReport, ImproveRound, ImproveStep
+from msmarco_qdrant.train.improve_run import ImproveRun
 from msmarco_qdrant.train.improve_verdict import decide
 from msmarco_qdrant.train.inputs import require_train_extra
 from msmarco_qdrant.train.judge_scorer import to_scorer
@@ -184,20 +185,22 @@ def improve_collection(  # noqa: PLR0913  # all but four have defaults
             display.announce if progress else (lambda _line: None),
         )
         write_parts(data)
-        run = ImproveRun(client, str(model or client.metadata.encoder.model), data, options, log)
+        base = str(model or client.metadata.encoder.model)
+        clients = ImproveClients(client, base, options, log)
+        run = ImproveRun(clients, data, options, log)
         before = run.search_before()
         done = [run.run_round(number) for number in range(1, rounds + 1)]
-        report = _report(client, run, data, options, log, before, done)
+        report = _report(clients, run, data, options, log, before, done)
         folder.write_json("report.json", to_json_value(report))
         if apply and report.verdict.is_better:
-            run.require_compared(done[report.verdict.round - 1])
+            clients.require_compared(report.verdict.round)
             report = replace(report, switched=_switch(client, report, options))
             folder.write_json("report.json", to_json_value(report))
     return report
 
 
 def _report(
-    client: SearchClient,
+    clients: ImproveClients,
     run: ImproveRun,
     data: ImproveData,
     options: ImproveOptions,
@@ -205,6 +208,7 @@ def _report(
     before: float,
     rounds: Sequence[ImproveRound],
 ) -> ImproveReport:
+    client = clients.live
     queries, qrels = data.part("test")
     measures = " ".join(options.measures)
     evaluations: dict[str, Evaluation] = {}
@@ -222,7 +226,7 @@ def _report(
     return ImproveReport(
         out=str(data.files),
         collection=client.collection,
-        old_model=run.model,
+        old_model=clients.model,
         train=len(data.split.train),
         validation=len(data.split.validation),
         test=len(data.split.test),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,16 @@ class StepLog:
         self.steps.append(step)
         self._on_step(step)
         return step
+
+
+def figures_of(report: Any) -> Mapping[str, Any]:
+    """Return the numbers and texts of a report, for the figures of a step."""
+    values = report.to_json() if hasattr(report, "to_json") else asdict(report)
+    return {
+        name: value
+        for name, value in values.items()
+        if isinstance(value, int | float | str) and name not in ("seconds", "out")
+    }
 
 
 def _place(number: int, name: str) -> str:
