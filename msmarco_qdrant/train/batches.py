@@ -45,7 +45,7 @@ class TrainingPlan:
 
 def plan_training(
     examples: ExampleSet,
-    eligible: NDArray[np.bool_],
+    eligible: NDArray[np.bool_] | None,
     *,
     epochs: float,
     batch_size: int,
@@ -56,7 +56,8 @@ def plan_training(
 
     Args:
         examples: The queries.
-        eligible: bool, one for each value of `examples.positives`: False to leave it out.
+        eligible: bool, one for each value of `examples.positives`: False to leave it out. None to
+            leave out none.
         epochs: Number of epochs; a fraction ends within the last one.
         batch_size: Examples of a batch.
         max_positives: Positives of a query in one epoch, drawn at random if it has more.
@@ -65,7 +66,8 @@ def plan_training(
     import numpy as np
 
     rows = examples.positives.rows.astype(np.int32)
-    places = np.flatnonzero(eligible)
+    every = np.arange(len(rows))
+    places = every if eligible is None else every[eligible]
     drawn: list[NDArray[np.int64]] = []
     for epoch in range(int(np.ceil(epochs))):
         random = np.random.default_rng([seed, epoch])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -13,26 +14,21 @@ from msmarco_qdrant.core.arguments import suggest_keywords
 from msmarco_qdrant.core.records import Query
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.runtime.progress import ProgressDisplay, with_display
-from msmarco_qdrant.train.batches import plan_training
-from msmarco_qdrant.train.examples import (
-    CollectedQueries,
-    ExampleSet,
-    build_examples,
-)
-from msmarco_qdrant.train.finish import WorkFolder, report_outcome, train_in_folder
+from msmarco_qdrant.train.examples import CollectedQueries, ExampleSet
+from msmarco_qdrant.train.finish import WorkFolder, train_in_folder
 from msmarco_qdrant.train.inputs import (
+    TrainingData,
     TrainingSource,
     check_dev,
-    describe_data,
     one_device,
     read_examples,
     require_train_extra,
 )
 from msmarco_qdrant.train.judged import JudgedScores
 from msmarco_qdrant.train.out_folder import digest_of
+from msmarco_qdrant.train.recipe import Recipe, train_recipe
 from msmarco_qdrant.train.settings import Loss, TrainingPrecision, TrainSettings
-from msmarco_qdrant.train.texts import PassageTexts
-from msmarco_qdrant.train.train_report import DevMeasures, TrainReport
+from msmarco_qdrant.train.train_report import TrainReport
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -42,7 +38,6 @@ if TYPE_CHECKING:
     from msmarco_qdrant.search.client import SearchClient
     from msmarco_qdrant.train.dev_measure import DevSet
     from msmarco_qdrant.train.score_lookup import ScoreLookup
-    from msmarco_qdrant.train.trainer import Outcome
 
 JudgeScores: TypeAlias = "str | PathLike[str] | Mapping[str, Mapping[str, float]]"
 """A file or folder of a judge's scores, or the score of each pid by qid."""
@@ -55,13 +50,9 @@ _TOKENS_ON_CPU, _TOKENS_ON_GPU = 4096, 65_536
 class _Inputs:
     """Everything that a training reads but its settings."""
 
-    client: SearchClient
-    tenant: str | None
-    collected: CollectedQueries
-    scores: ScoreLookup | None
-    scores_digest: str | None
-    dev_queries: Collection[Query]
-    dev_qrels: Qrels
+    data: TrainingData
+    scores: ScoreLookup | None = None
+    scores_digest: str | None = None
 
 
 @suggest_keywords
@@ -159,9 +150,9 @@ def train_bi_encoder(  # noqa: PLR0913  # all but five have defaults
     check_dev(dev_queries, dev_qrels, eval_steps)
     require_train_extra("training")
     with ExitStack() as stack:
-        inputs = _read_inputs(
-            stack, (client, tenant), queries, examples, scores, (dev_queries or (), dev_qrels or {})
-        )
+        collected = read_examples(queries, examples)
+        data = TrainingData(client, tenant, collected, dev_queries or (), dev_qrels or {})
+        inputs = _with_scores(stack, data, scores)
         if progress:
             display = ProgressDisplay("pairs")
             on_progress = with_display(stack, display, display.show_of, on_progress)
@@ -178,123 +169,67 @@ def _train(
 ) -> TrainReport:
     from msmarco_qdrant.encoding.trainable import load_trainable_for
 
-    loaded, info = load_trainable_for(inputs.client.metadata.encoder, model, device)
+    loaded, info = load_trainable_for(inputs.data.client.metadata.encoder, model, device)
+    make_recipe = partial(_make_recipe, loaded, info, inputs, settings)
 
     def train(work: WorkFolder) -> tuple[TrainReport, Path, str]:
         from msmarco_qdrant.train.model_card import model_card
 
-        report, model = _run(loaded, info, inputs, settings, work, on_progress)
-        return report, model, model_card(report, info)
+        report, folder = train_recipe(inputs.data, settings, work, make_recipe, on_progress)
+        return report, folder, model_card(report, info)
 
     return train_in_folder(out, _describe(info, inputs, settings), train)
 
 
-def _run(
+def _make_recipe(
     loaded: SentenceTransformer,
     info: EncoderInfo,
     inputs: _Inputs,
     settings: TrainSettings,
-    work: WorkFolder,
-    on_progress: Callable[[int, int], None] | None,
-) -> tuple[TrainReport, Path]:
-    """Build examples, loss and dev set, and train; return the report and the model's folder."""
+    examples: ExampleSet,
+) -> Recipe:
+    """Return the loss of the settings, with the scores of the examples and the dev queries."""
     from msmarco_qdrant.train.collator import ExampleCollator
     from msmarco_qdrant.train.losses import build_loss
-    from msmarco_qdrant.train.trainer import TrainingParts, run_training
 
-    examples = build_examples(
-        inputs.collected,
-        PassageTexts(inputs.client, tenant=inputs.tenant).get,
-        work.path / "passages",
-    )
     judged = None if inputs.scores is None else JudgedScores(examples, inputs.scores)
-    plan = plan_training(
-        examples,
-        _eligible(examples, judged),
-        epochs=settings.epochs,
-        batch_size=settings.batch_size,
-        max_positives=settings.max_positives,
-        seed=settings.seed,
-    )
-    dev = _dev_set(inputs)
     scale = settings.scale or (_COSINE_SCALE if info.similarity == "cosine" else _DOT_SCALE)
     tokens = _TOKENS_ON_CPU if loaded.device.type == "cpu" else _TOKENS_ON_GPU
-    outcome = run_training(
-        TrainingParts(
-            model=loaded,
-            loss=build_loss(loaded, settings.loss, info.similarity, scale, tokens),
-            collator=ExampleCollator(
-                loaded,
-                info.prompts,
-                examples,
-                plan,
-                negatives=settings.negatives,
-                seed=settings.seed,
-                scores=judged,
-            ),
-            batches=plan,
-            examples=len(plan.queries),
-            measure=None if dev is None else lambda trained: dev.measure(trained, info),
-        ),
-        settings,
-        work,
-        on_progress=on_progress,
-    )
-    report = report_outcome(
-        outcome,
-        work,
-        examples,
-        plan,
-        model=info.model,
+    collection = inputs.data.client.collection
+    return Recipe(
+        model=loaded,
+        name=info.model,
         fingerprint=info.fingerprint,
-        settings={**asdict(settings), "scale": scale, "collection": inputs.client.collection},
-        dev=None if dev is None else _dev_measures(dev, outcome),
+        loss=build_loss(loaded, settings.loss, info.similarity, scale, tokens),
+        collator=lambda plan: ExampleCollator(
+            *(loaded, info.prompts, examples, plan),
+            negatives=settings.negatives,
+            seed=settings.seed,
+            scores=judged,
+        ),
+        dev=_dev_set(inputs.data, info),
+        settings={**asdict(settings), "scale": scale, "collection": collection},
+        eligible=None if judged is None else judged.eligible,
+        unscored_pairs=0 if judged is None else judged.unjudged,
     )
-    if judged is not None:
-        report = replace(report, unscored_pairs=judged.unjudged)
-    return report, outcome.model
 
 
-def _eligible(examples: ExampleSet, judged: JudgedScores | None) -> Any:
-    import numpy as np
-
-    return np.ones(len(examples.positives.values), bool) if judged is None else judged.eligible
-
-
-def _dev_set(inputs: _Inputs) -> DevSet | None:
+def _dev_set(data: TrainingData, info: EncoderInfo) -> DevSet | None:
     from msmarco_qdrant.train.dev_measure import build_dev_set
 
-    if not inputs.dev_queries:
+    if not data.dev_queries:
         return None
-    return build_dev_set(
-        inputs.client, [*inputs.dev_queries], inputs.dev_qrels, tenant=inputs.tenant
-    )
+    return build_dev_set(data.client, info, data.dev_queries, data.dev_qrels, tenant=data.tenant)
 
 
-def _dev_measures(dev: DevSet, outcome: Outcome) -> DevMeasures:
-    from msmarco_qdrant.train.dev_measure import MEASURE
-
-    return DevMeasures(
-        MEASURE, len(dev.queries), len(dev.passages), dev.total, dict(outcome.measures)
-    )
-
-
-def _read_inputs(
-    stack: ExitStack,
-    source: tuple[SearchClient, str | None],
-    queries: Iterable[Query],
-    examples: TrainingSource,
-    scores: JudgeScores | None,
-    dev: tuple[Collection[Query], Qrels],
-) -> _Inputs:
-    """Read the training queries with their pids, and open the scores."""
-    collected = read_examples(queries, examples)
+def _with_scores(stack: ExitStack, data: TrainingData, scores: JudgeScores | None) -> _Inputs:
+    """Return the data with the scores of a judge, opened until the stack is closed."""
     if scores is None:
-        return _Inputs(*source, collected, None, None, *dev)
+        return _Inputs(data)
     from msmarco_qdrant.train.score_lookup import open_scores
 
     opened = stack.enter_context(open_scores(scores))
-    return _Inputs(*source, collected, opened, _digest_scores(collected, opened), *dev)
+    return _Inputs(data, opened, _digest_scores(data.collected, opened))
 
 
 def _digest_scores(collected: CollectedQueries, scores: ScoreLookup) -> str:
@@ -310,9 +245,8 @@ def _describe(info: EncoderInfo, inputs: _Inputs, settings: TrainSettings) -> di
     return {
         "model": info.fingerprint,
         **asdict(settings),
-        "tenant": inputs.tenant,
         "scores": inputs.scores_digest,
-        **describe_data(inputs.client, inputs.collected, inputs.dev_queries, inputs.dev_qrels),
+        **inputs.data.describe(),
     }
 
 

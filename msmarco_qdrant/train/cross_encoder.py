@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Iterable
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,27 +15,25 @@ from msmarco_qdrant.core.arguments import suggest_keywords
 from msmarco_qdrant.core.records import Query
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.runtime.progress import ProgressDisplay, with_display
-from msmarco_qdrant.train.batches import plan_training
-from msmarco_qdrant.train.examples import CollectedQueries, build_examples
-from msmarco_qdrant.train.finish import WorkFolder, report_outcome, train_in_folder
+from msmarco_qdrant.train.examples import ExampleSet
+from msmarco_qdrant.train.finish import WorkFolder, train_in_folder
 from msmarco_qdrant.train.inputs import (
+    TrainingData,
     TrainingSource,
     check_dev,
-    describe_data,
     one_device,
     read_examples,
     require_train_extra,
 )
+from msmarco_qdrant.train.recipe import Recipe, train_recipe
 from msmarco_qdrant.train.settings import TrainingPrecision, TrainSettings
-from msmarco_qdrant.train.texts import PassageTexts
-from msmarco_qdrant.train.train_report import DevMeasures, TrainReport
+from msmarco_qdrant.train.train_report import TrainReport
 
 if TYPE_CHECKING:
     from msmarco_qdrant.encoding.trainable_pairs import TrainablePairs
     from msmarco_qdrant.evaluation.records import Qrels
     from msmarco_qdrant.search.client import SearchClient
     from msmarco_qdrant.train.pair_dev import PairDevSet
-    from msmarco_qdrant.train.trainer import Outcome
 
 _log = logging.getLogger(__name__)
 
@@ -42,18 +41,6 @@ LOSS = "binary-cross-entropy"
 """The loss of cross-encoders, as reports name it."""
 
 _OF_BI_ENCODERS = ("loss", "scale")  # settings without a meaning here
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Inputs:
-    """Data of a training."""
-
-    client: SearchClient
-    tenant: str | None
-    collected: CollectedQueries
-    dev_queries: Collection[Query]
-    dev_qrels: Qrels
-    dev_depth: int
 
 
 @suggest_keywords
@@ -144,18 +131,19 @@ def train_cross_encoder(  # noqa: PLR0913  # all but five have defaults
     _check_depth(dev_depth)
     require_train_extra("training")
     collected = read_examples(queries, examples)
-    inputs = _Inputs(client, tenant, collected, dev_queries or (), dev_qrels or {}, dev_depth)
+    data = TrainingData(client, tenant, collected, dev_queries or (), dev_qrels or {})
     with ExitStack() as stack:
         if progress:
             display = ProgressDisplay("positives")
             on_progress = with_display(stack, display, display.show_of, on_progress)
-        return _train(model, one_device(device), inputs, settings, Path(out), on_progress)
+        return _train(model, one_device(device), data, dev_depth, settings, Path(out), on_progress)
 
 
 def _train(
     model: str | PathLike[str],
     device: str | None,
-    inputs: _Inputs,
+    data: TrainingData,
+    dev_depth: int,
     settings: TrainSettings,
     out: Path,
     on_progress: Callable[[int, int], None] | None,
@@ -163,102 +151,65 @@ def _train(
     from msmarco_qdrant.encoding.trainable_pairs import load_trainable_pairs
 
     loaded = load_trainable_pairs(model, device, seed=settings.seed)
+    make_recipe = partial(_make_recipe, loaded, data, dev_depth, settings)
 
     def train(work: WorkFolder) -> tuple[TrainReport, Path, str]:
         from msmarco_qdrant.train.pair_card import pair_model_card
 
-        report, model = _run(loaded, inputs, settings, work, on_progress)
+        report, folder = train_recipe(data, settings, work, make_recipe, on_progress)
         _warn_if_worse(report)
-        return report, model, pair_model_card(report, loaded)
+        return report, folder, pair_model_card(report, loaded)
 
-    return train_in_folder(out, _describe(loaded, inputs, settings), train)
+    return train_in_folder(out, _describe(loaded, data, dev_depth, settings), train)
 
 
-def _run(
+def _make_recipe(
     loaded: TrainablePairs,
-    inputs: _Inputs,
+    data: TrainingData,
+    dev_depth: int,
     settings: TrainSettings,
-    work: WorkFolder,
-    on_progress: Callable[[int, int], None] | None,
-) -> tuple[TrainReport, Path]:
-    """Build examples, loss and dev set, and train; return the report and the model's folder."""
-    import numpy as np
+    examples: ExampleSet,
+) -> Recipe:
+    """Return the loss of cross-encoders, with the examples' negatives and the dev queries.
+
+    Raises:
+        UsageError: If the examples have no negatives.
+    """
     from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
 
     from msmarco_qdrant.train.pair_collator import PairCollator
-    from msmarco_qdrant.train.trainer import TrainingParts, run_training
 
-    texts = PassageTexts(inputs.client, tenant=inputs.tenant)
-    examples = build_examples(inputs.collected, texts.get, work.path / "passages")
     if not examples.counts.negatives:
         raise UsageError(
             f"a cross-encoder needs negatives, got none for {examples.counts.queries:,} queries: "
             "pass a file of mined negatives"
         )
-    plan = plan_training(
-        examples,
-        np.ones(len(examples.positives.values), bool),
-        epochs=settings.epochs,
-        batch_size=settings.batch_size,
-        max_positives=settings.max_positives,
-        seed=settings.seed,
-    )
-    dev = _dev_set(inputs)
-    outcome = run_training(
-        TrainingParts(
-            model=loaded.model,
-            loss=BinaryCrossEntropyLoss(loaded.model),
-            collator=PairCollator(examples, plan, negatives=settings.negatives, seed=settings.seed),
-            batches=plan,
-            examples=len(plan.queries),
-            measure=None if dev is None else dev.measure,
-        ),
-        settings,
-        work,
-        on_progress=on_progress,
-    )
-    report = report_outcome(
-        outcome,
-        work,
-        examples,
-        plan,
-        model=loaded.name,
+    dev = _dev_set(data, dev_depth)
+    return Recipe(
+        model=loaded.model,
+        name=loaded.name,
         fingerprint=loaded.fingerprint,
+        loss=BinaryCrossEntropyLoss(loaded.model),
+        collator=lambda plan: PairCollator(
+            examples, plan, negatives=settings.negatives, seed=settings.seed
+        ),
+        dev=dev,
         settings={
             "loss": LOSS,
             **_settings(settings),
-            "dev_depth": inputs.dev_depth if dev is not None else None,
-            "collection": inputs.client.collection,
+            "dev_depth": None if dev is None else dev_depth,
+            "collection": data.client.collection,
         },
-        dev=None if dev is None else _dev_measures(dev, inputs, outcome),
     )
-    return report, outcome.model
 
 
-def _dev_set(inputs: _Inputs) -> PairDevSet | None:
+def _dev_set(data: TrainingData, depth: int) -> PairDevSet | None:
     from msmarco_qdrant.train.pair_dev import build_pair_dev_set
 
-    if not inputs.dev_queries:
+    if not data.dev_queries:
         return None
     return build_pair_dev_set(
-        inputs.client,
-        inputs.dev_queries,
-        inputs.dev_qrels,
-        inputs.dev_depth,
-        tenant=inputs.tenant,
-    )
-
-
-def _dev_measures(dev: PairDevSet, inputs: _Inputs, outcome: Outcome) -> DevMeasures:
-    from msmarco_qdrant.train.dev_measure import MEASURE
-
-    return DevMeasures(
-        MEASURE,
-        len(dev.queries),
-        inputs.dev_depth,
-        inputs.client.count(tenant=inputs.tenant),
-        dict(outcome.measures),
-        candidates=dev.candidates_measure(),
+        data.client, data.dev_queries, data.dev_qrels, depth, tenant=data.tenant
     )
 
 
@@ -277,15 +228,16 @@ def _warn_if_worse(report: TrainReport) -> None:
         )
 
 
-def _describe(loaded: TrainablePairs, inputs: _Inputs, settings: TrainSettings) -> dict[str, Any]:
+def _describe(
+    loaded: TrainablePairs, data: TrainingData, dev_depth: int, settings: TrainSettings
+) -> dict[str, Any]:
     """Return what decides about the result, for the folder."""
     return {
         "kind": "cross-encoder",
         "model": loaded.fingerprint,
         **_settings(settings),
-        "dev_depth": inputs.dev_depth,
-        "tenant": inputs.tenant,
-        **describe_data(inputs.client, inputs.collected, inputs.dev_queries, inputs.dev_qrels),
+        "dev_depth": dev_depth,
+        **data.describe(),
     }
 
 

@@ -8,7 +8,7 @@ with each other; those of a part are higher than those of the whole collection.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from statistics import fmean
@@ -20,6 +20,7 @@ from msmarco_qdrant.core.records import Passage, Query
 from msmarco_qdrant.evaluation.measures import measure_run, parse_measures
 from msmarco_qdrant.evaluation.records import Qrels, Run
 from msmarco_qdrant.evaluation.scoring import check_qids, select_judged
+from msmarco_qdrant.train.train_report import DevMeasures
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,25 +52,33 @@ class DevSet:
         qrels: Their judgments.
         passages: The passages to rank.
         total: Number of passages in the collection.
+        info: Prompts and similarity of the model.
     """
 
     queries: Sequence[Query]
     qrels: Qrels
     passages: Sequence[Passage]
     total: int
+    info: EncoderInfo
 
-    def measure(self, model: SentenceTransformer, info: EncoderInfo) -> float:
+    def measure(self, model: SentenceTransformer) -> float:
         """Return the mean nDCG@10 of a model, as `evaluate` computes it."""
         was_training = model.training
         model.eval()
         try:
-            passages = _encode(model, info, [one.text for one in self.passages], "passage")
-            queries = _encode(model, info, [one.text for one in self.queries], "query")
+            passages = _encode(model, self.info, [one.text for one in self.passages], "passage")
+            queries = _encode(model, self.info, [one.text for one in self.queries], "query")
         finally:
             model.train(was_training)
         run = Run("dev", dict(self._rank(queries, passages)))
         values = measure_run(parse_measures(MEASURE), self.qrels, run)[MEASURE]
         return fmean(values.values())
+
+    def report(self, by_step: Mapping[int, float]) -> DevMeasures:
+        """Return the report of the measures by step."""
+        return DevMeasures(
+            MEASURE, len(self.queries), len(self.passages), self.total, dict(by_step)
+        )
 
     def _rank(
         self, queries: NDArray[np.float32], passages: NDArray[np.float32]
@@ -90,7 +99,8 @@ class DevSet:
 
 def build_dev_set(
     client: SearchClient,
-    queries: Sequence[Query],
+    info: EncoderInfo,
+    queries: Collection[Query],
     qrels: Qrels,
     *,
     tenant: str | None = None,
@@ -100,6 +110,7 @@ def build_dev_set(
 
     Args:
         client: Of the collection.
+        info: Prompts and similarity of the model to measure.
         queries: The dev queries.
         qrels: Their judgments.
         tenant: Only this tenant's passages.
@@ -113,10 +124,10 @@ def build_dev_set(
     asked = [query for query in queries if query.qid in judged]
     total = client.count(tenant=tenant)
     if total <= most_passages:
-        return DevSet(asked, judged, [*client.scroll(tenant=tenant)], total)
+        return DevSet(asked, judged, [*client.scroll(tenant=tenant)], total, info)
     passages = _part(client, tenant, asked, judged, most_passages)
     _log.info("the dev queries are ranked over %s of %s passages", f"{len(passages):,}", total)
-    return DevSet(asked, judged, passages, total)
+    return DevSet(asked, judged, passages, total, info)
 
 
 def _part(

@@ -1,4 +1,4 @@
-"""A training's folder: done once, with the report, the model card and the model's move into it."""
+"""A training's folder: filled once, by moving the model with its report and card into it."""
 
 from __future__ import annotations
 
@@ -7,17 +7,11 @@ import logging
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from msmarco_qdrant.runtime.atomic_file import atomic_write_text, sync_directory
-from msmarco_qdrant.train.inputs import library_versions
 from msmarco_qdrant.train.out_folder import OutFolder, read_json
-from msmarco_qdrant.train.train_report import DevMeasures, TrainReport
-
-if TYPE_CHECKING:
-    from msmarco_qdrant.train.batches import TrainingPlan
-    from msmarco_qdrant.train.examples import ExampleSet
-    from msmarco_qdrant.train.trainer import Outcome
+from msmarco_qdrant.train.train_report import TrainReport
 
 _log = logging.getLogger(__name__)
 
@@ -63,37 +57,6 @@ def train_in_folder(
         report, model, card = train(WorkFolder(folder.path / _WORK))
         finish(model, folder.path, report, card)
     return report
-
-
-def report_outcome(
-    outcome: Outcome,
-    work: WorkFolder,
-    examples: ExampleSet,
-    plan: TrainingPlan,
-    *,
-    model: str,
-    fingerprint: str,
-    settings: Mapping[str, Any],
-    dev: DevMeasures | None,
-) -> TrainReport:
-    """Return the report of a training that has ended, and used every pair."""
-    return TrainReport(
-        out=work.path.parent,
-        model=model,
-        fingerprint=fingerprint,
-        settings=settings,
-        examples=examples.counts,
-        trained_pairs=len(plan.queries),
-        unscored_pairs=0,
-        steps=outcome.steps,
-        kept_step=outcome.kept_step,
-        dev=dev,
-        losses=outcome.losses,
-        device=outcome.device,
-        precision=outcome.precision,
-        seconds=outcome.seconds,
-        versions=library_versions(),
-    )
 
 
 def finish(model: Path, out: Path, report: TrainReport, card: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 from importlib.metadata import version
 from os import PathLike
 from typing import TYPE_CHECKING, TypeAlias
@@ -26,6 +27,35 @@ TrainingSource: TypeAlias = "str | PathLike[str] | Iterable[MinedQuery] | Positi
 _LIBRARIES = ("sentence-transformers", "transformers", "torch")
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainingData:
+    """The data of a training.
+
+    Attributes:
+        client: A client of the collection with the passages.
+        tenant: The tenant whose passages are used; None for all.
+        collected: The training queries with the pids of their passages.
+        dev_queries: The queries to measure on; empty for none.
+        dev_qrels: Their judgments.
+    """
+
+    client: SearchClient
+    tenant: str | None
+    collected: CollectedQueries
+    dev_queries: Collection[Query]
+    dev_qrels: Qrels
+
+    def describe(self) -> dict[str, str | None]:
+        """Return names and digests of the data, for the folder."""
+        return {
+            "tenant": self.tenant,
+            "collection": self.client.collection,
+            "queries and passages": self.collected.digest,
+            "dev queries": digest_queries(self.dev_queries),
+            "dev qrels": digest_grades(self.dev_qrels),
+        }
+
+
 def read_examples(queries: Iterable[Query], examples: TrainingSource) -> CollectedQueries:
     """Read the training queries with the pids of their passages.
 
@@ -42,21 +72,6 @@ def read_examples(queries: Iterable[Query], examples: TrainingSource) -> Collect
     if isinstance(examples, str | PathLike):
         examples = read_negatives(examples)
     return collect_queries(to_mined(examples), texts)
-
-
-def describe_data(
-    client: SearchClient,
-    collected: CollectedQueries,
-    dev_queries: Collection[Query],
-    dev_qrels: Qrels,
-) -> dict[str, str]:
-    """Return names and digests of the data of a training, for its folder."""
-    return {
-        "collection": client.collection,
-        "queries and passages": collected.digest,
-        "dev queries": digest_queries(dev_queries),
-        "dev qrels": digest_grades(dev_qrels),
-    }
 
 
 def library_versions() -> dict[str, str]:

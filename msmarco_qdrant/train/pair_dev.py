@@ -18,6 +18,7 @@ from msmarco_qdrant.evaluation.records import Qrels, Run
 from msmarco_qdrant.evaluation.scoring import check_qids, select_judged
 from msmarco_qdrant.evaluation.systems import run_queries
 from msmarco_qdrant.train.dev_measure import MEASURE
+from msmarco_qdrant.train.train_report import DevMeasures
 
 if TYPE_CHECKING:
     from msmarco_qdrant.core.search_types import Hit, SearchMode
@@ -33,15 +34,15 @@ class PairDevSet:
         queries: The judged queries.
         qrels: Their judgments.
         hits: The candidates by qid, best first.
+        depth: Most candidates of a query.
+        total: Number of passages in the collection.
     """
 
     queries: Sequence[Query]
     qrels: Qrels
     hits: Mapping[str, Sequence[Hit]]
-
-    def candidates_measure(self) -> float:
-        """Return the mean nDCG@10 of the candidates in the client's order."""
-        return self._mean({qid: [hit.score for hit in hits] for qid, hits in self.hits.items()})
+    depth: int
+    total: int
 
     def measure(self, model: Any) -> float:
         """Return the mean nDCG@10 after reranking by a cross-encoder, as a client computes it."""
@@ -56,6 +57,14 @@ class PairDevSet:
             found = iter(reranker.scores(pairs).tolist())
         return self._mean(
             {one.qid: [next(found) for _ in self.hits[one.qid]] for one in self.queries}
+        )
+
+    def report(self, by_step: Mapping[int, float]) -> DevMeasures:
+        """Return the report of the measures by step, with that of the client's order."""
+        candidates = {qid: [hit.score for hit in hits] for qid, hits in self.hits.items()}
+        return DevMeasures(
+            *(MEASURE, len(self.queries), self.depth, self.total, dict(by_step)),
+            candidates=self._mean(candidates),
         )
 
     def _mean(self, scores: Mapping[str, Sequence[float]]) -> float:
@@ -106,7 +115,7 @@ def build_pair_dev_set(
             f"the best {depth} hits of the dev queries must have a relevant passage, got none for "
             f"{len(asked):,} queries: are the judgments of another collection?"
         )
-    return PairDevSet(asked, judged, hits)
+    return PairDevSet(asked, judged, hits, depth, client.count(tenant=tenant))
 
 
 def _mode(client: SearchClient) -> SearchMode:
