@@ -98,13 +98,13 @@ def optimize(*, settings: Settings, wait_index: bool, as_json: bool) -> None:
     `ingest` builds it at its end; use this after an interruption, also of `ingest --bulk`. Until
     then, a search compares with each new passage.
     """
-    from msmarco_qdrant.collection.optimize import optimize_collection
+    from msmarco_qdrant.collection.optimize import build_index
 
     with open_configured_store(settings) as store:
         store.metadata(settings.collection)  # raises for another program's collection
         echo(index_notice(settings), err=True)
         started = time.perf_counter()
-        state = optimize_collection(store, settings.collection, wait_index=wait_index)
+        state = build_index(store, settings.collection, wait_index=wait_index)
         seconds = time.perf_counter() - started
     print_result(
         {**to_json_value(state), "in_graph": state.in_graph, "seconds": seconds},

@@ -46,7 +46,12 @@ def optimize_collection(
     """
     with use_store(store, connection) as opened:
         opened.metadata(collection)  # raises for another program's collection
-        found = opened.collection(collection)
-        end_bulk(BulkMode(opened, collection))
-        found.optimize(stall_s=math.inf if wait_index else INDEX_STALL_S)
-        return found.info(all_replicas=False)
+        return build_index(opened, collection, wait_index=wait_index)
+
+
+def build_index(store: Store, collection: str, *, wait_index: bool) -> CollectionInfo:
+    """Build the index of a collection of this package; see `optimize_collection`."""
+    found = store.collection(collection)
+    end_bulk(BulkMode(store, collection))
+    found.optimize(stall_s=math.inf if wait_index else INDEX_STALL_S)
+    return found.info(all_replicas=False)

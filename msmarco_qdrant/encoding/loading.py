@@ -155,7 +155,8 @@ def load_reranker(
     options = EncoderOptions(device, precision, tokens_per_batch)
     if precision in ("int8", "fp8"):
         raise UsageError(
-            f"precision must be float32, bfloat16 or float16 for a reranker, got {precision!r}"
+            f"precision must not be int8 or fp8 for a reranker, got {precision!r}: omit it for the "
+            "fastest of the device"
         )
     name, known = _find_in_catalog(model, "cross-encoder", "it does not score pairs")
     location, hint = locate_model(name, known)

@@ -335,7 +335,7 @@ def test_unknown_models_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"precision": "int8"}, "for a reranker, got 'int8'"),
+        ({"precision": "int8"}, "must not be int8 or fp8 for a reranker, got 'int8'"),
         ({"precision": "float8"}, "precision must be .*, got 'float8'"),
         ({"tokens_per_batch": 0}, "must be 1 or more"),
         ({"device": "cuda:99"}, "does not exist"),

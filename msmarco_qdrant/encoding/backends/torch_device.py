@@ -33,17 +33,16 @@ def resolve_dtype(precision: str | None, device: torch.device) -> torch.dtype:
         return _fast_dtype(device)
     if precision not in _DTYPES:
         raise UsageError(
-            f"precision must be {', '.join(_DTYPES)} for this model on {device.type}, got "
+            f"precision must be {', '.join(_names(device))} for this model on {device.type}, got "
             f"{precision!r}; int8 needs a CPU, fp8 an NVIDIA GPU since Ada, and both a model of "
             "the shape of BERT, DistilBERT or RoBERTa"
         )
-    on_cpu = device.type == "cpu"
-    if precision == "bfloat16" and on_cpu and not processor.detect().is_fast_in_bfloat16:
-        if processor.detect().architecture == "x86_64":  # oneDNN refuses some of the products
-            raise UsageError(
-                "this processor has no bfloat16 instructions: use precision=float32, which is "
-                "faster here"
-            )
+    if precision not in _names(device):
+        raise UsageError(
+            "this processor has no bfloat16 instructions: use precision=float32, which is faster "
+            "here"
+        )
+    if precision == "bfloat16" and _is_slow_in_bfloat16(device):
         _log.warning("this processor has no bfloat16 instructions: float32 is faster here")
     return _DTYPES[precision]
 
@@ -58,6 +57,17 @@ def to_device(values: torch.Tensor, device: torch.device) -> torch.Tensor:
     if device.type != "cuda":
         return values.to(device)
     return values.pin_memory().to(device, non_blocking=True)
+
+
+def _names(device: torch.device) -> list[str]:
+    """Return the precisions that torch computes in on a device."""
+    # On x86, oneDNN refuses some of the products without instructions for them.
+    is_refused = _is_slow_in_bfloat16(device) and processor.detect().architecture == "x86_64"
+    return [name for name in _DTYPES if name != "bfloat16" or not is_refused]
+
+
+def _is_slow_in_bfloat16(device: torch.device) -> bool:
+    return device.type == "cpu" and not processor.detect().is_fast_in_bfloat16
 
 
 def _fast_dtype(device: torch.device) -> torch.dtype:

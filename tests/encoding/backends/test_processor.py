@@ -97,6 +97,23 @@ def test_features_that_pack_bfloat16(features: set[str], *, packs: bool) -> None
     assert packs == Processor("x86_64", frozenset(features)).packs_bfloat16
 
 
+@pytest.mark.parametrize(
+    ("name", "offered"),
+    [
+        ("amx", "float32, bfloat16, float16"),
+        ("avx2", "float32, float16"),
+        ("arm", "float32, bfloat16, float16"),
+    ],
+)
+def test_a_refusal_lists_the_precisions_of_the_processor(name: str, offered: str) -> None:
+    """Each of them is accepted; no other one is offered."""
+    with use_processor(name):
+        with pytest.raises(UsageError, match=f"must be {offered} for this model on cpu, got 'fp8'"):
+            resolve_dtype("fp8", CPU)
+        for precision in offered.split(", "):
+            assert f"torch.{precision}" == str(resolve_dtype(precision, CPU))
+
+
 def test_bfloat16_without_instructions_for_it_on_x86(tiny: Tiny) -> None:
     """It is refused in one line: oneDNN refuses some products, in words of its own."""
     with use_processor("avx2"), pytest.raises(UsageError, match="use precision=float32"):
