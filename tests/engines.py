@@ -21,6 +21,8 @@ ENGINES_MEMORY_FIRST = (
 """For tests of what hardly depends on the engine; the contract suite quickly tests every engine."""
 ENGINES_AND_SERVER = (*ENGINES, "rest", "server")
 
+each_engine = pytest.mark.parametrize("store", ENGINES, indirect=True)
+"""For tests whose fixture `store` is in memory unless they name the engine."""
 
 BY_REST = Connection(transport="rest")
 

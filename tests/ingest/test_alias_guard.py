@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -23,20 +22,12 @@ from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.stores import Store
 from msmarco_qdrant.stores.migration_locks import hold_lock
 from msmarco_qdrant.testing import HashingEncoder
-from tests.engines import ENGINES, ENGINES_MEMORY_FIRST, new_store
+from tests.engines import ENGINES_MEMORY_FIRST, each_engine
 from tests.generations import physical, swap
 
 OLD, NEW = HashingEncoder(), HashingEncoder(32, salt="new")
 PASSAGES = [Passage(str(number), f"text {number}") for number in range(30)]
 EVERYTHING = PrunePolicy(max_share=1)
-each_engine = pytest.mark.parametrize("store", ENGINES, indirect=True)
-
-
-@pytest.fixture
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    """An empty store, in memory unless a test names the engine."""
-    with new_store(getattr(request, "param", "memory"), tmp_path) as opened:
-        yield opened
 
 
 def seq_by_pid(store: Store, name: str) -> dict[str, int]:

@@ -36,14 +36,7 @@ from msmarco_qdrant.sources.rejects import check_row
 from msmarco_qdrant.stores import Store, open_store
 from msmarco_qdrant.stores.payload import point_id
 from msmarco_qdrant.testing import HashingEncoder, NullCollection, NullStore
-from tests.engines import ENGINES, new_store
-
-
-@pytest.fixture
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    """An empty store, in memory unless a test names the engine."""
-    with new_store(getattr(request, "param", "memory"), tmp_path) as opened:
-        yield opened
+from tests.engines import each_engine
 
 
 def stored(store: Store, passages: Sequence[Passage]) -> dict[str, tuple[str, object]]:
@@ -59,7 +52,7 @@ def counts(report: IngestReport) -> tuple[int, int, int, int, int]:
     return (r.read, r.written, r.unchanged, r.rejected, r.encoded)
 
 
-@pytest.mark.parametrize("store", ENGINES, indirect=True)
+@each_engine
 def test_passages_go_in_and_are_found(
     store: Store, passages: Sequence[Passage], encoder: HashingEncoder
 ) -> None:
@@ -85,7 +78,7 @@ def test_the_same_again_writes_and_encodes_nothing(
     assert store.collection("msmarco").info().last_seq == seq
 
 
-@pytest.mark.parametrize("store", ENGINES, indirect=True)
+@each_engine
 def test_only_changed_texts_are_encoded_again(
     store: Store, passages: Sequence[Passage], encoder: HashingEncoder
 ) -> None:

@@ -18,19 +18,9 @@ from msmarco_qdrant.errors import IngestStoppedError, PruneRefusedError, UsageEr
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.stores import Store
 from msmarco_qdrant.testing import HashingEncoder
-from tests.engines import ENGINES, another_handle, new_store
+from tests.engines import another_handle, each_engine, new_store
 
 EVERYTHING = PrunePolicy(max_share=1)
-
-
-each_engine = pytest.mark.parametrize("store", ENGINES, indirect=True)
-
-
-@pytest.fixture
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    """An empty store, in memory unless a test names the engine."""
-    with new_store(getattr(request, "param", "memory"), tmp_path) as opened:
-        yield opened
 
 
 def numbered(*numbers: int) -> list[Passage]:

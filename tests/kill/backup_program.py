@@ -12,7 +12,6 @@ import os
 import random
 import shutil
 import sys
-import traceback
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -29,45 +28,29 @@ from msmarco_qdrant.errors import SourceError, StoreError
 from msmarco_qdrant.stores import Store, open_store
 from msmarco_qdrant.stores.server.client import ServerClient
 from tests.backups import check_equal_points, description, fill, many_passages, points
+from tests.forks import exit_status
+from tests.kill.steps import KILLED, Steps
 
 PASSAGES = 40
-_KILLED = 137
-_CHANGES = frozenset(
-    {"open", "os.rename", "os.mkdir", "os.rmdir", "os.remove", "os.truncate", "shutil.rmtree"}
-)
 Use: TypeAlias = Callable[[Store], Any]
 
 
-class Steps:
-    """Counts the steps of this process, and ends it without any cleanup at one of them."""
-
-    def __init__(self, folder: Path, last: int | None) -> None:
-        self._folder = str(folder)
-        self._last = last
-        self.count = 0
+class StepsAndRequests(Steps):
+    """Counts the requests to a server, too: before each is sent, and after it was answered."""
 
     def watch(self) -> None:
         """Count from now on."""
-        sys.addaudithook(self._see)
+        super().watch()
         real = ServerClient.call_within
 
         def call_within(*args: Any, **options: Any) -> Any:
-            self._step()
+            self.step()
             try:
                 return real(*args, **options)
             finally:
-                self._step()
+                self.step()
 
         ServerClient.call_within = call_within  # type: ignore[method-assign]  # only in this fork
-
-    def _see(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if event in _CHANGES and str(arguments[0]).startswith(self._folder):
-            self._step()
-
-    def _step(self) -> None:
-        self.count += 1
-        if self.count == self._last:
-            os._exit(_KILLED)
 
 
 class Program:
@@ -152,7 +135,7 @@ class Program:
 
     def _kill(self, operation: str, use: Use, step: int) -> None:
         status = self._start(use, step, count=False)
-        if status == _KILLED:
+        if status == KILLED:
             self.kills[operation] += 1
         elif status:
             raise AssertionError(f"{operation} failed before step {step}")
@@ -162,20 +145,15 @@ class Program:
             raise AssertionError("a step failed: see the traceback")
 
     def _start(self, use: Use, last: int | None, *, count: bool) -> int:
-        pid = os.fork()
-        if pid:
-            return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        try:
-            steps = Steps(self._folder, last)
+        def run() -> None:
+            steps = StepsAndRequests(self._folder, last)
             with closing(open_store(self._dsn, create=True)) as store:
                 steps.watch()
                 use(store)
                 if count:
                     self._answer.write_text(str(steps.count))
-        except BaseException:  # noqa: BLE001  # a fork must not return
-            traceback.print_exc()
-            os._exit(1)
-        os._exit(0)
+
+        return exit_status(run)
 
 
 def load_unless_whole(load: Use) -> Use:

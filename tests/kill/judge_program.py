@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from msmarco_qdrant.testing import WordOverlapReranker
 from msmarco_qdrant.train import JudgeReport, judge_negatives, judge_parts
-from tests.forks import killed_status
+from tests.forks import exit_status
 from tests.train.small_collection import QRELS, QUERIES, mined, open_client
 
 TRAIN, DEV = QUERIES[:40], QUERIES[40:]
@@ -57,5 +57,5 @@ if __name__ == "__main__":
 
     store, out = map(Path, sys.argv[1:3])
     for calls in map(int, sys.argv[3:]):
-        status = killed_status(partial(run, store, out, Killing(calls)))
+        status = exit_status(partial(run, store, out, Killing(calls)))
         print(status, len([*(out / "parts").glob("*.parquet")]))

@@ -7,15 +7,12 @@ with 1 at the first folder that differs from that of a run nobody killed.
 
 from __future__ import annotations
 
-import os
 import random
 import shutil
 import sys
-from collections.abc import Callable
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np  # noqa: F401  # imported once, not in each fork
 import qdrant_client  # noqa: F401
@@ -30,45 +27,29 @@ from msmarco_qdrant.search.client import SearchClient
 from msmarco_qdrant.stores import open_store
 from msmarco_qdrant.testing import HashingEncoder
 from msmarco_qdrant.train import mine, mine_negatives
+from tests.forks import exit_status
+from tests.kill.steps import KILLED, Steps
 
-_KILLED = 137
-_CHANGES = frozenset({"open", "os.rename", "os.mkdir", "os.rmdir", "os.remove", "shutil.rmtree"})
 _WORDS = [f"w{number}" for number in range(50)]
 _QUERIES = [Query(f"q{n}", f"{_WORDS[n % 50]} {_WORDS[n * 7 % 50]}") for n in range(40)]
 _POSITIVES = {query.qid: (str(n),) for n, query in enumerate(_QUERIES)}
 _FILES = ("negatives.jsonl.gz", "settings.json")
 
 
-class Steps:
-    """Counts the changes of a folder, and ends this process without any cleanup at one of them."""
-
-    def __init__(self, folder: Path, last: int | None) -> None:
-        self._folder = str(folder)
-        self._last = last
-        self.count = 0
-        sys.addaudithook(self._see)
-
-    def _see(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if event in _CHANGES and str(arguments[0]).startswith(self._folder):
-            self.count += 1
-            if self.count == self._last:
-                os._exit(_KILLED)
-
-
 def main(folder: Path, kills: int, seed: int) -> None:
     """Kill so many runs, in histories of one to four kills, and compare each folder at its end."""
     to_json_value(Fusion())  # imports pydantic, once
-    _fork(partial(_ingest, folder / "store"))
-    _fork(partial(_mine, folder / "store", folder / "whole"))
+    exit_status(partial(_ingest, folder / "store"))
+    exit_status(partial(_mine, folder / "store", folder / "whole"))
     expected = _files(folder / "whole")
-    _fork(partial(_count_steps, folder))
+    exit_status(partial(_count_steps, folder))
     steps, rng, out = int((folder / "steps").read_text()), random.Random(seed), folder / "out"
     done = 0
     while done < kills:
         for _ in range(rng.randint(1, 4)):
             killed = partial(_mine, folder / "store", out, rng.randint(1, steps))
-            done += _fork(killed) == _KILLED
-        if _fork(partial(_mine, folder / "store", out)) or _files(out) != expected:
+            done += exit_status(killed) == KILLED
+        if exit_status(partial(_mine, folder / "store", out)) or _files(out) != expected:
             sys.exit(f"another folder after {done} kills")
         shutil.rmtree(out)
     print(done)
@@ -100,6 +81,7 @@ def _mine(
     with closing(open_store(store)) as opened:
         client = SearchClient(opened, "msmarco", encoder or HashingEncoder())
         steps = Steps(out, last)
+        steps.watch()
         modes: tuple[SearchMode, ...] = ("dense", "bm25")
         mine_negatives(client, _QUERIES, _POSITIVES, out, modes=modes, depth=8, processes=processes)
     return steps.count
@@ -115,19 +97,6 @@ def _files(out: Path) -> dict[str, bytes]:
     if names != {*_FILES, "report.json"}:
         sys.exit(f"other files: {names}")
     return {name: (out / name).read_bytes() for name in _FILES}
-
-
-def _fork(function: Callable[[], object]) -> int:
-    """Call a function in a fork; return its status."""
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            function()
-            status = 0
-        finally:
-            os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 if __name__ == "__main__":

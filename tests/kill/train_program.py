@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from msmarco_qdrant.train import TrainReport, finish, train_bi_encoder
-from tests.forks import killed_status
+from tests.forks import exit_status
 from tests.train.training import DEV, DEV_QRELS, MINED, QUICK, TRAIN, small_client
 
 NEVER = "never"
@@ -66,5 +66,5 @@ if __name__ == "__main__":
 
     model, out = map(Path, sys.argv[1:3])
     for moment in sys.argv[3:]:
-        status = killed_status(partial(run, model, out, moment))
+        status = exit_status(partial(run, model, out, moment))
         print(status, len([*out.glob("report.json")]))

@@ -9,13 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import random
 import sys
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import datasets  # noqa: F401  # imported once, not in each fork
 import ir_measures  # noqa: F401
@@ -30,40 +27,25 @@ from sentence_transformers import SentenceTransformerTrainer
 from msmarco_qdrant.search.client import SearchClient
 from msmarco_qdrant.train.improve import improve_collection
 from msmarco_qdrant.train.improve_tables import improve_json
+from tests.forks import exit_status
+from tests.kill.steps import KILLED, Steps
 from tests.train.tiny_data import FLOAT32, QRELS, QUERIES, TRAINING, make_collection
 
 _LOADED = SentenceTransformerTrainer  # once, before the forks
-_KILLED = 137
-_CHANGES = frozenset({"open", "os.rename", "os.mkdir", "os.rmdir", "os.remove", "os.truncate"})
-
-
-class Changes:
-    """Counts the changes below a folder, and ends the process without cleanup at the last."""
-
-    def __init__(self, folder: Path, last: int | None) -> None:
-        self._folder, self._last = str(folder), last
-        self.count = 0
-        sys.addaudithook(self._see)
-
-    def _see(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if event in _CHANGES and str(arguments[0]).startswith(self._folder):
-            self.count += 1
-            if self.count == self._last:
-                os._exit(_KILLED)
 
 
 def main(folder: Path, kills: int, seed: int) -> None:
     """Compare a killed improvement with an undisturbed one."""
-    _fork(lambda: make_collection(folder))
+    exit_status(lambda: make_collection(folder))
     calm, killed = folder / "calm", folder / "killed"
-    _fork(lambda: _improve(folder, calm, None))
+    exit_status(lambda: _improve(folder, calm, None))
     total = json.loads((folder / "calm.json").read_text())["changes"]
     chosen = random.Random(seed)
     done = 0
     for _ in range(kills):
         last = chosen.randint(1, 2 * total // kills + 1)
-        done += _fork(partial(_improve, folder, killed, last)) == _KILLED
-    if _fork(lambda: _improve(folder, killed, None)):
+        done += exit_status(partial(_improve, folder, killed, last)) == KILLED
+    if exit_status(lambda: _improve(folder, killed, None)):
         sys.exit("the last run failed")
     results = [json.loads((folder / f"{name}.json").read_text()) for name in ("calm", "killed")]
     if results[0]["result"] != results[1]["result"]:
@@ -73,7 +55,8 @@ def main(folder: Path, kills: int, seed: int) -> None:
 
 def _improve(folder: Path, out: Path, last: int | None) -> None:
     torch.set_num_threads(1)
-    changes = Changes(out, last)
+    steps = Steps(out, last)
+    steps.watch()
     with SearchClient.open(
         folder / "store", collection="things", encoder_options=FLOAT32
     ) as client:
@@ -94,25 +77,12 @@ def _improve(folder: Path, out: Path, last: int | None) -> None:
     kept = {name: value[name] for name in ("evaluations", "verdict", "validation_before")}
     weights = [_digest(Path(one["model"]) / "model.safetensors") for one in value["rounds"]]
     result = {**kept, "weights": weights, "names": [step["name"] for step in value["steps"]]}
-    saved = {"changes": changes.count, "result": result}
+    saved = {"changes": steps.count, "result": result}
     out.with_suffix(".json").write_text(json.dumps(saved))
 
 
 def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _fork(function: Callable[[], object]) -> int:
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            function()
-            code = 0
-        finally:
-            sys.stderr.flush()
-            os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 if __name__ == "__main__":
