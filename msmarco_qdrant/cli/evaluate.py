@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
@@ -29,8 +29,8 @@ from msmarco_qdrant.cli.options import (
     tenant_option,
 )
 from msmarco_qdrant.cli.output import echo, echo_text, print_json
+from msmarco_qdrant.cli.run_options import measures_option, modes_option
 from msmarco_qdrant.core.json_value import to_json_value
-from msmarco_qdrant.core.search_types import SearchMode
 
 if TYPE_CHECKING:
     from msmarco_qdrant.core.records import Query
@@ -56,24 +56,9 @@ if TYPE_CHECKING:
     metavar="NAME",
     help="Queries and judgments of ir_datasets instead, such as msmarco-passage/dev/small.",
 )
-@click.option(
-    "--mode",
-    "modes",
-    type=click.Choice(get_args(SearchMode)),
-    multiple=True,
-    default=["dense"],
-    show_default=True,
-    help="Search mode; repeat it to compare modes.",
-)
+@modes_option("Search mode; repeat it to compare modes.")
 @ranking_options
-@click.option(
-    "--measures",
-    metavar="NAMES",
-    default="nDCG@10 RR@10 R@100",
-    show_default=True,
-    help="Names as in ir_measures. The first decides about the worst queries in a report, and "
-    "--tune.",
-)
+@measures_option("The first decides about the worst queries in a report, and --tune.")
 @limit_option(
     None, "Number of hits, of each query.  [default: the largest cutoff of the measures, else 1000]"
 )

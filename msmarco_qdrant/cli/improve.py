@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from msmarco_qdrant.cli.completion import complete_rerankers
 from msmarco_qdrant.cli.help import Command
 from msmarco_qdrant.cli.judged_files import (
     check_source,
@@ -27,9 +26,9 @@ from msmarco_qdrant.cli.options import (
     tenant_option,
 )
 from msmarco_qdrant.cli.output import echo_text, print_json
+from msmarco_qdrant.cli.run_options import depth_option, judge_option, measures_option, modes_option
 from msmarco_qdrant.cli.signals import advise_resume, exit_on_sigterm
 from msmarco_qdrant.cli.training_options import RATE, training_options
-from msmarco_qdrant.core.search_types import SearchMode
 
 if TYPE_CHECKING:
     from msmarco_qdrant.core.records import Query
@@ -103,45 +102,14 @@ class _Files:
     metavar="SHARE",
     help="Share of the queries that choose the judge, the checkpoint and the round.",
 )
-@click.option(
-    "--mode",
-    "modes",
-    type=click.Choice(get_args(SearchMode)),
-    multiple=True,
-    default=["dense", "hybrid"],
-    show_default=True,
-    help="Mode to compare; repeat it. The first must become better, the others not worse.",
+@modes_option(
+    "Mode to compare; repeat it. The first must become better, the others not worse.",
+    default=("dense", "hybrid"),
 )
-@click.option(
-    "--measures",
-    metavar="NAMES",
-    default="nDCG@10 RR@10 R@100",
-    show_default=True,
-    help="Names as in ir_measures. The first decides.",
-)
-@click.option(
-    "--mine-mode",
-    "mine_modes",
-    type=click.Choice(get_args(SearchMode)),
-    multiple=True,
-    default=["dense"],
-    show_default=True,
-    help="Mode to find candidates for negatives with; repeat it.",
-)
-@click.option(
-    "--depth",
-    type=click.IntRange(1, 10_000),
-    default=100,
-    show_default=True,
-    metavar="N",
-    help="Candidates of each query and mode.",
-)
-@click.option(
-    "--judge",
-    metavar="NAME_OR_DIR",
-    shell_complete=complete_rerankers,
-    help="A cross-encoder, or a stronger bi-encoder, that scores the candidates.",
-)
+@measures_option("The first decides.")
+@modes_option("Mode to find candidates for negatives with; repeat it.", name="--mine-mode")
+@depth_option("Candidates of each query and mode.")
+@judge_option("A cross-encoder, or a stronger bi-encoder, that scores the candidates.")
 @click.option(
     "--allow-weak-judge",
     is_flag=True,

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 import click
 
-from msmarco_qdrant.cli.completion import complete_files, complete_rerankers
+from msmarco_qdrant.cli.completion import complete_files
 from msmarco_qdrant.cli.help import Command
 from msmarco_qdrant.cli.judged_files import file_option, out_option, read_judged
 from msmarco_qdrant.cli.options import (
     ENCODER,
-    LIMIT,
     json_option,
     model_option,
     open_search_client,
@@ -21,6 +20,7 @@ from msmarco_qdrant.cli.options import (
     tenant_option,
 )
 from msmarco_qdrant.cli.output import print_result
+from msmarco_qdrant.cli.run_options import depth_option, judge_option
 from msmarco_qdrant.cli.signals import advise_resume, exit_on_sigterm
 from msmarco_qdrant.core.json_value import to_json_value
 from msmarco_qdrant.core.search_types import SearchMode
@@ -77,12 +77,8 @@ _EXAMPLE = (
     examples=[_EXAMPLE],
 )
 @settings_options("store", "transport", "collection", *ENCODER)
-@click.option(
-    "--judge",
-    metavar="NAME_OR_DIR",
-    required=True,
-    shell_complete=complete_rerankers,
-    help="The judge: a cross-encoder, or a bi-encoder stronger than the collection's.",
+@judge_option(
+    "The judge: a cross-encoder, or a bi-encoder stronger than the collection's.", required=True
 )
 @file_option("--queries", "The mined queries: qid<TAB>text or JSON lines.", required=True)
 @click.option(
@@ -104,14 +100,7 @@ _EXAMPLE = (
     help="Mode of the search that the judge must improve on.  [default: that of the folder of "
     "`mine`; of several modes hybrid]",
 )
-@click.option(
-    "--depth",
-    type=LIMIT,
-    default=100,
-    show_default=True,
-    metavar="N",
-    help="Candidates of each dev query.",
-)
+@depth_option("Candidates of each dev query.")
 @click.option(
     "--allow-weak-judge",
     is_flag=True,

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 import click
 
@@ -30,6 +30,7 @@ from msmarco_qdrant.cli.options import (
     tenant_option,
 )
 from msmarco_qdrant.cli.output import print_result
+from msmarco_qdrant.cli.run_options import depth_option, modes_option
 from msmarco_qdrant.cli.signals import advise_resume, exit_on_sigterm
 from msmarco_qdrant.core.json_value import to_json_value
 from msmarco_qdrant.core.search_types import SearchMode
@@ -87,23 +88,8 @@ class _Given:
 @min_grade_option("With judgments")
 @click_options
 @out_option("the negatives")
-@click.option(
-    "--mode",
-    "modes",
-    type=click.Choice(get_args(SearchMode)),
-    multiple=True,
-    default=["dense"],
-    show_default=True,
-    help="Mode to search with; repeat it for candidates of several systems.",
-)
-@click.option(
-    "--depth",
-    type=LIMIT,
-    default=100,
-    show_default=True,
-    metavar="N",
-    help="The last rank of a candidate. Ranks do not count positives.",
-)
+@modes_option("Mode to search with; repeat it for candidates of several systems.")
+@depth_option("The last rank of a candidate. Ranks do not count positives.")
 @click.option(
     "--first-rank",
     type=LIMIT,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,7 +19,7 @@ from msmarco_qdrant.cli.options import (
     settings_options,
 )
 from msmarco_qdrant.cli.output import echo, print_json
-from msmarco_qdrant.core.search_types import SearchMode
+from msmarco_qdrant.cli.run_options import mode_option
 from msmarco_qdrant.errors import UsageError
 
 if TYPE_CHECKING:
@@ -46,13 +46,7 @@ _SHOWN = ("ndcg_at_10", "mrr_at_10", "recall_at_100")
 @model_option(
     "Model to encode with.  [default: MSMARCO_QDRANT_MODEL or msmarco-distilbert-base-v3]"
 )
-@click.option(
-    "--mode",
-    type=click.Choice(get_args(SearchMode)),
-    default="dense",
-    show_default=True,
-    help="Compare vectors, words, or both.",
-)
+@mode_option("Compare vectors, words, or both.")
 @exact_option
 @click.option("--reranker", metavar="NAME_OR_DIR", help="Rerank the best hits.")
 @click.option(

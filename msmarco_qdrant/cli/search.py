@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 import click
 
@@ -36,6 +36,7 @@ from msmarco_qdrant.cli.options import (
 )
 from msmarco_qdrant.cli.output import check_output, print_hits, print_next_page, print_result
 from msmarco_qdrant.cli.program import NAME, as_typed
+from msmarco_qdrant.cli.run_options import mode_option
 from msmarco_qdrant.core.search_types import DEFAULT_EFFORT, FusionMethod, Merge, SearchMode
 from msmarco_qdrant.errors import SourceError
 
@@ -63,13 +64,7 @@ if TYPE_CHECKING:
     "--reranker]",
 )
 @page_options
-@click.option(
-    "--mode",
-    type=click.Choice(get_args(SearchMode)),
-    default="dense",
-    show_default=True,
-    help="Compare vectors (dense), words (bm25), or both (hybrid).",
-)
+@mode_option("Compare vectors (dense), words (bm25), or both (hybrid).")
 @ranking_options
 @score_threshold_option
 @click.option(
