@@ -77,9 +77,7 @@ class TextEncoder:
         self._embed_passages, self._embed_queries = embed_passages, embed_queries
         self._model, self._similarity = model, similarity
         dimension = len(self._vectors(embed_passages, ["dimension"])[0])
-        identity = f"{model}\n{dimension}\n{similarity}".encode()
-        fingerprint = f"2-{hashlib.sha256(identity).hexdigest()}"
-        self._info = EncoderInfo(model, fingerprint, dimension, similarity)
+        self._info = named_model(model, dimension, similarity)
 
     def __repr__(self) -> str:
         return f"TextEncoder(model={self._model!r}, dimension={self._info.dimension})"
@@ -136,6 +134,13 @@ class TextEncoder:
                 f"{self._model} must return vectors of the shape {expected}, got {vectors.shape}"
             )
         return vectors
+
+
+def named_model(model: str, dimension: int, similarity: Similarity) -> EncoderInfo:
+    """Return the properties of a model that only its name identifies, as it has no files here."""
+    identity = f"{model}\n{dimension}\n{similarity}".encode()
+    fingerprint = f"2-{hashlib.sha256(identity).hexdigest()}"
+    return EncoderInfo(model, fingerprint, dimension, similarity)
 
 
 def unit_rows(vectors: NDArray[np.float32], similarity: Similarity) -> NDArray[np.float32]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, get_args
 
 from msmarco_qdrant.core.encoder_types import EncodedBatch, EncoderInfo, Similarity
 from msmarco_qdrant.encoding.tokens import Tokenized
 from msmarco_qdrant.errors import EncodingError, UsageError
-from msmarco_qdrant.integrations.text_encoder import TextTokenizer
+from msmarco_qdrant.integrations.text_encoder import TextTokenizer, named_model
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,9 +36,7 @@ class GivenModel:
             raise UsageError(f"embedding_dim must be 1 to {_MAX_DIMENSION:,}, got {dimension!r}")
         if similarity not in get_args(Similarity):
             raise UsageError(f"similarity must be cosine or dot, got {similarity!r}")
-        identity = f"{PREFIX}{model}\n{dimension}\n{similarity}".encode()
-        fingerprint = f"2-{hashlib.sha256(identity).hexdigest()}"
-        self._info = EncoderInfo(f"{PREFIX}{model}", fingerprint, dimension, similarity)
+        self._info = named_model(f"{PREFIX}{model}", dimension, similarity)
 
     @classmethod
     def stored(cls, info: EncoderInfo) -> GivenModel:
