@@ -7,13 +7,12 @@ keeps the model that is best on dev queries, and resumes.
 from __future__ import annotations
 
 import logging
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import torch
 from sentence_transformers import (
@@ -25,7 +24,7 @@ from sentence_transformers import (
 )
 from torch import nn
 from torch.utils.data import BatchSampler
-from transformers import PrinterCallback, TrainerCallback
+from transformers import PrinterCallback
 
 from msmarco_qdrant.core.first_line import first_line
 from msmarco_qdrant.encoding.hub import quiet_hub
@@ -33,9 +32,15 @@ from msmarco_qdrant.encoding.pretrained import hidden_progress
 from msmarco_qdrant.errors import EncodingError, OutputError
 from msmarco_qdrant.train.checkpoints import Checkpoints, save_model, step_of
 from msmarco_qdrant.train.settings import TrainSettings
-
-if TYPE_CHECKING:
-    from transformers import TrainerControl, TrainerState, TrainingArguments
+from msmarco_qdrant.train.trainer_callbacks import (
+    Folder,
+    KeepBest,
+    Kept,
+    MarkCheckpoints,
+    ProgressError,
+    ShowProgress,
+    StopAtNan,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -43,24 +48,6 @@ EXAMPLE = "example"
 """The column of the trainer's data set: the number of an example."""
 
 _PARTS = 10  # of a training without other settings: between two measures or checkpoints
-_STATE = "measures.json"
-
-
-class Folder(Protocol):
-    """A folder with small JSON files that are written atomically."""
-
-    @property
-    def path(self) -> Path:
-        """The folder."""
-        ...
-
-    def read_json(self, name: str) -> Any:
-        """Return the content of a file; None without the file."""
-        ...
-
-    def write_json(self, name: str, value: Any) -> None:
-        """Write a file."""
-        ...
 
 
 class Batches(Protocol):
@@ -123,14 +110,6 @@ class Outcome:
     resumed_from: int
 
 
-@dataclass(slots=True)
-class _Kept:
-    """The best model so far."""
-
-    measures: dict[int, float] = field(default_factory=dict)
-    step: int | None = None
-
-
 class _KnownBatches(BatchSampler):
     """Batches in their order, as the library's trainer wants them."""
 
@@ -160,7 +139,7 @@ class _KnownBatchesTrainer:
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
         pass
 
-    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:  # noqa: ARG002
         self.model.save_pretrained(output_dir or self.args.output_dir, create_model_card=False)
 
 
@@ -200,15 +179,15 @@ def run_training(
     newest = checkpoints.newest()
     steps = len(parts.batches)
     arguments = _arguments(settings, steps, checkpoints.path, parts.model)
-    kept = _Kept()
+    kept = Kept()
     trainer = _make_trainer(parts, arguments)
-    trainer.add_callback(_MarkCheckpoints(checkpoints))
-    trainer.add_callback(_StopAtNan())
+    trainer.add_callback(MarkCheckpoints(checkpoints))
+    trainer.add_callback(StopAtNan())
     if parts.measure is not None:
         every = settings.eval_steps or _part_of(steps)
-        trainer.add_callback(_KeepBest(parts.measure, every, folder, kept))
+        trainer.add_callback(KeepBest(parts.measure, every, folder, kept))
     if on_progress is not None:
-        trainer.add_callback(_ShowProgress(on_progress, parts.examples))
+        trainer.add_callback(ShowProgress(on_progress, parts.examples))
     if newest is not None:
         _log.info("training resumes after step %d of %d", step_of(newest), steps)
     with _mapped_errors(settings):
@@ -296,7 +275,7 @@ def _mapped_errors(settings: TrainSettings) -> Iterator[None]:
     try:
         with quiet_hub(), hidden_progress():
             yield
-    except _ProgressError as exc:
+    except ProgressError as exc:
         if exc.__cause__ is not None:
             raise exc.__cause__ from None
         raise
@@ -315,91 +294,3 @@ def _mapped_errors(settings: TrainSettings) -> Iterator[None]:
             f"cannot write the training's files: {exc}: run it again to resume from the last "
             "checkpoint"
         ) from exc
-
-
-class _ProgressError(Exception):
-    """The cause is an error of the caller's function, and not one of the training."""
-
-
-class _ShowProgress(TrainerCallback):
-    def __init__(self, show: Callable[[int, int], None], examples: int) -> None:
-        self._show = show
-        self._examples = examples
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        share = state.global_step / max(1, state.max_steps)
-        try:
-            self._show(round(share * self._examples), self._examples)
-        except Exception as exc:
-            raise _ProgressError from exc
-
-
-class _MarkCheckpoints(TrainerCallback):
-    def __init__(self, checkpoints: Checkpoints) -> None:
-        self._checkpoints = checkpoints
-
-    def on_save(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        self._checkpoints.complete(state.global_step)
-
-
-class _StopAtNan(TrainerCallback):
-    """Ends a training that has diverged."""
-
-    def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        found = (kwargs["logs"] or {}).get("grad_norm", 0.0)
-        if not torch.isfinite(torch.tensor(float(found))):
-            raise EncodingError(
-                f"the gradient must be finite, got {found} after step {state.global_step}: use a "
-                "lower learning rate, or float32"
-            )
-
-
-class _KeepBest(TrainerCallback):
-    """Measures the model at some steps, and saves it if it is the best so far."""
-
-    def __init__(
-        self, measure: Callable[[Any], float], every: int, folder: Folder, kept: _Kept
-    ) -> None:
-        self._measure = measure
-        self._every = every
-        self._folder = folder
-        self._kept = kept
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        stored = self._folder.read_json(_STATE)
-        if stored is not None:
-            self._kept.measures.update({int(step): one for step, one in stored["measures"]})
-            self._kept.step = stored["kept"]
-        if state.global_step == 0 and 0 not in self._kept.measures:
-            self._kept.measures[0] = self._measure(kwargs["model"])
-            self._write()
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        step = state.global_step
-        if step % self._every and step != state.max_steps:
-            return
-        kept = self._kept
-        found = kept.measures[step] = self._measure(kwargs["model"])
-        if kept.step is None or step == kept.step or found > kept.measures[kept.step]:
-            save_model(kwargs["model"], self._folder.path / f"model-{step}")
-            kept.step = step
-        self._write()
-        for other in self._folder.path.glob("model-*"):
-            if other.name != f"model-{kept.step}":
-                shutil.rmtree(other)
-
-    def _write(self) -> None:
-        kept = self._kept
-        self._folder.write_json(
-            _STATE, {"kept": kept.step, "measures": sorted(kept.measures.items())}
-        )
