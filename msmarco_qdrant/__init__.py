@@ -76,7 +76,8 @@ if TYPE_CHECKING:
     )
     from msmarco_qdrant.ingest.api import ingest_passages
     from msmarco_qdrant.migrate.indexes import add_index, list_indexes, remove_index
-    from msmarco_qdrant.migrate.runner import migrate_collection, migration_status
+    from msmarco_qdrant.migrate.runner import migrate_collection
+    from msmarco_qdrant.migrate.status import migration_status
     from msmarco_qdrant.migrate.tenants import set_tenant_field
     from msmarco_qdrant.reembed.api import prune_collection, reembed_collection, rollback_collection
     from msmarco_qdrant.search.async_client import AsyncSearchClient
@@ -120,7 +121,8 @@ _MODULES = {
     "filters": "All Any Exists GeoRadius MetaFilter Not Range Text",
     "ingest.api": "ingest_passages",
     "migrate.indexes": "add_index list_indexes remove_index",
-    "migrate.runner": "migrate_collection migration_status",
+    "migrate.runner": "migrate_collection",
+    "migrate.status": "migration_status",
     "migrate.tenants": "set_tenant_field",
     "reembed.api": "prune_collection reembed_collection rollback_collection",
     "search.async_client": "AsyncSearchClient",

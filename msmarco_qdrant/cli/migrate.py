@@ -21,7 +21,8 @@ from msmarco_qdrant.errors import UsageError
 
 if TYPE_CHECKING:
     from msmarco_qdrant.core.metadata_types import Generation, LockHolder, UserMigration
-    from msmarco_qdrant.migrate.runner import MigrationStatus, MigrationStep
+    from msmarco_qdrant.migrate.runner import MigrationStep
+    from msmarco_qdrant.migrate.status import MigrationStatus
     from msmarco_qdrant.settings import Settings
 
 _NOT_CURRENT = 1
@@ -159,7 +160,7 @@ def unlock(*, settings: Settings, token: str | None, as_json: bool) -> None:
     Without --token it shows the holder. The lock of a directory ends with its process and needs no
     release.
     """
-    from msmarco_qdrant.migrate.runner import lock_holder, unlock_migrations
+    from msmarco_qdrant.migrate.status import lock_holder, unlock_migrations
 
     with open_configured_store(settings) as store:
         holder = lock_holder(store, settings.collection)
@@ -196,7 +197,7 @@ def link(*, name: str, settings: Settings, to: str | None, as_json: bool) -> Non
 
 
 def _status(settings: Settings, directory: Path | None) -> MigrationStatus:
-    from msmarco_qdrant.migrate.runner import migration_status
+    from msmarco_qdrant.migrate.status import migration_status
 
     with open_configured_store(settings) as store:
         return migration_status(store, settings.collection, directory=directory)

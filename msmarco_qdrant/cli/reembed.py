@@ -143,7 +143,7 @@ def prune(*, settings: Settings, unfinished: bool, yes: bool, as_json: bool) -> 
 
 def _label_others(store: Store, collection: str) -> Mapping[str, str]:
     """Return the name with the model of each physical collection that is not live."""
-    from msmarco_qdrant.migrate.runner import migration_status
+    from msmarco_qdrant.migrate.status import migration_status
 
     found = migration_status(store, collection)
     target = found.copying.target if found.copying is not None else None

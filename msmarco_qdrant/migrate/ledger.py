@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
-from msmarco_qdrant.collection.migration import Migration
+from msmarco_qdrant.collection.migration import Migration, load_migrations
 from msmarco_qdrant.core.metadata_types import CollectionMetadata, UserMigration
+from msmarco_qdrant.errors import UsageError
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,3 +84,22 @@ class Ledger:
         """Return the metadata with records of the applied files that have no checksum yet."""
         without = {one.name for one in self.users if not one.checksum}
         return self.record(one for one in self.theirs or () if one.name in without)
+
+
+def load_sources(
+    directory: Path | None,
+) -> tuple[Sequence[Migration], Sequence[Migration] | None]:
+    """Load the package's own migrations and those of the user's folder, None without one."""
+    own = load_migrations()
+    if directory is None:
+        return own, None
+    theirs = load_migrations(directory)
+    shared = {migration.name for migration in own} & {migration.name for migration in theirs}
+    if shared:
+        raise UsageError(
+            f"{directory} contains {min(shared)}, the name of one of the package's own migrations: "
+            "rename it"
+        )
+    if not theirs:
+        raise UsageError(f"{directory} contains no migration, such as 0001_name.py")
+    return own, theirs

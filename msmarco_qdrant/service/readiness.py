@@ -20,7 +20,7 @@ from msmarco_qdrant.errors import (
     MsmarcoQdrantError,
     StoreError,
 )
-from msmarco_qdrant.migrate.runner import MigrationStatus, migration_status
+from msmarco_qdrant.migrate.status import MigrationStatus, migration_status
 from msmarco_qdrant.search.async_client import AsyncSearchClient
 from msmarco_qdrant.search.options import RERANK_DEPTH
 from msmarco_qdrant.service.interfaces import About, Check

@@ -421,7 +421,7 @@ CASES: dict[str, Case] = {
         engine="loopback",
     ),
     "the lock has another token": Case(
-        ("migrate.runner:unlock_migrations",), _wrong_token, engine="loopback"
+        ("migrate.status:unlock_migrations",), _wrong_token, engine="loopback"
     ),
     "no graph": Case(("evaluation.ann:_warn_without_graph",), _sweep),
     "pending while copying": Case(

@@ -34,7 +34,7 @@ from msmarco_qdrant.errors import (
     UsageError,
 )
 from msmarco_qdrant.ingest.api import ingest_passages
-from msmarco_qdrant.migrate.runner import unlock_migrations
+from msmarco_qdrant.migrate.status import unlock_migrations
 from msmarco_qdrant.stores import Store, open_store
 from msmarco_qdrant.stores.edge import snapshots
 from msmarco_qdrant.stores.server.client import ServerClient

@@ -34,7 +34,7 @@ from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.ingest.run import IngestRun
 from msmarco_qdrant.ingest.stages import IngestTarget
 from msmarco_qdrant.ingest.windows import RowStream
-from msmarco_qdrant.migrate.runner import migration_status
+from msmarco_qdrant.migrate.status import migration_status
 from msmarco_qdrant.reembed.api import reembed_collection
 from msmarco_qdrant.sources.corpus import as_rows
 from msmarco_qdrant.sources.rejects import RejectCount

@@ -10,7 +10,8 @@ from msmarco_qdrant.collection.create import create_collection
 from msmarco_qdrant.core.collection_types import Bm25Settings
 from msmarco_qdrant.core.metadata_types import LockHolder
 from msmarco_qdrant.errors import StoreInUseError
-from msmarco_qdrant.migrate.runner import migrate_collection, migration_status
+from msmarco_qdrant.migrate.runner import migrate_collection
+from msmarco_qdrant.migrate.status import migration_status
 from msmarco_qdrant.stores import Store
 from msmarco_qdrant.testing import HashingEncoder
 from tests.contract.conftest import OpenStore

@@ -23,7 +23,8 @@ from msmarco_qdrant.core.encoder_types import EncoderInfo
 from msmarco_qdrant.core.records import Passage, PrunePolicy
 from msmarco_qdrant.errors import MsmarcoQdrantError, StoreInUseError
 from msmarco_qdrant.ingest.api import ingest_passages
-from msmarco_qdrant.migrate.runner import migrate_collection, unlock_migrations
+from msmarco_qdrant.migrate.runner import migrate_collection
+from msmarco_qdrant.migrate.status import unlock_migrations
 from msmarco_qdrant.reembed.api import reembed_collection
 from msmarco_qdrant.search.client import SearchClient
 from msmarco_qdrant.service.spool.directory import BatchName

@@ -16,7 +16,8 @@ from msmarco_qdrant.cli.app import main
 from msmarco_qdrant.core.records import Passage, PrunePolicy
 from msmarco_qdrant.core.search_types import SearchMode
 from msmarco_qdrant.ingest.api import ingest_passages
-from msmarco_qdrant.migrate.runner import migrate_collection, migration_status
+from msmarco_qdrant.migrate.runner import migrate_collection
+from msmarco_qdrant.migrate.status import migration_status
 from msmarco_qdrant.search.async_client import AsyncSearchClient
 from msmarco_qdrant.search.client import SearchClient
 from msmarco_qdrant.stores import open_store

@@ -17,7 +17,8 @@ from msmarco_qdrant.core.collection_types import Bm25Settings, HnswSettings
 from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.encoding import Bm25Encoder
 from msmarco_qdrant.ingest.api import ingest_passages
-from msmarco_qdrant.migrate.runner import migrate_collection, unlock_migrations
+from msmarco_qdrant.migrate.runner import migrate_collection
+from msmarco_qdrant.migrate.status import unlock_migrations
 from msmarco_qdrant.stores import Store, open_store
 from msmarco_qdrant.stores.payload import point_id, sort_tokens
 from msmarco_qdrant.testing import HashingEncoder

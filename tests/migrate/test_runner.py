@@ -25,12 +25,8 @@ from msmarco_qdrant.errors import (
     UsageError,
 )
 from msmarco_qdrant.ingest.api import ingest_passages
-from msmarco_qdrant.migrate.runner import (
-    MigrationStep,
-    migrate_collection,
-    migration_status,
-    unlock_migrations,
-)
+from msmarco_qdrant.migrate.runner import MigrationStep, migrate_collection
+from msmarco_qdrant.migrate.status import migration_status, unlock_migrations
 from msmarco_qdrant.stores import Store, open_store
 from msmarco_qdrant.stores.migration_locks import hold_lock
 from msmarco_qdrant.testing import HashingEncoder, NullStore

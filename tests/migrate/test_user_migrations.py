@@ -16,7 +16,8 @@ from msmarco_qdrant.core.collection_types import Bm25Settings
 from msmarco_qdrant.core.metadata_types import CollectionMetadata, UserMigration
 from msmarco_qdrant.errors import MigrationError
 from msmarco_qdrant.ingest.api import ingest_passages
-from msmarco_qdrant.migrate.runner import migrate_collection, migration_status
+from msmarco_qdrant.migrate.runner import migrate_collection
+from msmarco_qdrant.migrate.status import migration_status
 from msmarco_qdrant.stores import Store, open_store
 from msmarco_qdrant.stores.metadata import metadata_from_json, metadata_to_json
 from msmarco_qdrant.testing import HashingEncoder

@@ -20,7 +20,8 @@ from msmarco_qdrant.errors import (
     UsageError,
 )
 from msmarco_qdrant.ingest.api import ingest_passages
-from msmarco_qdrant.migrate.runner import migrate_collection, migration_status
+from msmarco_qdrant.migrate.runner import migrate_collection
+from msmarco_qdrant.migrate.status import migration_status
 from msmarco_qdrant.reembed import run
 from msmarco_qdrant.reembed.api import prune_collection, reembed_collection, rollback_collection
 from msmarco_qdrant.stores import Store

@@ -15,7 +15,7 @@ from msmarco_qdrant.core.reports import ReembedStage
 from msmarco_qdrant.core.search_defaults import SearchDefaults
 from msmarco_qdrant.errors import MigrationError, ModelMismatchError, StoreCorruptError
 from msmarco_qdrant.ingest.api import ingest_passages
-from msmarco_qdrant.migrate.runner import migration_status
+from msmarco_qdrant.migrate.status import migration_status
 from msmarco_qdrant.reembed.api import prune_collection
 from msmarco_qdrant.stores import Store
 from tests.reembed.steps import (

@@ -8,7 +8,7 @@ from typing import Any
 
 from msmarco_qdrant.core.reports import ReembedReport
 from msmarco_qdrant.ingest.api import ingest_passages
-from msmarco_qdrant.migrate.runner import unlock_migrations
+from msmarco_qdrant.migrate.status import unlock_migrations
 from msmarco_qdrant.reembed.api import reembed_collection, rollback_collection
 from msmarco_qdrant.stores import Store
 from msmarco_qdrant.testing import HashingEncoder

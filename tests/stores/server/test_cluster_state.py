@@ -15,7 +15,7 @@ from msmarco_qdrant import describe_store, ingest_passages
 from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.core.server_state import ServerState, ShardReplica
 from msmarco_qdrant.errors import StoreError, StoreUnavailableError
-from msmarco_qdrant.migrate.runner import migration_status
+from msmarco_qdrant.migrate.status import migration_status
 from msmarco_qdrant.service.interfaces import Backlog, Check
 from msmarco_qdrant.service.metrics import Metrics
 from msmarco_qdrant.service.readiness import PassageCount, ReplicaWatch, _check_replicas, _place_of
