@@ -33,12 +33,9 @@ import inspect
 import math
 import sys
 import typing
-import unicodedata
-from collections import UserString
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, time
+from datetime import date, time
 from decimal import Decimal
 from enum import Enum
 from functools import wraps
@@ -46,7 +43,14 @@ from typing import TYPE_CHECKING, TypeAlias, TypeGuard
 from uuid import UUID
 
 from msmarco_qdrant.core.field_path import check_field, check_object_field
-from msmarco_qdrant.core.meta_values import MetaValueError, as_moment, plain_value, with_article
+from msmarco_qdrant.core.filter_values import (
+    is_several,
+    list_values,
+    plain_bound,
+    plain_number,
+    split_words,
+)
+from msmarco_qdrant.core.meta_values import with_article
 from msmarco_qdrant.errors import UsageError
 
 if TYPE_CHECKING:
@@ -58,9 +62,6 @@ Scalar: TypeAlias = str | int | float | bool | date | time | Decimal | UUID | En
 A `date` or `datetime` means its moment, which strings such as "2024-05-01" are compared with.
 """
 
-Plain: TypeAlias = str | int | float | bool | date
-"""A value as the engines compare it."""
-
 Bound: TypeAlias = int | float | Decimal | date
 """The end of a range: a number, or a moment (a `datetime` is a `date` in Python)."""
 
@@ -68,7 +69,6 @@ Bound: TypeAlias = int | float | Decimal | date
 MAX_DEPTH = 12
 """The most levels of `Any`, `All`, `Not` and objects in a filter; gRPC takes 100 of its own."""
 
-_SINGLE = (str, bytes, bytearray, memoryview, UserString, Mapping, Iterator)
 _T = typing.TypeVar("_T")
 
 
@@ -125,7 +125,7 @@ class Range:
         for strict, other in (("gt", "gte"), ("lt", "lte")):
             if strict in bounds and other in bounds:  # indexes of the engines use one of them
                 raise UsageError(f"a Range takes {strict} or {other}, not both, got {self}")
-        bounds = {name: _plain_bound(name, bound) for name, bound in bounds.items()}
+        bounds = {name: plain_bound(name, bound) for name, bound in bounds.items()}
         for name, bound in bounds.items():
             object.__setattr__(self, name, bound)
         if len({isinstance(bound, date) for bound in bounds.values()}) > 1:
@@ -181,7 +181,7 @@ class GeoRadius:
     def __post_init__(self) -> None:
         most = {"lat": 90.0, "lon": 180.0, "radius_m": math.inf}
         for name, limit in most.items():
-            number = _plain_number(getattr(self, name))
+            number = plain_number(getattr(self, name))
             rule = f"be -{limit:g} to {limit:g}" if limit < math.inf else "be more than 0"
             if number is None or abs(number) > limit or (limit == math.inf and number <= 0):
                 raise UsageError(f"{name} of a GeoRadius must {rule}, got {getattr(self, name)!r}")
@@ -294,15 +294,6 @@ def _check_filter(given: typing.Any, depth: int) -> None:
         )
 
 
-def split_words(text: str) -> Sequence[str]:
-    """Split a text at spaces and punctuation, for conditions on one word each.
-
-    The engines may split them further, as they have the letters of more scripts than Python has.
-    """
-    apart = (c if c.isalnum() or _is_inner(c) else " " for c in text)
-    return [word for word in "".join(apart).split() if any(map(str.isalnum, word))]
-
-
 def needs_field(given: typing.Any) -> bool:
     """True if no passage without the field meets the condition."""
     if isinstance(given, Not):
@@ -317,55 +308,6 @@ def is_qdrant_filter(given: object) -> TypeGuard[models.Filter]:
     """True for a `qdrant_client.models.Filter`; imports nothing."""
     module = sys.modules.get("qdrant_client.http.models")  # no import of it, no such filter
     return module is not None and isinstance(given, module.Filter)
-
-
-def to_utc(given: date) -> datetime:
-    """Convert a date or datetime to an aware datetime in UTC; without an offset it is UTC.
-
-    Raises:
-        UsageError: If the year in UTC is not 1 to 9999.
-    """
-    moment = given if isinstance(given, datetime) else datetime(given.year, given.month, given.day)
-    if moment.utcoffset() is None:
-        return moment.replace(tzinfo=UTC)
-    try:
-        return moment.astimezone(UTC)
-    except OverflowError as exc:
-        raise UsageError(f"the year in UTC must be 1 to 9999, got {given.isoformat()}") from exc
-
-
-def list_values(field: str, given: typing.Any) -> list[Plain]:
-    """List the values of a condition, any one of which may match.
-
-    Raises:
-        UsageError: If there is none, or one is not a scalar.
-    """
-    values = [_plain_scalar(field, value) for value in _items(given)]
-    if not values:
-        raise UsageError(f"the filter on '{field}' must have a value, got {given!r}")
-    return values
-
-
-def _items(given: typing.Any) -> Sequence[typing.Any]:
-    """Return the elements of a list, a set or an array, and any other value as the only one."""
-    is_single = isinstance(given, _SINGLE) or getattr(given, "ndim", None) == 0
-    return [given] if is_single or not isinstance(given, Iterable) else list(given)
-
-
-def _plain_scalar(field: str, value: typing.Any) -> Plain:
-    if (moment := as_moment(value)) is not None:
-        to_utc(moment)
-        return moment
-    try:
-        plain = plain_value(value, f"the filter on '{field}'")
-    except MetaValueError as exc:
-        raise UsageError(str(exc)) from exc
-    if isinstance(plain, str | int | float):
-        return plain
-    raise UsageError(
-        f"the filter on '{field}' must be a string, a boolean, a number, a moment or a list of "
-        f"these, got {value!r}"
-    )
 
 
 def _check_condition(field: str, given: typing.Any, depth: int) -> None:
@@ -408,37 +350,12 @@ def _check_depth(depth: int) -> None:
 
 
 def _several(name: str, given: typing.Any) -> Sequence[typing.Any]:
-    if isinstance(given, _SINGLE) or not isinstance(given, Iterable):
+    if not is_several(given):
         raise UsageError(f"{name} must be a list of conditions or filters, got {given!r}")
     parts = tuple(given)
     if not parts:
         raise UsageError(f"{name} must have a condition or filter, got {given!r}")
     return parts
-
-
-def _is_inner(character: str) -> bool:
-    """True for a character outside of ASCII that may belong to a word of some script."""
-    return character > "\x7f" and unicodedata.category(character)[0] not in "PZC"
-
-
-def _plain_number(given: typing.Any) -> int | float | None:
-    with suppress(MetaValueError):
-        plain = plain_value(given, "a number")
-        if isinstance(plain, int | float) and not isinstance(plain, bool):
-            return plain
-    return None
-
-
-def _plain_bound(name: str, bound: typing.Any) -> int | float | date:
-    if (moment := as_moment(bound)) is not None:
-        to_utc(moment)
-        return moment
-    if (number := _plain_number(bound)) is not None:
-        return number
-    raise UsageError(
-        f"{name} must be a finite number, a signed 64-bit integer, a date or a datetime, "
-        f"got {bound!r}"
-    )
 
 
 def _type_name(value: object) -> str:

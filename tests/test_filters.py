@@ -19,6 +19,7 @@ import pytest
 import qdrant_edge
 from qdrant_client import models
 
+from msmarco_qdrant.core.filter_values import list_values, split_words, to_utc
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.filters import (
     All,
@@ -29,9 +30,6 @@ from msmarco_qdrant.filters import (
     Range,
     Text,
     check_filter,
-    list_values,
-    split_words,
-    to_utc,
 )
 from msmarco_qdrant.filters import Any as Either
 from msmarco_qdrant.search.options import SearchOptions

@@ -12,6 +12,7 @@ from datetime import date
 from typing import Any
 
 from msmarco_qdrant.core.field_path import field_values, flatten
+from msmarco_qdrant.core.filter_values import list_values
 from msmarco_qdrant.filters import (
     All,
     Exists,
@@ -21,7 +22,6 @@ from msmarco_qdrant.filters import (
     SearchFilter,
     Text,
     is_qdrant_filter,
-    list_values,
     needs_field,
 )
 from msmarco_qdrant.filters import Any as EitherOf

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from msmarco_qdrant.core.collection_types import PointId
 from msmarco_qdrant.core.field_path import payload_keys
+from msmarco_qdrant.core.filter_values import Plain, list_values, split_words, to_utc
 from msmarco_qdrant.core.search_types import PointQuery
 from msmarco_qdrant.filters import (
     All,
@@ -17,13 +18,9 @@ from msmarco_qdrant.filters import (
     GeoRadius,
     MetaFilter,
     Not,
-    Plain,
     Range,
     SearchFilter,
     Text,
-    list_values,
-    split_words,
-    to_utc,
 )
 from msmarco_qdrant.filters import Any as EitherOf
 

@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 from qdrant_client import QdrantClient, models
 
 from msmarco_qdrant.core.collection_types import PayloadIndex
+from msmarco_qdrant.core.filter_values import to_utc
 from msmarco_qdrant.core.records import Meta
-from msmarco_qdrant.filters import Exists, MetaFilter, Not, Range, check_filter, to_utc
+from msmarco_qdrant.filters import Exists, MetaFilter, Not, Range, check_filter
 from msmarco_qdrant.stores.edge.convert import payload_schema
 from msmarco_qdrant.stores.edge.filters import edge_filter
 from msmarco_qdrant.stores.filters import meta_key, to_qdrant

@@ -36,16 +36,8 @@ from pydantic import (
     model_validator,
 )
 
-from msmarco_qdrant.filters import (
-    All,
-    Exists,
-    GeoRadius,
-    Not,
-    Range,
-    SearchFilter,
-    Text,
-    split_words,
-)
+from msmarco_qdrant.core.filter_values import split_words
+from msmarco_qdrant.filters import All, Exists, GeoRadius, Not, Range, SearchFilter, Text
 from msmarco_qdrant.filters import Any as EitherOf
 from msmarco_qdrant.service.http.schemas import Integer, RequestModel
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import qdrant_edge
 
+from msmarco_qdrant.core.filter_values import to_utc
 from msmarco_qdrant.errors import MsmarcoQdrantError, UnsupportedError, UsageError
-from msmarco_qdrant.filters import to_utc
 from msmarco_qdrant.stores.filters import is_fixed, list_conditions
 
 if TYPE_CHECKING:
