@@ -9,23 +9,19 @@ from __future__ import annotations
 
 import csv
 import re
-import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from msmarco_qdrant.errors import SourceError
-from msmarco_qdrant.sources.content import STDIN
 from msmarco_qdrant.sources.fields import Fields
+from msmarco_qdrant.sources.table_refusals import QRELS_STEP, describe_unknown, show_cells
 
 _DELIMITERS = {"\t": "TSV", ",": "CSV", ";": "CSV", "|": "CSV"}
 _NAME = re.compile(r"[^\W\d][\w .:#/()-]{0,59}")
 _URL = re.compile(r"https?://\S+")
 _DOCUMENTS = ("docid", "url", "title", "body")  # MS MARCO's msmarco-docs.tsv
-_SHOWN = 40
 _BEIR_QRELS = ["corpus-id", "query-id", "score"]
-_QRELS_STEP = "the command evaluate takes it with --qrels (qrels in Python)"
-_RUN_STEP = "the command evaluate takes it with --compare (others in Python)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +112,7 @@ def find_table(sample: Sample, fields: Fields, *, quoted: bool | None = None) ->
         given = " and ".join((*fields.ids, *fields.texts)[:2])
         raise SourceError(
             f"{sample.source} must begin with a header that has {given}, got "
-            f"{' | '.join(map(_cut, header[:5]))}: columns without names are given by their numbers"
+            f"{show_cells(header)}: columns without names are given by their numbers"
         )
     if quoted is None:
         quoted = delimiter != "\t" or _is_quoted(sample, delimiter, has_header=False)
@@ -124,7 +120,7 @@ def find_table(sample: Sample, fields: Fields, *, quoted: bool | None = None) ->
     if fields.numbers:
         return _with_numbers(sample, rows, delimiter, fields, quoted=quoted)
     if fields.kind == "pid" and sorted(header) == _BEIR_QRELS:
-        raise SourceError(f"{sample.source} holds judgments, not passages: {_QRELS_STEP}")
+        raise SourceError(f"{sample.source} holds judgments, not passages: {QRELS_STEP}")
     _refuse_unknown_header(sample, header, rows, fields)
     widths = {len(row) for row in rows if len(row) > 1}
     if widths == {2}:
@@ -132,7 +128,8 @@ def find_table(sample: Sample, fields: Fields, *, quoted: bool | None = None) ->
         return Table(delimiter, quoted, pair, has_header=False, fields=fields) if quoted else None
     if widths == {4} and all(_URL.fullmatch(row[1]) for row in rows if len(row) == 4):
         return Table(delimiter, quoted, _DOCUMENTS, has_header=False, fields=fields)
-    raise SourceError(_unknown_shape(sample, rows, delimiter, fields))
+    is_queries, kind = fields.kind == "qid", _DELIMITERS[delimiter]
+    raise SourceError(describe_unknown(sample.source, rows, kind=kind, is_queries=is_queries))
 
 
 # ---- delimiter and header ------------------------------------------------------------------------
@@ -284,73 +281,6 @@ def _with_numbers(
         columns[int(number) - 1] = name
     named = replace(fields, ids=(fields.kind,), texts=("text",), titles=("title",))
     return Table(delimiter, quoted, tuple(columns), has_header=False, fields=named)
-
-
-def _unknown_shape(
-    sample: Sample, rows: Sequence[Sequence[str]], delimiter: str, fields: Fields
-) -> str:
-    first = next((row for row in rows if len(row) > 2), rows[0])
-    shown = " | ".join(_cut(cell) for cell in first[:5])
-    if fields.kind == "qid":
-        return (
-            f"{sample.source} is not a file of queries ({shown}): expected qid<TAB>text, CSV with "
-            f"a header qid,text, or JSON lines; {_query_step(sample, first)}"
-        )
-    lines = [" ".join(row).split() for row in rows]
-    if all(map(_is_judgment, lines)):
-        return f"{sample.source} holds judgments, not passages ({shown}): {_QRELS_STEP}"
-    if all(map(_is_answer, lines)):
-        return f"{sample.source} holds the answers of a run, not passages ({shown}): {_RUN_STEP}"
-    if len(first) == 1 and not any(mark in shown for mark in ",;|"):
-        return (
-            f"{sample.source} has no tab in its first rows ({shown}): expected id<TAB>text, CSV, "
-            f"or JSON lines; if each line is a passage, {_numbering(sample)}"
-        )
-    if len(first) == 1:
-        return (
-            f"{sample.source} has no tab in its first rows ({shown}): expected id<TAB>text, CSV "
-            "with a header, or JSON lines; read CSV without a header with --format csv --pid-field "
-            "1 --text-field 2 (the same arguments in Python)"
-        )
-    kind = _DELIMITERS[delimiter]
-    return (
-        f"{sample.source} is {kind} with {len(first)} columns and no header that names them "
-        f"({shown}): number them, such as --pid-field 1 --text-field 2 (pid_field and text_field "
-        "in Python), or pass the format 'tsv' if everything after the first tab is the text"
-    )
-
-
-def _query_step(sample: Sample, row: Sequence[str]) -> str:
-    """Return what to do with a file of this row, which is not one of queries."""
-    words = " ".join(row).split()
-    if _is_judgment(words):
-        return "these look like judgments, which --qrels takes (qrels in Python)"
-    if _is_answer(words):
-        return "these look like the answers of a run, which --compare takes"
-    if len(row) == 1:
-        return f"if each line is a query, {_numbering(sample)}"
-    return "name the columns qid and text in a first line"
-
-
-def _is_judgment(words: Sequence[str]) -> bool:
-    """Return True for a line of TREC's qrels: qid, 0, pid, grade."""
-    if len(words) != 4:
-        return False
-    return words[1].removeprefix("Q").isdecimal() and words[3].removeprefix("-").isdecimal()
-
-
-def _is_answer(words: Sequence[str]) -> bool:
-    """Return True for a line of a TREC run: qid, Q0, pid, rank, score, tag."""
-    return len(words) == 6 and words[3].isdecimal()
-
-
-def _numbering(sample: Sample) -> str:
-    file = "FILE" if sample.source == STDIN else shlex.quote(sample.source)
-    return f"number them with `nl -ba -w1 {file}`"
-
-
-def _cut(cell: str) -> str:
-    return cell if len(cell) <= _SHOWN else f"{cell[:_SHOWN]}..."
 
 
 # ---- quotes --------------------------------------------------------------------------------------
