@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -46,6 +47,98 @@ if TYPE_CHECKING:
     from msmarco_qdrant.search.client import SearchClient
     from msmarco_qdrant.search.options import RerankDepth, SearchOptions
     from msmarco_qdrant.settings import Settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Given:
+    """The options of `search`, as given."""
+
+    words: tuple[str, ...]
+    limit: int | None
+    offset: int | None
+    cursor: str | None
+    mode: SearchMode
+    fusion: FusionMethod | None
+    dense_weight: float | None
+    reranker: str | None
+    rerank_depth: RerankDepth
+    score_threshold: float | None
+    rerank_sigmoid: bool
+    filters: tuple[str, ...]
+    tenant: str | None
+    group_by: str | None
+    diversity: float | None
+    ef: int | None
+    oversampling: float
+    exact: bool
+    with_vectors: bool
+    with_meta: tuple[str, ...]
+    without_meta: bool
+    without_text: bool
+    snippets: int
+    also: tuple[str, ...]
+    merge: Merge
+    model: str | None
+    queries: Path | None
+    run: Path | None
+    as_json: bool
+
+    @property
+    def query(self) -> str | None:
+        """QUERY; several words are one without quotes, which is refused."""
+        if len(self.words) > 1:
+            command = as_typed(shlex.join([NAME, "search", " ".join(self.words)]))
+            raise click.UsageError(f"QUERY must be one argument: put it in quotes, {command}")
+        return self.words[0] if self.words else None
+
+    @property
+    def depth(self) -> int | None:
+        """The number of hits to rerank, if it is given as a number."""
+        return None if self.rerank_depth == "auto" else self.rerank_depth
+
+    def check(self) -> None:
+        """Refuse options that exclude each other or have no effect."""
+        is_single, has_queries = self.query is not None, self.queries is not None
+        if is_single == has_queries or has_queries != (self.run is not None):
+            raise click.UsageError("pass a QUERY, or both --queries FILE and --run FILE")
+        reranking = ["rerank_depth", "rerank_sigmoid"]
+        refuse_unused("--reranker", used=self.reranker is not None, options=reranking)
+        of_hits = ["with_vectors", "with_meta", "without_meta", "without_text", "snippets"]
+        # A run has pids and scores, and is sorted by score.
+        alone = ["cursor", "diversity", "also", *of_hits]
+        refuse_unused("QUERY", used=is_single, options=alone)
+        check_vectors(as_json=self.as_json)
+        refuse_unused("--also", used=bool(self.also), options=["merge"])
+        graph = ["ef", "oversampling"]
+        refuse_unused("the index, not --exact", used=not self.exact, options=graph)
+        fusing = ["fusion", "dense_weight"]
+        refuse_unused("--mode hybrid", used=self.mode == "hybrid", options=fusing)
+
+    def to_options(self, collection: str) -> SearchOptions:
+        """Return the options of a search; the limit of a run is not known yet."""
+        return {
+            "limit": self.limit or (10 if self.query is not None else self.depth or 1),
+            "offset": self.offset,
+            "cursor": self.cursor,
+            "mode": self.mode,
+            "fusion": chosen_fusion(self.fusion, self.dense_weight),
+            "score_threshold": self.score_threshold,
+            "rerank_depth": (self.rerank_depth or "auto") if self.reranker is not None else None,
+            "rerank_sigmoid": self.rerank_sigmoid,
+            "meta_filter": parse_filters(self.filters),  # refuses invalid conditions early
+            "tenant": self.tenant,
+            "group_by": self.group_by,
+            "diversity": self.diversity,
+            "ef": self.ef,
+            "oversampling": self.oversampling,
+            "exact": self.exact,
+            "with_vectors": self.with_vectors,
+            "with_meta": wanted_meta(self.with_meta, without=self.without_meta),
+            "with_text": not self.without_text,
+            "snippets": self.snippets,
+            "collections": [collection, *self.also] if self.also else None,
+            "merge": self.merge,
+        }
 
 
 @click.command(
@@ -106,98 +199,28 @@ if TYPE_CHECKING:
     "--run", type=FILE, metavar="FILE", help="With --queries: write the hits as a TREC run."
 )
 @json_option
-def search(  # noqa: PLR0913  # one for each option
-    *,
-    words: tuple[str, ...],
-    settings: Settings,
-    limit: int | None,
-    offset: int | None,
-    cursor: str | None,
-    mode: SearchMode,
-    fusion: FusionMethod | None,
-    dense_weight: float | None,
-    reranker: str | None,
-    rerank_depth: RerankDepth,
-    score_threshold: float | None,
-    rerank_sigmoid: bool,
-    filters: tuple[str, ...],
-    tenant: str | None,
-    group_by: str | None,
-    diversity: float | None,
-    ef: int | None,
-    oversampling: float,
-    exact: bool,
-    with_vectors: bool,
-    with_meta: tuple[str, ...],
-    without_meta: bool,
-    without_text: bool,
-    snippets: int,
-    also: tuple[str, ...],
-    merge: Merge,
-    model: str | None,
-    queries: Path | None,
-    run: Path | None,
-    as_json: bool,
-) -> None:
+def search(*, settings: Settings, **options: Any) -> None:
     """Search for QUERY, a question or keywords."""
-    query = _single(words)
-    if (query is None) == (queries is None) or (queries is None) != (run is None):
-        raise click.UsageError("pass a QUERY, or both --queries FILE and --run FILE")
-    refuse_unused(
-        "--reranker", used=reranker is not None, options=["rerank_depth", "rerank_sigmoid"]
-    )
-    of_hits = ["with_vectors", "with_meta", "without_meta", "without_text", "snippets"]
-    # A run has pids and scores, and is sorted by score.
-    alone = ["cursor", "diversity", "also", *of_hits]
-    refuse_unused("QUERY", used=query is not None, options=alone)
-    check_vectors(as_json=as_json)
-    refuse_unused("--also", used=bool(also), options=["merge"])
-    refuse_unused("the index, not --exact", used=not exact, options=["ef", "oversampling"])
-    refuse_unused("--mode hybrid", used=mode == "hybrid", options=["fusion", "dense_weight"])
     from msmarco_qdrant.search.options import check_queries, to_request
 
-    depth = None if rerank_depth == "auto" else rerank_depth
-    options: SearchOptions = {
-        "limit": limit or (10 if query is not None else depth or 1),
-        "offset": offset,
-        "cursor": cursor,
-        "mode": mode,
-        "fusion": chosen_fusion(fusion, dense_weight),
-        "score_threshold": score_threshold,
-        "rerank_depth": (rerank_depth or "auto") if reranker is not None else None,
-        "rerank_sigmoid": rerank_sigmoid,
-        "meta_filter": parse_filters(filters),  # refuses invalid conditions early
-        "tenant": tenant,
-        "group_by": group_by,
-        "diversity": diversity,
-        "ef": ef,
-        "oversampling": oversampling,
-        "exact": exact,
-        "with_vectors": with_vectors,
-        "with_meta": wanted_meta(with_meta, without=without_meta),
-        "with_text": not without_text,
-        "snippets": snippets,
-        "collections": [settings.collection, *also] if also else None,
-        "merge": merge,
-    }
-    to_request(options)  # refuses invalid options before a model is loaded
-    check_queries([query] if query is not None else [])
-    asked = []
-    if queries is not None and run is not None:
-        check_output(run, "--run", [str(queries)])
-        asked = _read_queries(queries)
-    bm25_only = mode == "bm25" and not snippets
-    with open_search_client(settings, model, reranker, bm25=bm25_only) as client:
-        options["meta_filter"] = parse_for(client.store, client.collection, filters)
-        if query is not None:
-            hits = client.search(query, **options)
-            print_hits(hits, as_json=as_json)
-            if offset is not None or cursor is not None:
+    given = _Given(**options)
+    given.check()
+    chosen = given.to_options(settings.collection)
+    to_request(chosen)  # refuses invalid options before a model is loaded
+    check_queries([given.query] if given.query is not None else [])
+    queries = _read_queries(given)
+    bm25_only = given.mode == "bm25" and not given.snippets
+    with open_search_client(settings, given.model, given.reranker, bm25=bm25_only) as client:
+        chosen["meta_filter"] = parse_for(client.store, client.collection, given.filters)
+        if given.query is not None:
+            hits = client.search(given.query, **chosen)
+            print_hits(hits, as_json=given.as_json)
+            if given.offset is not None or given.cursor is not None:
                 print_next_page(hits)
-        elif run is not None:
+        elif given.run is not None:
             defaults = client.metadata.search_defaults
-            options["limit"] = limit or depth or _run_depth(defaults, reranker)
-            _search_many(client, asked, run, options, as_json=as_json)
+            chosen["limit"] = given.limit or given.depth or _run_depth(defaults, given.reranker)
+            _search_many(client, queries, given.run, chosen, as_json=given.as_json)
 
 
 def _run_depth(defaults: SearchDefaults, reranker: str | None) -> int:
@@ -207,16 +230,12 @@ def _run_depth(defaults: SearchDefaults, reranker: str | None) -> int:
     return 1000 if reranker is None else defaults.rerank_depth or RERANK_DEPTH
 
 
-def _single(words: tuple[str, ...]) -> str | None:
-    """Return the query; several words are a query without quotes."""
-    if len(words) > 1:
-        command = as_typed(shlex.join([NAME, "search", " ".join(words)]))
-        raise click.UsageError(f"QUERY must be one argument: put it in quotes, {command}")
-    return words[0] if words else None
-
-
-def _read_queries(path: Path) -> list[Query]:
-    """Read and check all queries, so that none fails after an hour of searching."""
+def _read_queries(given: _Given) -> list[Query]:
+    """Read and check the file of queries, so that none fails after an hour of searching."""
+    path, run = given.queries, given.run
+    if path is None or run is None:
+        return []
+    check_output(run, "--run", [str(path)])
     from msmarco_qdrant.evaluation.plan import check_texts
     from msmarco_qdrant.evaluation.runs import check_id
     from msmarco_qdrant.sources.corpus import read_queries
