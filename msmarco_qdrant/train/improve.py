@@ -9,14 +9,13 @@ from dataclasses import asdict, replace
 from itertools import pairwise
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from msmarco_qdrant.core.advice import command_line
-from msmarco_qdrant.core.arguments import suggest_keywords, to_settings
+from msmarco_qdrant.core.arguments import suggest_keywords
 from msmarco_qdrant.core.json_value import to_json_value
 from msmarco_qdrant.core.search_types import SearchMode
 from msmarco_qdrant.encoding import Encoder, Reranker
-from msmarco_qdrant.encoding.checks import check_encoder, check_reranker
 from msmarco_qdrant.encoding.options import EncoderChoices, to_encoder_options
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.evaluation.coverage import SearchedPassages, count_missing_relevant
@@ -28,17 +27,18 @@ from msmarco_qdrant.evaluation.scoring import check_qids, evaluate_runs, select_
 from msmarco_qdrant.runtime.atomic_file import atomic_write_text
 from msmarco_qdrant.runtime.progress import ProgressDisplay
 from msmarco_qdrant.search.request import check_count
-from msmarco_qdrant.train.choose_strategy import to_strategy
 from msmarco_qdrant.train.digests import digest_grades, digest_queries
 from msmarco_qdrant.train.improve_clients import ImproveClients
 from msmarco_qdrant.train.improve_commands import part_files
 from msmarco_qdrant.train.improve_log import StepLog
 from msmarco_qdrant.train.improve_options import (
-    DEFAULT_JUDGED_STRATEGY,
-    DEFAULT_STRATEGY,
     DEPTH,
     ImproveData,
     ImproveOptions,
+    check_options,
+    to_modes,
+    to_trainings,
+    written_strategy,
 )
 from msmarco_qdrant.train.improve_records import ImproveReport, ImproveRound, ImproveStep
 from msmarco_qdrant.train.improve_run import ImproveRun
@@ -58,7 +58,6 @@ if TYPE_CHECKING:
     from msmarco_qdrant.train.choose_strategy import Strategy
 
 MOST_ROUNDS = 10
-LEARNING_RATES = (2e-5, 1e-4)  # 2e-5 is usual; NFCorpus gained most with 1e-4
 
 
 @suggest_keywords
@@ -144,13 +143,13 @@ def improve_collection(  # noqa: PLR0913  # all but four have defaults
     """
     require_train_extra("improving a collection")
     options = ImproveOptions(
-        trainings=_to_trainings(training, learning_rates),
+        trainings=to_trainings(training, learning_rates),
         judge=judge,
         allow_weak_judge=allow_weak_judge,
-        strategy=_to_strategy(strategy, has_judge=judge is not None),
+        strategy=written_strategy(strategy, has_judge=judge is not None),
         depth=depth,
-        mine_modes=_to_modes("mine_modes", mine_modes),
-        modes=_to_modes("modes", modes),
+        mine_modes=to_modes("mine_modes", mine_modes),
+        modes=to_modes("modes", modes),
         measures=parse_measures(measures),
         tenant=tenant,
         encoder_options=to_encoder_options(encoder_options),
@@ -158,7 +157,7 @@ def improve_collection(  # noqa: PLR0913  # all but four have defaults
     )
     _check_rounds(rounds)
     check_count("depth", depth)
-    _check_judge(options)
+    check_options(options)
     if (test_queries is None) != (test_qrels is None):
         raise UsageError("pass test_queries with test_qrels, or neither")
     client.session.current.scope(tenant)  # refuse a tenant too much or too few
@@ -174,19 +173,33 @@ def improve_collection(  # noqa: PLR0913  # all but four have defaults
     )
     data = _to_data(split, qrels, test_qrels or qrels, Path(out))
     _check_passages(client, data, tenant)
-    settings = _describe(client, data, options)
+    base = str(model or client.metadata.encoder.model)
+    return _improve(client, base, data, options, rounds, on_step, apply=apply)
+
+
+def _improve(
+    client: SearchClient,
+    model: str,
+    data: ImproveData,
+    options: ImproveOptions,
+    rounds: int,
+    on_step: Callable[[ImproveStep], None] | None,
+    *,
+    apply: bool,
+) -> ImproveReport:
+    """Run the rounds in the folder, compare their models, and switch to the best one."""
     with ExitStack() as stack:
-        folder = stack.enter_context(OutFolder(out, "improve", settings))
+        settings = _describe(client, data, options)
+        folder = stack.enter_context(OutFolder(data.files, "improve", settings))
         display = ProgressDisplay("steps")
         stack.callback(display.close)
         log = StepLog(
             folder,
             on_step or (lambda _step: None),
-            display.announce if progress else (lambda _line: None),
+            display.announce if options.progress else (lambda _line: None),
         )
         write_parts(data)
-        base = str(model or client.metadata.encoder.model)
-        clients = ImproveClients(client, base, options, log)
+        clients = ImproveClients(client, model, options, log)
         run = ImproveRun(clients, data, options, log)
         before = run.search_before()
         done = [run.run_round(number) for number in range(1, rounds + 1)]
@@ -252,63 +265,10 @@ def _switch(client: SearchClient, report: ImproveReport, options: ImproveOptions
     )
 
 
-def _to_trainings(
-    given: TrainSettings | Mapping[str, Any] | None, rates: Sequence[float] | None
-) -> tuple[TrainSettings, ...]:
-    """Return the settings with each learning rate."""
-    settings = TrainSettings() if given is None else to_settings(TrainSettings, given, "training")
-    if rates is None:
-        is_chosen = isinstance(given, TrainSettings) or "learning_rate" in (given or {})
-        rates = [settings.learning_rate] if is_chosen else LEARNING_RATES
-    elif isinstance(given, Mapping) and "learning_rate" in given:
-        raise UsageError("pass learning_rates=..., or the learning_rate of training, not both")
-    if isinstance(rates, str) or not isinstance(rates, Sequence) or not rates:
-        raise UsageError(f"learning_rates must be a list of one number or more, got {rates!r}")
-    trainings = tuple(replace(settings, learning_rate=rate) for rate in rates)
-    if len(set(rates)) < len(rates):
-        raise UsageError(f"learning_rates must be different, got {rates!r}")
-    return trainings
-
-
-def _to_strategy(given: Strategy | str | None, *, has_judge: bool) -> str:
-    if given is None:
-        return DEFAULT_JUDGED_STRATEGY if has_judge else DEFAULT_STRATEGY
-    found = to_strategy(given)
-    if found.needs_scores and not has_judge:
-        raise UsageError(f"strategy {found} compares scores: pass judge=...")
-    return str(found)
-
-
-def _to_modes(name: str, given: Sequence[SearchMode]) -> tuple[SearchMode, ...]:
-    known = get_args(SearchMode)
-    modes = () if isinstance(given, str) else tuple(given)
-    if not modes or len(set(modes)) < len(modes) or any(mode not in known for mode in modes):
-        raise UsageError(f"{name} must be different ones of {', '.join(known)}, got {given!r}")
-    return modes
-
-
 def _check_rounds(rounds: int) -> None:
     is_count = isinstance(rounds, int) and not isinstance(rounds, bool)
     if not is_count or not 1 <= rounds <= MOST_ROUNDS:
         raise UsageError(f"rounds must be 1 to {MOST_ROUNDS}, got {rounds!r}")
-
-
-def _check_judge(options: ImproveOptions) -> None:
-    """Refuse options that have no effect, or need a judge."""
-    if options.judge is not None:
-        is_encoder = hasattr(options.judge, "encode_passages")
-        (check_encoder if is_encoder else check_reranker)(options.judge)
-    if options.judge is None:
-        if options.allow_weak_judge:
-            raise UsageError("allow_weak_judge has no effect without judge=...")
-        if options.trainings[0].loss != "contrastive":
-            raise UsageError(
-                f"loss {options.trainings[0].loss} needs a judge's scores: pass judge=..."
-            )
-    elif not options.trainings[0].negatives:
-        raise UsageError("a judge has no effect with negatives=0: omit one of them")
-    if options.modes[0] == "bm25":
-        raise UsageError("modes must begin with dense or hybrid: bm25 does not use the model")
 
 
 def _judged_only(queries: Collection[Query] | None, qrels: Qrels | None) -> list[Query] | None:
