@@ -161,7 +161,7 @@ def _delete_batch(store: Store, name: str, pids: Sequence[str]) -> int:
 
 
 def _check_deletable(store: Store, name: str, pid: str, payload: Mapping[str, Any]) -> None:
-    """Refuse a point of another pid, and one whose age is not known: it may be anybody's."""
+    """Refuse a point of another pid, and one without `seq`, which another program has written."""
     check_pid(pid, payload)
     if payload.get("pid") != pid or not has_seq(payload):
         check = advised_command("check", name, store=store.dsn)

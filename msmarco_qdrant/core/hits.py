@@ -22,11 +22,8 @@ class Hits(list[Hit]):
 
     Args:
         hits: The hits.
-        cursor: See below; or a function that returns it, called once, when it is read.
-
-    Attributes:
-        cursor: Pass it as `cursor=` with the same query and options for the next page. None after
-            the last page.
+        cursor: The cursor of the next page, or a function that returns it, which is called once,
+            when the cursor is read.
     """
 
     __slots__ = ("_cursor",)
@@ -39,7 +36,10 @@ class Hits(list[Hit]):
 
     @property
     def cursor(self) -> str | None:
-        """See above."""
+        """The cursor of the next page; None after the last page.
+
+        Pass it as `cursor=` with the same query and options.
+        """
         if callable(self._cursor):
             self._cursor = self._cursor()
         return self._cursor

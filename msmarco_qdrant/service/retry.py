@@ -2,8 +2,8 @@
 
 A transient error lies in the environment: the next batch would fail too, so the call is retried
 until it succeeds. A permanent error lies in the batch. Any other error is uncertain, also a bug or
-a lack of memory: it is retried a limited number of times, so that no batch is lost to an error that
-passes, and none blocks the others forever.
+a lack of memory: it is retried a limited number of times, so that no batch is lost to an error
+that does not recur, and none blocks the others forever.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _UNCERTAIN = (StoreError, ModelError, WorkerError)
 class Retryability(Enum):
     """Expectation for a retry of a failed call."""
 
-    TRANSIENT = "it will succeed some time"
+    TRANSIENT = "it will succeed at some time"
     UNCERTAIN = "it may succeed"
     PERMANENT = "it will fail again"
 

@@ -47,7 +47,7 @@ class Shape:
         content: Its content.
         fields: The fields of id, text and title.
         lines: "tsv" or "jsonl" if each line is a row of its own, else None.
-        table: The columns of another table as text.
+        table: The columns of any other table of text; None without one.
         description: The shape in one line, without the name.
     """
 
@@ -195,7 +195,7 @@ def _describe_json(content: Content, fields: Fields) -> str:
 
 
 def _used(names: list[str], fields: Fields) -> str:
-    """Return names of fields, and which of them are id and text if that is not plain."""
+    """Return names of fields, and which of them are id and text if these have other names."""
     shown = show_fields(name for name in names if name not in fields.skip)
     id_ = next((name for name in fields.ids if name in names), None)
     text = next((name for name in fields.texts if name in names), None)

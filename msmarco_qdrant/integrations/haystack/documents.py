@@ -1,8 +1,8 @@
-"""Documents of Haystack as passages, and the reverse, without a loss.
+"""Documents of Haystack as passages, and the reverse, without loss.
 
 One field of `meta` holds what a passage has no place for: the place in the order of writes, the
 embedding as it was given (the stored vector is float32, and of unit length for cosine), blob,
-sparse embedding, score, and a content without text.
+sparse embedding, score, and a missing or blank content.
 """
 
 from __future__ import annotations
