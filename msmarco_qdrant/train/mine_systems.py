@@ -1,4 +1,4 @@
-"""The ways of searching that mining takes candidates from."""
+"""The systems that mining takes candidates from: a collection and a search mode each."""
 
 from __future__ import annotations
 
