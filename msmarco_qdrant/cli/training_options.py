@@ -30,7 +30,7 @@ class _Option(NamedTuple):
     """
 
     field: str
-    type: click.ParamType
+    type: click.ParamType[Any]
     metavar: str | None
     help: str
     default: str | None = None

@@ -1,4 +1,4 @@
-"""The order of a training's steps, and what a kind of model brings to them."""
+"""The order of the steps of a training, for every kind of model."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class DevQuality(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Recipe:
-    """What a kind of model brings to a training.
+    """Contribution of a kind of model to a training.
 
     Attributes:
         model: The model to train, in float32.
