@@ -166,7 +166,7 @@ def cluster() -> Iterator[None]:
     """A cluster of this machine."""
     import ray
 
-    ray.init(num_cpus=2, include_dashboard=False, object_store_memory=300 * 2**20)
+    ray.init("local", num_cpus=2, include_dashboard=False, object_store_memory=300 * 2**20)
     yield
     ray.shutdown()
 

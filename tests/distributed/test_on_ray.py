@@ -52,7 +52,9 @@ def cluster() -> Iterator[None]:
     """A Ray cluster in this machine; no encoder of these tests needs its GPU."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        ray.init(num_cpus=1, num_gpus=1, include_dashboard=False, object_store_memory=80 * 2**20)
+        ray.init(
+            "local", num_cpus=1, num_gpus=1, include_dashboard=False, object_store_memory=80 * 2**20
+        )
         yield
         ray.shutdown()
 
