@@ -17,6 +17,7 @@ request; it is never restored while an ingest in bulk mode runs.
 from __future__ import annotations
 
 import argparse
+import logging
 import multiprocessing
 import sys
 import time
@@ -39,6 +40,7 @@ _SHOWN = 5
 
 def run_one(bug: str | None, seed: int) -> Outcome:
     """Run the schedule of a seed."""
+    logging.disable()  # its ingests warn of each other
     return run_schedule(seed, planted(bug) if bug else None)
 
 
