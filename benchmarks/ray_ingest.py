@@ -184,14 +184,14 @@ def by_process(source: Any, url: str, **options: Any) -> dict[str, float]:
 def on_ray(source: Any, url: str, **options: Any) -> dict[str, float]:
     """Ingest by a worker; its start is left out."""
     from msmarco_qdrant.distributed import ingest_dataset
-    from msmarco_qdrant.distributed.run import DistributedRun
+    from msmarco_qdrant.distributed.counting import CountedSource
     from msmarco_qdrant.distributed.tasks import TaskBoard
 
     spans: list[tuple[tuple[float, float], tuple[float, float]]] = []
     ready: list[tuple[float, float]] = []
-    count, worker_ready = DistributedRun.count, TaskBoard.worker_ready
+    count, worker_ready = CountedSource.count, TaskBoard.worker_ready
 
-    def timed(self: DistributedRun, *arguments: Any) -> None:
+    def timed(self: CountedSource, *arguments: Any) -> None:
         started = watch.times()
         count(self, *arguments)
         spans.append((started, watch.times()))
@@ -200,7 +200,7 @@ def on_ray(source: Any, url: str, **options: Any) -> dict[str, float]:
         ready.append(watch.times())
         worker_ready(self)
 
-    DistributedRun.count = timed  # type: ignore[method-assign,assignment]
+    CountedSource.count = timed  # type: ignore[method-assign,assignment]
     TaskBoard.worker_ready = noted  # type: ignore[method-assign]
     with cluster():
         watch = Watch()

@@ -105,8 +105,8 @@ def encode(  # noqa: PLR0913  # one for each option
     SOURCE is as in `ingest`. Run the same command again to resume. It uses every GPU, or the CPU if
     there is none.
     """
+    from msmarco_qdrant.encode.progress import EncodeDisplay
     from msmarco_qdrant.encoding.options import ALL_GPUS, EncoderOptions
-    from msmarco_qdrant.runtime.progress import ProgressDisplay
     from msmarco_qdrant.sources.corpus import Corpus
     from msmarco_qdrant.sources.rejects import RejectsFile
 
@@ -121,7 +121,7 @@ def encode(  # noqa: PLR0913  # one for each option
     echo(f"encoding into {out}", err=True)
     with (
         RejectsFile(path, append=True, source_bytes=corpus.size) as rejected,
-        closing(ProgressDisplay()) as display,
+        closing(EncodeDisplay()) as display,
     ):
         try:
             report = _encoder(ray, workers)(
@@ -135,7 +135,7 @@ def encode(  # noqa: PLR0913  # one for each option
                 ),
                 dtype=dtype,
                 on_reject=rejected.write,
-                on_progress=lambda progress: display.show(progress.done, progress.fraction),
+                on_progress=display,
             )
         except KeyboardInterrupt:
             echo("", "Written files are kept; run the same command again to resume.", err=True)

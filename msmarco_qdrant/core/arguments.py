@@ -75,6 +75,17 @@ def to_settings(kind: type[_T], value: object, name: str, plain: str | None = No
     )
 
 
+def check_counts(**counts: object) -> None:
+    """Refuse anything but integers of 1 or more, or None.
+
+    Raises:
+        UsageError: If one is something else.
+    """
+    for name, value in counts.items():
+        if value is not None and (not isinstance(value, Integral) or value < 1):
+            raise UsageError(f"{name} must be an integer of 1 or more, got {value!r}")
+
+
 def _check_types(kind: type, values: Mapping[str, object], name: str) -> None:
     """Refuse a value of a plain type's field that has another type; `kind` checks the rest."""
     hints = get_type_hints(kind)

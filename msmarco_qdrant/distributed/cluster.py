@@ -1,4 +1,4 @@
-"""Ray: connection to a cluster, its size, and tasks. The only module that imports it."""
+"""Ray: connection to a cluster, its size, and its datasets. The only module that imports it."""
 
 from __future__ import annotations
 
@@ -6,24 +6,18 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from msmarco_qdrant.distributed.files import SourceFiles
-from msmarco_qdrant.distributed.keys import KeyChunk, KeyReader, Repeats
-from msmarco_qdrant.distributed.splits import Split, SplitCount
-from msmarco_qdrant.distributed.stale import StaleFiles, find_stale
 from msmarco_qdrant.errors import MissingExtraError, SourceError, UsageError, WorkerError
 from msmarco_qdrant.sources.corpus import Reading
 
-_log = logging.getLogger(__name__)
-
 _CPUS_PER_WORKER = 4
 _CPUS_PER_FED_GPU = 2
-_TASK_RETRIES = 5
-_LOST_OBJECTS_RETRIES = 3
 
 
 def import_ray() -> Any:
@@ -163,115 +157,27 @@ def open_dataset(source: Any, reading: Reading) -> SourceFiles:
         context.execution_options.preserve_order = before
 
 
-# ---- pass 1 and 2 ----------------------------------------------------------------------------
+def start_in_order(
+    function: Callable[..., Any], calls: Iterable[Sequence[Any]], **options: Any
+) -> Iterator[Any]:
+    """Run a function in tasks, on as many processors as the cluster has.
 
-
-def count_and_find_repeats(
-    splits: Sequence[Split],
-    source: SourceFiles,
-    partitions: int,
-    on_repeats: Callable[[int, Any], None],
-    stale: StaleFiles | None = None,
-) -> list[SplitCount]:
-    """Read the keys of all splits, and find the rows whose pid came before them.
+    They take no processor away from the workers.
 
     Args:
-        splits: The splits.
-        source: The source that they are of.
-        partitions: Number of partitions of the keys.
-        on_repeats: Called with the number of a split and some of its rows; a row may come twice.
-        stale: The passages of the collection, to find those that the source lacks; None if that is
-            not needed.
+        function: The function.
+        calls: The arguments of each call; read as tasks end.
+        options: Options of the tasks.
 
-    Returns:
-        The counts of each split.
-
-    Raises:
-        SourceError: If a file cannot be read.
-        WorkerError: If nodes were lost too often.
+    Yields:
+        The reference of each result, in order.
     """
     ray = import_ray()
-    for _ in range(_LOST_OBJECTS_RETRIES):
-        try:
-            counts, chunks = _read_all_keys(splits, source, partitions)
-            for partition, (repeats, missing) in enumerate(_find_all_repeats(chunks, stale)):
-                for number, rows in repeats.by_split():
-                    on_repeats(number, rows)
-                if stale is not None:
-                    stale.put(partition, missing)
-        except ray.exceptions.RayTaskError as exc:
-            raise exc.cause from None
-        except ray.exceptions.RayError as exc:  # of a lost node: and its arrays with it
-            _log.warning("the keys are read again: a node was lost (%s)", type(exc).__name__)
-            reason = exc
-            continue
-        return counts
-    raise WorkerError(f"too many nodes were lost while the keys were read: {reason}") from reason
-
-
-def _read_all_keys(
-    splits: Sequence[Split],
-    source: SourceFiles,
-    partitions: int,
-) -> tuple[list[SplitCount], list[list[Any]]]:
-    """Return the counts of each split, and for each partition the references of its chunks."""
-    ray = import_ray()
-    options = {
-        "num_cpus": 0,  # the workers hold the processors
-        "num_returns": "streaming",
-        "max_retries": _TASK_RETRIES,
-        "scheduling_strategy": "SPREAD",
-    }
-    task = ray.remote(_read_keys).options(**options)
+    task = ray.remote(function).options(num_cpus=0, scheduling_strategy="SPREAD", **options)
     at_once = max(1, int(ray.cluster_resources().get("CPU", 1)))
-    counts: list[SplitCount] = []
-    chunks: list[list[Any]] = [[] for _ in range(partitions)]
-    running: list[Any] = []
-    todo = iter(splits)
-    while True:
-        while len(running) < at_once and (split := next(todo, None)) is not None:
-            blocks = split_blocks(split, source)
-            running.append(task.remote(split, source.reading, partitions, *blocks))
-        if not running:
-            return counts, chunks
-        *found, last = running.pop(0)
-        for number, reference in enumerate(found):
-            chunks[number % partitions].append(reference)
-        counts.append(ray.get(last))
-
-
-def _read_keys(
-    split: Split, reading: Reading, partitions: int, *blocks: Any
-) -> Iterator[KeyChunk | SplitCount]:
-    reader = KeyReader(split, reading, partitions, blocks)
-    yield from reader.chunks()
-    yield reader.count()
-
-
-def split_blocks(split: Split, source: SourceFiles) -> list[Any]:
-    """Return the references of a split's tables, none for files."""
-    return [source.blocks[one.start] for one in split.extents if one.kind == "block"]
-
-
-def _find_all_repeats(
-    chunks: Sequence[Sequence[Any]], stale: StaleFiles | None
-) -> Iterator[tuple[Repeats, Any]]:
-    """Yield for each partition the repeats of the source, and the passages that it lacks."""
-    ray = import_ray()
-    options = {"num_cpus": 0, "max_retries": _TASK_RETRIES, "scheduling_strategy": "SPREAD"}
-    task = ray.remote(_find_repeats).options(**options)
-    at_once = max(1, int(ray.cluster_resources().get("CPU", 1)))
-    running: list[Any] = []
-    for partition, some in enumerate(chunks):
+    running: deque[Any] = deque()
+    for arguments in calls:
         if len(running) == at_once:
-            yield ray.get(running.pop(0))
-        stored = None if stale is None else stale.candidates(partition)
-        running.append(task.remote(stored, *some))
-    while running:
-        yield ray.get(running.pop(0))
-
-
-def _find_repeats(stored: Any, *chunks: KeyChunk) -> tuple[Repeats, Any]:
-    if stored is None:
-        return Repeats.of(chunks), None
-    return Repeats.of(chunks), find_stale(stored, (chunk.keys for chunk in chunks))
+            yield running.popleft()
+        running.append(task.remote(*arguments))
+    yield from running

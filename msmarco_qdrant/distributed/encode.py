@@ -8,14 +8,12 @@ missing ones. With GPUs, tasks parse and tokenize the chunks of the next shards 
 from __future__ import annotations
 
 import random
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
 from msmarco_qdrant.core.arguments import suggest_keywords
 from msmarco_qdrant.core.encoder_types import EncoderInfo
@@ -23,29 +21,19 @@ from msmarco_qdrant.core.meta_values import with_article
 from msmarco_qdrant.core.records import Reject
 from msmarco_qdrant.core.reports import EncodeProgress, EncodeReport
 from msmarco_qdrant.core.source_types import Format
-from msmarco_qdrant.distributed.cluster import PoolSize, check_address, connected
+from msmarco_qdrant.distributed.cluster import PoolSize
+from msmarco_qdrant.distributed.counting import CountedSource, open_counting
 from msmarco_qdrant.distributed.encode_run import DistributedEncode
 from msmarco_qdrant.distributed.encode_worker import EncodeJob, EncodeSettings, EncodeWorker
 from msmarco_qdrant.distributed.files import SourceFiles, is_files, open_files
 from msmarco_qdrant.distributed.pool import WorkerPool
-from msmarco_qdrant.distributed.preparing import Preparers, read_digests
+from msmarco_qdrant.distributed.preparers import Preparers, read_digests
 from msmarco_qdrant.distributed.shards import ShardPlan, plan_shards
 from msmarco_qdrant.distributed.shared_folder import marked
-from msmarco_qdrant.distributed.split_files import SplitFiles
 from msmarco_qdrant.distributed.tasks import TaskBoard, TaskPolicy
-from msmarco_qdrant.distributed.values import (
-    absolute_model,
-    check_counts,
-    check_model,
-    check_share,
-)
-from msmarco_qdrant.encode.api import (
-    CHUNKS,
-    CHUNKS_ON_GPU,
-    check_layout,
-    info_of_shards,
-    make_folder,
-)
+from msmarco_qdrant.distributed.values import ClusterOptions, check_model, for_workers
+from msmarco_qdrant.encode.api import check_layout, default_chunks, info_of_shards, make_folder
+from msmarco_qdrant.encode.counts import ended_by_errors
 from msmarco_qdrant.encode.feed import (
     Layout,
     chunks_of_full,
@@ -53,29 +41,23 @@ from msmarco_qdrant.encode.feed import (
     require_no_shards_beyond,
     require_same_rows,
 )
+from msmarco_qdrant.encode.progress import EncodeDisplay
+from msmarco_qdrant.encode.run import complete_folder
 from msmarco_qdrant.encoding import Encoder, Tokenizer
-from msmarco_qdrant.encoding.catalog import DEFAULT_MODEL
-from msmarco_qdrant.encoding.options import ALL_GPUS, EncoderChoices, to_encoder_options
-from msmarco_qdrant.errors import (
-    EncodeStoppedError,
-    MsmarcoQdrantError,
-    OutputError,
-    UsageError,
-)
-from msmarco_qdrant.runtime.progress import ProgressDisplay, with_display
+from msmarco_qdrant.encoding.model_choice import ModelChoice
+from msmarco_qdrant.encoding.options import ALL_GPUS, EncoderChoices
+from msmarco_qdrant.errors import OutputError, UsageError
+from msmarco_qdrant.runtime.progress import add_display
 from msmarco_qdrant.sources.chunk_extents import chunk_extents
-from msmarco_qdrant.sources.corpus import Corpus
+from msmarco_qdrant.sources.corpus import Corpus, Reading
 from msmarco_qdrant.sources.extents import Extent
-from msmarco_qdrant.sources.parquet import check_extra
 from msmarco_qdrant.sources.rejects import RejectCount
 from msmarco_qdrant.sources.shard_file import (
-    Manifest,
     ShardHeader,
     VectorType,
     remove_manifest,
     shard_path,
     shard_paths,
-    write_manifest,
 )
 
 _SHARDS_ON_GPU, _SHARDS = 3, 2  # of which one is read, joined or written
@@ -143,92 +125,85 @@ def encode_dataset(  # noqa: PLR0913  # all but two have defaults
         MissingExtraError: Without the extra `ray`.
         UsageError: If an argument is invalid.
     """
-    check_extra("writing vectors")
     check_layout(dtype, shard_chunks)
-    check_counts(workers=workers)
-    check_share("cpus_per_worker", cpus_per_worker, least="more than 0")
-    check_share("gpus_per_worker", gpus_per_worker, least="0 or more")
-    check_model(model, make_encoder)
-    check_address(address)
-    reading = {
-        "format": format,
-        "pid_field": pid_field,
-        "text_field": text_field,
-        "title_field": title_field,
-        "skip_field": skip_field,
-    }
-    files = _open_source(source, reading)
+    cluster = ClusterOptions(address, workers, cpus_per_worker, gpus_per_worker)
+    models = for_workers(ModelChoice.of(model, encoder_options))
+    check_model(models, make_encoder)
+    files = _open_source(source, Reading(format, pid_field, text_field, title_field, skip_field))
     chunks = [chunk for file in files.files for chunk in chunk_extents(file, files.reading)]
-    settings = EncodeSettings(
-        reading=files.reading,
-        model=absolute_model(model or DEFAULT_MODEL),
-        make_encoder=make_encoder,
-        encoder_options=to_encoder_options(encoder_options),
-        at_once=_FORWARDS,
-    )
+    settings = EncodeSettings(files.reading, models, make_encoder, _FORWARDS)
     started = time.perf_counter()
-    rejected = RejectCount(on_reject)
-    with ExitStack() as stack:
-        stack.callback(rejected.log)
-        if progress:
-            display = ProgressDisplay()
-            on_progress = with_display(
-                stack, display, lambda one: display.show(one.done, one.fraction), on_progress
-            )
-        stack.enter_context(connected(address))
-        size = PoolSize.of_cluster(workers, cpus_per_worker, gpus_per_worker, feeds_gpus=True)
-        full = shard_chunks or (CHUNKS_ON_GPU if size.gpus else CHUNKS)
+    with RejectCount(on_reject) as rejected, ExitStack() as stack:
+        shown = add_display(stack, EncodeDisplay() if progress else None, on_progress)
+        size = stack.enter_context(cluster.connected(feeds_gpus=True))
+        full = shard_chunks or default_chunks(size.gpus)
         layout = Layout(make_folder(Path(folder).absolute()), full, dtype)
-        marker = stack.enter_context(marked(layout.folder))
-        pool = _make_pool(settings, size)
-        stack.callback(pool.close)
-        loaded: tuple[EncoderInfo, Tokenizer | None] = pool.load()
-        job = EncodeJob(info_of_shards(layout.folder, loaded[0]), layout, marker)
-        existing = _read_headers(job)
-        plans = _plan(chunks, layout, existing)
+        job, preparers, pool = _load(stack, settings, size, layout)
+        existing, plans = _plan(chunks, job)
+        counted = stack.enter_context(open_counting(files, [plan.split for plan in plans]))
         startup = time.perf_counter() - started
-        kept = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="msmarco-qdrant-")))
-        run = DistributedEncode(files, plans, existing, SplitFiles(kept), rejected, on_progress)
-        try:
-            run.count()
-            _require_same_rows(run, files, existing, layout)
-            if size.gpus and loaded[1] is not None:
-                run.prepare_with(Preparers(loaded[1], files.reading, size))
-            if run.missing:
-                # Not by the workers: one that the driver has lost may end after the others.
-                remove_manifest(layout.folder)
-            board = TaskBoard(run.missing, TaskPolicy(), random.random, time.monotonic())
-            pool.run(job, board, run)
-        except MsmarcoQdrantError as exc:
-            report = replace(run.report(), startup_seconds=startup)
-            done = f"{report.encoded:,} passages were written; run the same encode again to resume"
-            message = f"{exc} ({done})" if report.encoded else str(exc)
-            raise EncodeStoppedError(message, report) from exc
-        return _complete(replace(run.report(), startup_seconds=startup), job)
+        run = DistributedEncode(counted, plans, existing, preparers, rejected, shown, startup)
+        with ended_by_errors(run.report):
+            counted.count()
+            _require_same_rows(counted, existing, layout.folder)
+            _encode_missing(run, pool, job)
+        complete_folder(layout, job.info, run.report())
+        return run.report()
+
+
+def _load(
+    stack: ExitStack, settings: EncodeSettings, size: PoolSize, layout: Layout
+) -> tuple[EncodeJob, Preparers | None, WorkerPool[EncodeReport]]:
+    """Load the model on a worker.
+
+    Returns:
+        The job; the tasks that tokenize, if the workers have GPUs; and the workers.
+    """
+    marker = stack.enter_context(marked(layout.folder))
+    pool = _make_pool(settings, size)
+    stack.callback(pool.close)
+    info: EncoderInfo
+    tokenizer: Tokenizer | None
+    info, tokenizer = pool.load()
+    job = EncodeJob(info_of_shards(layout.folder, info), layout, marker)
+    if not size.gpus or tokenizer is None:
+        return job, None, pool
+    return job, Preparers(tokenizer, settings.reading, size), pool
+
+
+def _encode_missing(run: DistributedEncode, pool: WorkerPool[EncodeReport], job: EncodeJob) -> None:
+    if run.missing:
+        # Not by the workers: one that the driver has lost may end after the others.
+        remove_manifest(job.layout.folder)
+    run.prepare_ahead()
+    board = TaskBoard(run.missing, TaskPolicy(), random.random, time.monotonic())
+    pool.run(job, board, run)
 
 
 def _make_pool(settings: EncodeSettings, size: PoolSize) -> WorkerPool[EncodeReport]:
     """Return the workers; on GPUs each reads and writes some shards while it encodes others."""
     if not size.gpus:
         return WorkerPool(EncodeWorker, settings, size, _SHARDS)
-    options = settings.encoder_options
+    options = settings.models.options
     if size.gpus > 1 and options.device is None:
         options = replace(options, device=ALL_GPUS)
-    settings = replace(settings, at_once=_FORWARDS_ON_GPU, encoder_options=options)
+    models = replace(settings.models, options=options)
+    settings = replace(settings, at_once=_FORWARDS_ON_GPU, models=models)
     return WorkerPool(EncodeWorker, settings, size, _SHARDS_ON_GPU)
 
 
 def _plan(
-    chunks: Sequence[Extent], layout: Layout, existing: Mapping[int, ShardHeader]
-) -> list[ShardPlan]:
-    """Return all shards, existing ones as they are."""
+    chunks: Sequence[Extent], job: EncodeJob
+) -> tuple[Mapping[int, ShardHeader], list[ShardPlan]]:
+    """Return the headers of existing shards, and all shards, existing ones as they are."""
+    existing = _read_headers(job)
     covered = {number: header.chunks for number, header in existing.items()}
-    plans = plan_shards(chunks, chunks_of_full(layout), covered)
-    require_no_shards_beyond(layout.folder, len(plans))
-    return plans
+    plans = plan_shards(chunks, chunks_of_full(job.layout), covered)
+    require_no_shards_beyond(job.layout.folder, len(plans))
+    return existing, plans
 
 
-def _open_source(source: object, reading: Mapping[str, Any]) -> SourceFiles:
+def _open_source(source: object, reading: Reading) -> SourceFiles:
     """Return the files of a source; anything else is refused."""
     if not is_files(source):
         raise UsageError(
@@ -255,26 +230,10 @@ def _read_headers(job: EncodeJob) -> dict[int, ShardHeader]:
 
 
 def _require_same_rows(
-    run: DistributedEncode,
-    files: SourceFiles,
-    existing: dict[int, ShardHeader],
-    layout: Layout,
+    source: CountedSource, existing: Mapping[int, ShardHeader], folder: Path
 ) -> None:
     """Refuse existing shards of other rows than those of the source."""
     numbers = sorted(existing)
-    works = [run.shard_work(number) for number in numbers]
-    for number, digests in zip(numbers, read_digests(works, files.reading), strict=True):
-        require_same_rows(shard_path(layout.folder, number), existing[number], digests)
-
-
-def _complete(report: EncodeReport, job: EncodeJob) -> EncodeReport:
-    """Mark the folder as complete."""
-    manifest = Manifest(
-        shards=report.shards,
-        passages=report.encoded + report.found,
-        rejected=report.rejected,
-        fingerprint=job.info.fingerprint,
-        dtype=job.layout.dtype,
-    )
-    write_manifest(job.layout.folder, manifest)
-    return report
+    digests = read_digests([source.split(number) for number in numbers], source.source.reading)
+    for number, found in zip(numbers, digests, strict=True):
+        require_same_rows(shard_path(folder, number), existing[number], found)

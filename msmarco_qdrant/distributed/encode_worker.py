@@ -5,33 +5,28 @@ from __future__ import annotations
 import platform
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import chain
-from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from msmarco_qdrant.core.encoder_types import EncoderInfo
 from msmarco_qdrant.core.records import Reject
 from msmarco_qdrant.core.reports import EncodeReport
+from msmarco_qdrant.distributed.rejects import SpilledRejects
 from msmarco_qdrant.distributed.shards import ShardPlan, drop_repeats
 from msmarco_qdrant.distributed.shared_folder import require_marker
-from msmarco_qdrant.distributed.worker import SpilledRejects
+from msmarco_qdrant.distributed.splits import CountedSplit
 from msmarco_qdrant.encode.feed import Layout, TokenizedShard
 from msmarco_qdrant.encode.prepare import PreparedChunk, prepare
 from msmarco_qdrant.encode.run import EncodeRun
-from msmarco_qdrant.encoding import Encoder, Tokenized, Tokenizer, load_encoder
+from msmarco_qdrant.encoding import Encoder, Tokenized, Tokenizer
 from msmarco_qdrant.encoding.checks import check_encoder
-from msmarco_qdrant.encoding.options import EncoderOptions
+from msmarco_qdrant.encoding.model_choice import ModelChoice
 from msmarco_qdrant.errors import ModelMismatchError
 from msmarco_qdrant.sources.chunk_extents import LateChunks, read_chunks
 from msmarco_qdrant.sources.corpus import Reading
 from msmarco_qdrant.sources.extents import Extent
 from msmarco_qdrant.sources.rejects import RejectCount
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,16 +35,14 @@ class EncodeSettings:
 
     Attributes:
         reading: How files are read.
-        model: The model.
+        models: The model.
         make_encoder: Makes the encoder, instead of the model.
-        encoder_options: Device, precision and backend.
         at_once: Shards whose passages are encoded at the same time.
     """
 
     reading: Reading
-    model: str | PathLike[str]
+    models: ModelChoice
     make_encoder: Callable[[], Encoder] | None
-    encoder_options: EncoderOptions
     at_once: int
 
 
@@ -66,23 +59,6 @@ class EncodeJob:
     info: EncoderInfo
     layout: Layout
     marker: Path
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ShardWork:
-    """A shard to encode.
-
-    Attributes:
-        plan: Its chunks.
-        lines_before: For each extent, the lines or rows of its file before it.
-        rows: Number of its rows.
-        repeats: Its rows whose pid came before them, in ascending order.
-    """
-
-    plan: ShardPlan
-    lines_before: Sequence[int]
-    rows: int
-    repeats: NDArray[np.uint64]
 
 
 def prepare_extent(
@@ -135,12 +111,13 @@ class EncodeWorker:
         self._job = job
 
     def run_split(
-        self, work: ShardWork, *parts: Sequence[PreparedChunk]
+        self, plan: ShardPlan, counted: CountedSplit, *parts: Sequence[PreparedChunk]
     ) -> Iterator[list[Reject] | EncodeReport]:
         """Encode a shard; yield its rejects, then its counts.
 
         Args:
-            work: The shard.
+            plan: The shard.
+            counted: The rows that it covers.
             *parts: The prepared chunks of each extent; none to prepare them here.
 
         Raises:
@@ -149,7 +126,7 @@ class EncodeWorker:
         encoder, job = self._encoder, self._job
         if encoder is None or job is None:
             raise RuntimeError("begin was not called")
-        shard = self._shard(work, parts or self._prepare(work, encoder.tokenizer))
+        shard = self._shard(plan, counted, parts or self._prepare(counted, encoder.tokenizer))
         rejects = SpilledRejects()
         with rejects.file:
             rejected = RejectCount(rejects.add)
@@ -169,22 +146,23 @@ class EncodeWorker:
             self._encoder = settings.make_encoder()
             check_encoder(self._encoder)
         else:
-            self._encoder = load_encoder(settings.model, **asdict(settings.encoder_options))
+            self._encoder = settings.models.load()
         return self._encoder
 
-    def _prepare(self, work: ShardWork, tokenizer: Tokenizer) -> list[list[PreparedChunk]]:
+    def _prepare(self, counted: CountedSplit, tokenizer: Tokenizer) -> list[list[PreparedChunk]]:
         return [
             prepare_extent(extent, self._settings.reading, before, tokenizer)
-            for extent, before in zip(work.plan.split.extents, work.lines_before, strict=True)
+            for extent, before in counted.extents()
         ]
 
-    def _shard(self, work: ShardWork, parts: Sequence[Sequence[PreparedChunk]]) -> TokenizedShard:
-        plan = work.plan
+    def _shard(
+        self, plan: ShardPlan, counted: CountedSplit, parts: Sequence[Sequence[PreparedChunk]]
+    ) -> TokenizedShard:
         chunks = LateChunks(
-            plan.split.extents, self._settings.reading, work.lines_before, plan.chunks
+            plan.split.extents, self._settings.reading, counted.lines_before, plan.chunks
         )
         found = [*chain.from_iterable(parts)]
-        kept = drop_repeats(found, chunks, work.rows, work.repeats)
+        kept = drop_repeats(found, chunks, counted.rows, counted.repeats)
         tokens = Tokenized.joined([part.tokens for part in kept])
         return TokenizedShard(plan.split.number, plan.full, chunks, kept, tokens, 0)
 

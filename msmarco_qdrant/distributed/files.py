@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
 from typing import Any
 
 from msmarco_qdrant.core.meta_values import with_article
 from msmarco_qdrant.errors import UsageError
-from msmarco_qdrant.sources.corpus import (
-    MAX_LINE_BYTES,
-    Corpus,
-    Reading,
-    as_rows,
-    require_default_reading,
-)
+from msmarco_qdrant.sources.corpus import DEFAULT_READING, Corpus, Reading, as_rows
 from msmarco_qdrant.sources.extents import Extent, SourceFile, list_files, list_shards
-from msmarco_qdrant.sources.fields import PASSAGE
 from msmarco_qdrant.sources.vector_shards import VectorShards
 
 
@@ -51,24 +44,27 @@ class SourceFiles:
         """Size of all files."""
         return sum(file.whole.bytes for file in self.files)
 
+    def blocks_of(self, extents: Sequence[Extent]) -> list[Any]:
+        """Return the references of the tables of some extents, none for files."""
+        return [self.blocks[extent.start] for extent in extents if extent.kind == "block"]
 
-def open_files(source: Any, reading: Mapping[str, Any]) -> SourceFiles:
+
+def open_files(source: Any, reading: Reading = DEFAULT_READING) -> SourceFiles:
     """Return the files of a source.
 
     Args:
         source: One or several paths, a `Corpus`, or `VectorShards`.
-        reading: Arguments of the `Corpus` for paths.
+        reading: How paths are read.
 
     Raises:
         SourceError: If one cannot be read, or its first rows are not passages.
         UsageError: If the source is not made of files.
     """
     if isinstance(source, VectorShards):
-        require_default_reading(source, reading)
-        plain = Reading("auto", MAX_LINE_BYTES, PASSAGE)
-        return SourceFiles(list_shards(source), plain, source, ())
+        reading.require_default(source)
+        return SourceFiles(list_shards(source), reading, source, ())
     if is_files(source):
-        rows = as_rows(source, **reading)
+        rows = as_rows(source, reading)
         if isinstance(rows, Corpus):
             if rows.size is None:
                 raise UsageError(

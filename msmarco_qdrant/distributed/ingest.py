@@ -7,18 +7,13 @@ two runs but the collection: a second run reads the keys again, and skips what i
 
 from __future__ import annotations
 
-import logging
-import math
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
+from functools import partial
 from os import PathLike
-from pathlib import Path
 from typing import Any, TypeAlias
 
-from msmarco_qdrant.collection.bulk import bulk_mode
-from msmarco_qdrant.collection.create import check_collection_name
-from msmarco_qdrant.core.arguments import suggest_keywords, to_settings
+from msmarco_qdrant.core.arguments import check_counts, suggest_keywords
 from msmarco_qdrant.core.collection_types import (
     Bm25Settings,
     PayloadIndex,
@@ -30,55 +25,48 @@ from msmarco_qdrant.core.encoder_types import EncoderInfo, Prompts
 from msmarco_qdrant.core.records import WINDOW, PrunePolicy, Reject
 from msmarco_qdrant.core.reports import IngestProgress, IngestReport
 from msmarco_qdrant.core.source_types import Format
-from msmarco_qdrant.distributed.cluster import (
-    PoolSize,
-    check_address,
-    connected,
-    is_dataset,
-    open_dataset,
-)
+from msmarco_qdrant.distributed.cluster import PoolSize, is_dataset, open_dataset
+from msmarco_qdrant.distributed.counting import CountedSource, open_counting
 from msmarco_qdrant.distributed.files import SourceFiles, open_files
+from msmarco_qdrant.distributed.ingest_run import DistributedIngest
+from msmarco_qdrant.distributed.ingest_worker import IngestSettings, IngestWorker, SplitOutcome
 from msmarco_qdrant.distributed.pool import WorkerPool
-from msmarco_qdrant.distributed.run import DistributedRun, ended_by_errors
-from msmarco_qdrant.distributed.split_files import SplitFiles
 from msmarco_qdrant.distributed.splits import plan_splits, split_size
 from msmarco_qdrant.distributed.values import (
-    absolute_model,
-    check_counts,
+    ClusterOptions,
     check_model,
-    check_share,
+    for_workers,
 )
-from msmarco_qdrant.distributed.worker import IngestWorker, SplitOutcome, WorkerSettings
 from msmarco_qdrant.encoding import Encoder
 from msmarco_qdrant.encoding.catalog import DEFAULT_MODEL
-from msmarco_qdrant.encoding.options import EncoderChoices, to_encoder_options
+from msmarco_qdrant.encoding.model_choice import ModelChoice
+from msmarco_qdrant.encoding.options import EncoderChoices
 from msmarco_qdrant.errors import CollectionNotFoundError, StoreNotFoundError, UsageError
-from msmarco_qdrant.ingest.alias_guard import AliasGuard
+from msmarco_qdrant.ingest.checks import CollectionStart
+from msmarco_qdrant.ingest.options import IndexOptions, NewCollection
 from msmarco_qdrant.ingest.progress import IngestDisplay
-from msmarco_qdrant.ingest.prune import to_policy
-from msmarco_qdrant.ingest.stages import IngestTarget
+from msmarco_qdrant.ingest.prune import to_policy, written_before
+from msmarco_qdrant.ingest.steps import report_nothing
 from msmarco_qdrant.ingest.target import (
     Destination,
-    EncoderChoice,
+    EncoderOfShards,
     Encoders,
+    Opened,
     create_target,
     no_passages,
     open_existing,
-    to_payload_keys,
+    require_own_vectors,
 )
-from msmarco_qdrant.runtime.progress import with_display
-from msmarco_qdrant.sources.corpus import MAX_LINE_BYTES, Reading
+from msmarco_qdrant.runtime.progress import add_display
+from msmarco_qdrant.sources.corpus import Reading
 from msmarco_qdrant.sources.extents import next_line
-from msmarco_qdrant.sources.fields import passage_fields
 from msmarco_qdrant.sources.rejects import RejectCount
 from msmarco_qdrant.sources.vector_shards import VectorShards
-from msmarco_qdrant.stores import DEFAULT_CONNECTION, INDEX_STALL_S, Connection
+from msmarco_qdrant.stores import DEFAULT_CONNECTION, Connection
 from msmarco_qdrant.stores.connection import hide_secret, is_url, parse_address
 
 RayDataset: TypeAlias = Any
 """A `ray.data.Dataset`."""
-
-_log = logging.getLogger(__name__)
 
 _SPLITS_AT_ONCE_ON_GPU = 2  # the card has batches while one split begins or ends
 
@@ -173,121 +161,79 @@ def ingest_dataset(  # noqa: PLR0913  # all but two have defaults
         MissingExtraError: Without the extra `ray`.
         UsageError: If an argument is invalid, or `url` is not that of a server.
     """
-    _check(url, workers, split_bytes, window)
-    check_share("cpus_per_worker", cpus_per_worker, least="more than 0")
-    check_share("gpus_per_worker", gpus_per_worker, least="0 or more")
-    check_collection_name(collection)
-    check_address(address)
-    reading = {
-        "format": format,
-        "pid_field": pid_field,
-        "text_field": text_field,
-        "title_field": title_field,
-        "skip_field": skip_field,
-    }
-    files = _open_source(source, reading)
-    _check_model(files, model, make_encoder)
-    settings = WorkerSettings(
-        url=url,
-        connection=connection,
-        collection=collection,
-        reading=files.reading,
-        window=window,
-        model=None if model is None else absolute_model(model),
-        default_model=str(absolute_model(default_model)),
-        prompts=None if prompts is None else to_settings(Prompts, prompts, "prompts"),
-        make_encoder=make_encoder,
-        encoder_options=to_encoder_options(encoder_options),
-    )
-    dense = (
-        None
-        if storage is None
-        else to_settings(StorageSettings, storage, "storage", "quantization")
-    )
-    indexes = to_payload_keys(payload_indexes or {})
-    shards = None if sharding is None else to_settings(ShardSettings, sharding, "sharding")
+    _require_server(url)
+    cluster = ClusterOptions(address, workers, cpus_per_worker, gpus_per_worker)
+    check_counts(split_bytes=split_bytes, window=window)
+    models = for_workers(ModelChoice.of(model, encoder_options, default_model, prompts))
+    new = NewCollection.of(bm25, storage, payload_indexes, sharding)
+    index = IndexOptions(optimize, wait_index, bulk)
+    destination = Destination(url, collection, connection, new, index)
     policy = to_policy(prune)
-    if bulk and not optimize:
-        raise UsageError("bulk needs the index at the end: omit optimize=False")
-    destination = Destination(url, collection, connection, dense, indexes, shards, bulk)
-    sparse = None if bm25 is None else to_settings(Bm25Settings, bm25, "bm25", "language")
-    rejected = RejectCount(on_reject)
-    with ExitStack() as stack:
-        stack.callback(rejected.log)
-        if progress:
-            display = IngestDisplay()
-            on_progress = with_display(stack, display, display, on_progress)
-        stack.enter_context(connected(address))
-        if is_dataset(source):
-            files = open_dataset(source, files.reading)
-        size = PoolSize.of_cluster(workers, cpus_per_worker, gpus_per_worker)
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="msmarco-qdrant-")))
-        splits_at_once = _SPLITS_AT_ONCE_ON_GPU if size.gpus else 1
-        pool = WorkerPool[SplitOutcome](IngestWorker, settings, size, splits_at_once)
-        stack.callback(pool.close)
-        wanted = split_bytes or split_size(files.bytes, size.workers)
-        splits = plan_splits(files.files, wanted, next_line)
-        run = DistributedRun(files, splits, SplitFiles(folder), rejected, on_progress)
-        opened = _open(stack, destination, _encoders(files, pool), sparse, run, policy)
-        if opened is None:
-            _log.warning("the source has no passages: no collection was created")
-            return run.report()
-        target, guard, is_new = opened
-        guard.warn_if_unfinished()
-        mode = stack.enter_context(bulk_mode(guard.store, guard.physical, begin=bulk))
-        with ended_by_errors(run, guard, is_new=is_new), closing(pool):
-            run.ingest(pool, target, guard, retry_s=connection.retry_s)
-            run.check(target, is_new=is_new)
-            pool.close()  # the index needs no workers
-            if optimize:
-                run.index(mode, guard, stall_s=math.inf if wait_index else INDEX_STALL_S)
-            if policy is not None:
-                run.prune(policy, guard)
-        return run.report()
+    files = _open_source(source, Reading(format, pid_field, text_field, title_field, skip_field))
+    _check_model(files, models, make_encoder)
+    settings = IngestSettings(
+        url, connection, collection, files.reading, window, models, make_encoder
+    )
+    with RejectCount(on_reject) as rejected, ExitStack() as stack:
+        shown = add_display(stack, IngestDisplay() if progress else None, on_progress)
+        size = stack.enter_context(cluster.connected())
+        counted = _cut(stack, source, files, split_bytes, size)
+        pool = _open_pool(stack, settings, size)
+        found = _open(stack, destination, _encoders(files, pool), counted, policy)
+        if found is None:
+            return report_nothing(files.descriptions)
+        run = DistributedIngest(counted, *found, rejected, shown)
+        write = partial(run.ingest, pool, connection.retry_s)
+        return run.complete(write, index, policy, is_new=found[0].is_new)
 
 
-def _open_source(source: Any, reading: Mapping[str, Any]) -> SourceFiles:
+def _open_source(source: Any, reading: Reading) -> SourceFiles:
     """Return the files of a source; of a dataset of Ray none, as its plan has not run."""
     if not is_dataset(source):
         return open_files(source, reading)
-    fields = {**reading}
-    if fields.pop("format") != "auto":
-        raise UsageError("format needs paths, got a dataset of Ray: omit it")
-    return SourceFiles.of_blocks((), 0, Reading("auto", MAX_LINE_BYTES, passage_fields(**fields)))
+    reading.require_default(source, "format")
+    return SourceFiles.of_blocks((), 0, reading)
 
 
-def _check_model(
-    files: SourceFiles, model: str | PathLike[str] | None, make_encoder: object
-) -> None:
-    if files.shards is not None and (model is not None or make_encoder is not None):
-        raise UsageError(
-            f"{files.shards.folder} already holds vectors: omit model and make_encoder"
-        )
-    check_model(model, make_encoder)
+def _cut(
+    stack: ExitStack, source: Any, files: SourceFiles, split_bytes: int | None, size: PoolSize
+) -> CountedSource:
+    """Return the splits of files, or of the blocks that the plan of a dataset of Ray makes."""
+    if is_dataset(source):
+        files = open_dataset(source, files.reading)
+    wanted = split_bytes or split_size(files.bytes, size.workers)
+    splits = plan_splits(files.files, wanted, next_line)
+    return stack.enter_context(open_counting(files, splits))
 
 
-def _check(url: object, workers: int | None, split_bytes: int | None, window: int) -> None:
+def _check_model(files: SourceFiles, models: ModelChoice, make_encoder: object) -> None:
+    if files.shards is not None:
+        require_own_vectors(files.shards, models, make_encoder, "make_encoder")
+    check_model(models, make_encoder)
+
+
+def _require_server(url: object) -> None:
     if not isinstance(url, str) or not is_url(url):
         raise UsageError(
             "an ingest on Ray needs the URL of a server, as several processes cannot write to a "
             f"directory, got {hide_secret(str(url))!r}: pass http://HOST, or ingest without Ray"
         )
     parse_address(url, DEFAULT_CONNECTION)
-    check_counts(workers=workers, split_bytes=split_bytes, window=window)
+
+
+def _open_pool(
+    stack: ExitStack, settings: IngestSettings, size: PoolSize
+) -> WorkerPool[SplitOutcome]:
+    """Return the workers, which are ended with the stack."""
+    splits_at_once = _SPLITS_AT_ONCE_ON_GPU if size.gpus else 1
+    pool = WorkerPool[SplitOutcome](IngestWorker, settings, size, splits_at_once)
+    stack.callback(pool.close)
+    return pool
 
 
 def _encoders(files: SourceFiles, pool: WorkerPool[SplitOutcome]) -> Encoders:
     """Return the encoders of the workers; of vectors, that which made them."""
-    if files.shards is None:
-        return _WorkerEncoders(pool)
-    return EncoderChoice(
-        source=files.shards,
-        model=None,
-        default_model=DEFAULT_MODEL,
-        encoder=None,
-        options=to_encoder_options(None),
-        prompts=None,
-    )
+    return _WorkerEncoders(pool) if files.shards is None else EncoderOfShards(files.shards)
 
 
 class _WorkerEncoders:
@@ -318,23 +264,29 @@ def _open(
     stack: ExitStack,
     destination: Destination,
     encoders: Encoders,
-    bm25: Bm25Settings | None,
-    run: DistributedRun,
+    source: CountedSource,
     policy: PrunePolicy | None,
-) -> tuple[IngestTarget, AliasGuard, bool] | None:
+) -> tuple[Opened, CollectionStart] | None:
     """Open the collection, or create it after everything it needs was found; count the rows.
 
-    With a policy, the passages of an existing collection are found that the source lacks. The last
-    value is True if it was created. None if it does not exist and no file has a row.
+    With a policy, the passages of an existing collection are found that the source lacks. None if
+    it does not exist and no file has a row.
     """
     try:
-        target, guard = open_existing(stack, destination, encoders, bm25)
+        opened = open_existing(stack, destination, encoders)
     except (StoreNotFoundError, CollectionNotFoundError):
         destination.check_creatable()
         encoders.for_new()  # a wrong model fails before the source is read
-        run.count()
-        if run.rows and not run.passages:
-            raise no_passages(run.rows, run.first_reject) from None
-        return create_target(stack, destination, encoders, bm25) if run.rows else None
-    run.count(None if policy is None else guard)
-    return target, guard, False
+        source.count()
+        if not source.rows:
+            return None
+        if not source.passages:
+            raise no_passages(source.rows, source.first_reject) from None
+        opened = create_target(stack, destination, encoders)
+    else:
+        if policy is not None:
+            start = CollectionStart.of(opened.guard, opened.target.collection)
+            source.count(start.points, written_before(opened.guard, start.last_seq))
+            return opened, start
+        source.count()
+    return opened, CollectionStart.of(opened.guard, opened.target.collection)

@@ -1,16 +1,15 @@
-"""Files of the driver about the splits of a distributed run, and the order of its rejects."""
+"""Files of the driver about the splits of a distributed run."""
 
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from msmarco_qdrant.core.records import Reject
-from msmarco_qdrant.sources.rejects import RejectCount
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -61,28 +60,3 @@ class SplitFiles:
 
     def _rejects(self, number: int, attempt: int) -> Path:
         return self.folder / f"rejects-{number}-{attempt}"
-
-
-class OrderedRejects:
-    """Counts the rejects of finished splits, split after split in the source's order.
-
-    Args:
-        splits: The numbers of the splits, in ascending order.
-        files: Keeps them until their turn.
-        rejected: Counts them.
-    """
-
-    def __init__(self, splits: Iterable[int], files: SplitFiles, rejected: RejectCount) -> None:
-        self._splits = iter(splits)
-        self._files = files
-        self._rejected = rejected
-        self._next = next(self._splits, None)
-        self._finished: dict[int, int] = {}  # attempts, until the split's turn
-
-    def finish(self, number: int, attempt: int) -> None:
-        """Count those of all splits up to the first unfinished one."""
-        self._finished[number] = attempt
-        while self._next is not None and self._next in self._finished:
-            for reject in self._files.take_rejects(self._next, self._finished.pop(self._next)):
-                self._rejected.add(reject)
-            self._next = next(self._splits, None)

@@ -6,8 +6,13 @@ import itertools
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from msmarco_qdrant.sources.extents import Extent, SourceFile
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 _SPLITS_PER_WORKER = 8  # so that the last ones end at about the same time
 _SMALLEST, _LARGEST = 4 * 2**20, 256 * 2**20
@@ -47,6 +52,27 @@ class SplitCount:
     rows: int
     passages: int
     first_reject: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CountedSplit:
+    """A split, and what was counted of it.
+
+    Attributes:
+        split: The split.
+        lines_before: For each extent, the lines or rows of its file before it.
+        rows: Number of its rows.
+        repeats: Its rows whose pid came before them, in ascending order.
+    """
+
+    split: Split
+    lines_before: Sequence[int]
+    rows: int
+    repeats: NDArray[np.uint64]
+
+    def extents(self) -> Iterator[tuple[Extent, int]]:
+        """Yield each extent, and the lines or rows of its file before it."""
+        return zip(self.split.extents, self.lines_before, strict=True)
 
 
 def split_size(source_bytes: int, workers: int) -> int:

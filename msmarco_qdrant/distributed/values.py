@@ -1,13 +1,68 @@
-"""Checks of arguments that a distributed ingest and encode have in common."""
+"""Arguments that the functions on Ray have in common, each checked once."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 
+from msmarco_qdrant.core.arguments import check_counts
 from msmarco_qdrant.core.meta_values import with_article
+from msmarco_qdrant.distributed.cluster import PoolSize, check_address, connected
+from msmarco_qdrant.encoding.model_choice import ModelChoice
 from msmarco_qdrant.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterOptions:
+    """The cluster to work on, and the workers to start there.
+
+    Attributes:
+        address: The cluster; see `connected`.
+        workers: Number of workers; None for one per GPU, or as many as fit.
+        cpus_per_worker: Processors of each; None for the default.
+        gpus_per_worker: GPUs of each; None for one, if there are any.
+
+    Raises:
+        UsageError: If a value is out of range.
+        MissingExtraError: Without the extra `ray`.
+    """
+
+    address: str | None
+    workers: int | None
+    cpus_per_worker: float | None
+    gpus_per_worker: float | None
+
+    def __post_init__(self) -> None:
+        check_counts(workers=self.workers)
+        check_share("cpus_per_worker", self.cpus_per_worker, least="more than 0")
+        check_share("gpus_per_worker", self.gpus_per_worker, least="0 or more")
+        check_address(self.address)
+
+    @contextmanager
+    def connected(self, *, feeds_gpus: bool = False) -> Iterator[PoolSize]:
+        """Connect to the cluster, and yield the number and size of the workers.
+
+        Args:
+            feeds_gpus: See `PoolSize.of_cluster`.
+
+        Raises:
+            WorkerError: If no cluster answers.
+            UsageError: If no node has as much as a worker needs.
+        """
+        with connected(self.address):
+            yield PoolSize.of_cluster(
+                self.workers, self.cpus_per_worker, self.gpus_per_worker, feeds_gpus=feeds_gpus
+            )
+
+
+def for_workers(models: ModelChoice) -> ModelChoice:
+    """Return a choice with absolute paths of directories."""
+    model = None if models.model is None else absolute_model(models.model)
+    return replace(models, model=model, default_model=str(absolute_model(models.default_model)))
 
 
 def absolute_model(model: str | PathLike[str]) -> str | PathLike[str]:
@@ -15,30 +70,18 @@ def absolute_model(model: str | PathLike[str]) -> str | PathLike[str]:
     return Path(model).absolute() if Path(model).is_dir() else model
 
 
-def check_model(model: object, make_encoder: object) -> None:
+def check_model(models: ModelChoice, make_encoder: object) -> None:
     """Refuse two ways to get an encoder, and a maker that cannot be called.
 
     Raises:
         UsageError: If both are given, or the second cannot be called.
     """
-    if make_encoder is not None and model is not None:
-        raise UsageError("pass either model or make_encoder, not both")
+    models.require_instead_of(make_encoder, "make_encoder")
     if make_encoder is not None and not callable(make_encoder):
         raise UsageError(
             "make_encoder must be a function that returns an encoder, as each worker makes its "
             f"own, got {with_article(type(make_encoder).__name__)}"
         )
-
-
-def check_counts(**counts: object) -> None:
-    """Refuse anything but integers of 1 or more, or None.
-
-    Raises:
-        UsageError: If one is something else.
-    """
-    for name, value in counts.items():
-        if value is not None and (not isinstance(value, int) or value < 1):
-            raise UsageError(f"{name} must be an integer of 1 or more, got {value!r}")
 
 
 def check_share(name: str, value: float | None, *, least: str) -> None:

@@ -7,30 +7,29 @@ them into any store.
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from os import PathLike
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from msmarco_qdrant.core.arguments import suggest_keywords
 from msmarco_qdrant.core.encoder_types import EncoderInfo
-from msmarco_qdrant.core.records import Reject
+from msmarco_qdrant.core.records import Passage, Reject
 from msmarco_qdrant.core.reports import EncodeProgress, EncodeReport
-from msmarco_qdrant.encode.feed import Feed, Layout
+from msmarco_qdrant.encode.counts import ended_by_errors
+from msmarco_qdrant.encode.feed import ExistingShard, Feed, Layout, TokenizedShard
+from msmarco_qdrant.encode.progress import EncodeDisplay
 from msmarco_qdrant.encode.run import EncodeRun
 from msmarco_qdrant.encoding import Encoder
 from msmarco_qdrant.encoding.backends.processor import usable_cores
 from msmarco_qdrant.encoding.bi_encoder import BiEncoder
-from msmarco_qdrant.encoding.catalog import DEFAULT_MODEL
 from msmarco_qdrant.encoding.checks import check_encoder
-from msmarco_qdrant.encoding.loading import open_encoder
-from msmarco_qdrant.encoding.options import ALL_GPUS, EncoderChoices, to_encoder_options
-from msmarco_qdrant.errors import EncodeStoppedError, MsmarcoQdrantError, OutputError, UsageError
-from msmarco_qdrant.runtime.progress import ProgressDisplay, with_display
+from msmarco_qdrant.encoding.model_choice import ModelChoice
+from msmarco_qdrant.encoding.options import ALL_GPUS, EncoderChoices
+from msmarco_qdrant.errors import OutputError, UsageError
+from msmarco_qdrant.runtime.progress import add_display
 from msmarco_qdrant.runtime.subprocesses import SubprocessIterator
 from msmarco_qdrant.sources.corpus import Corpus, as_rows
 from msmarco_qdrant.sources.parquet import check_extra
@@ -39,7 +38,7 @@ from msmarco_qdrant.sources.rejects import RejectCount
 from msmarco_qdrant.sources.shard_file import VectorType, read_footer, shard_paths
 
 # Of 1 MiB of a file each, which is 3,000 passages of MS MARCO, or of 1,024 rows that have no lines.
-CHUNKS_ON_GPU, CHUNKS = 12, 3
+_CHUNKS_ON_GPU, _CHUNKS = 12, 3
 _WORKERS_PER_GPU = 8
 # So many cores work on so many batches of a shard that they would wait for the last ones. Fewer
 # lose less by that than an interruption would with two unfinished shards.
@@ -95,70 +94,74 @@ def encode_corpus(  # noqa: PLR0913  # all but two have defaults
         MissingExtraError: Without the extra `parquet`.
         UsageError: For invalid arguments.
     """
-    check_extra("writing vectors")
     check_layout(dtype, shard_chunks)
     if workers is not None and workers < 0:
         raise UsageError(f"workers must be 0 or more, got {workers}")
-    if encoder is not None:
-        _check_encoder(encoder, model, encoder_options)
+    _check_encoder(encoder, model, encoder_options)
+    rows, size = _open_rows(source)
+    started = time.perf_counter()
+    loaded = encoder or ModelChoice.of(model, encoder_options, device=ALL_GPUS).open()
+    gpus = loaded.gpus if isinstance(loaded, BiEncoder) else 0
+    full = shard_chunks or default_chunks(gpus)
+    layout = Layout(Path(folder), full, dtype)
+    info = info_of_shards(layout.folder, loaded.info)
+    feed = Feed(rows, layout, info, loaded.tokenizer, _feed_workers(workers, loaded, gpus))
+    with RejectCount(on_reject) as rejected, ExitStack() as stack:
+        shards = _start(stack, feed, loaded, is_corpus=size is not None)
+        shown = add_display(stack, EncodeDisplay() if progress else None, on_progress)
+        startup = time.perf_counter() - started
+        at_once = 2 if gpus or usable_cores() >= _MANY_CORES else 1
+        run = EncodeRun(loaded, info, layout, size, at_once, rejected, shown, startup)
+        with ended_by_errors(run.report):
+            run.run(shards)
+        return run.report()
+
+
+def _open_rows(source: Any) -> tuple[Iterable[Passage | Reject], int | None]:
+    """Return the rows of a source, and the bytes of its files; None for rows made in Python."""
     rows = as_rows(source)
-    if isinstance(rows, Corpus) and rows.size is None:
+    if not isinstance(rows, Corpus):
+        return rows, None
+    if rows.size is None:
         raise UsageError(
             "source must be files, got standard input or a pipe: encode reads it again to resume"
         )
-    started = time.perf_counter()
-    options = to_encoder_options(encoder_options, device=ALL_GPUS)
-    encoder = encoder or open_encoder(model or DEFAULT_MODEL, options)
-    gpus = encoder.gpus if isinstance(encoder, BiEncoder) else 0
-    layout = Layout(Path(folder), shard_chunks or (CHUNKS_ON_GPU if gpus else CHUNKS), dtype)
-    count = _default_workers(encoder, gpus) if workers is None else workers
-    if count and not encoder.tokenizer.portable:
-        raise UsageError("this model's tokenizer cannot be sent to other processes: pass workers=0")
-    info = info_of_shards(layout.folder, encoder.info)
-    feed = Feed(rows, layout, info, encoder.tokenizer, count)
-    with ExitStack() as stack:
-        # The feed runs in its own process, because Python work here would leave the GPU idle.
-        feeder = SubprocessIterator(feed) if count and isinstance(rows, Corpus) else None
-        if feeder is not None:
-            stack.callback(feeder.close)
-        if progress:
-            display = ProgressDisplay()
-            on_progress = with_display(
-                stack, display, lambda one: display.show(one.done, one.fraction), on_progress
-            )
-        encoder.warm_up()  # makes the forward pass, while the first shard is read and tokenized
-        make_folder(layout.folder)
-        if feeder is not None:
-            feeder.wait_for_item()
-        startup = time.perf_counter() - started
-        shards_at_once = 2 if gpus or usable_cores() >= _MANY_CORES else 1
-        size = rows.size if isinstance(rows, Corpus) else None
-        rejected = RejectCount(on_reject)
-        stack.callback(rejected.log)
-        run = EncodeRun(encoder, info, layout, size, shards_at_once, rejected, on_progress)
-        try:
-            run.run(feed if feeder is None else feeder)
-        except MsmarcoQdrantError as exc:
-            report = replace(run.report(), startup_seconds=startup)
-            done = f"{report.encoded:,} passages were written; run the same encode again to resume"
-            message = f"{exc} ({done})" if report.encoded else str(exc)
-            raise EncodeStoppedError(message, report) from exc
-        return replace(run.report(), startup_seconds=startup)
+    return rows, rows.size
+
+
+def _start(
+    stack: ExitStack, feed: Feed, encoder: Encoder, *, is_corpus: bool
+) -> Iterable[TokenizedShard | ExistingShard]:
+    """Make the forward pass while the feed reads; create the folder, and return the shards."""
+    # The feed runs in its own process, because Python work here would leave the GPU idle.
+    feeder = SubprocessIterator(feed) if feed.workers and is_corpus else None
+    if feeder is not None:
+        stack.callback(feeder.close)
+    encoder.warm_up()
+    make_folder(feed.layout.folder)
+    if feeder is None:
+        return feed
+    feeder.wait_for_item()
+    return feeder
 
 
 def check_layout(dtype: str, shard_chunks: int | None) -> None:
     """Refuse a type or a size of shards that is out of range.
 
     Raises:
+        MissingExtraError: Without the extra `parquet`.
         UsageError: If one is.
     """
+    check_extra("writing vectors")
     if dtype not in get_args(VectorType):
         raise UsageError(f"dtype must be {' or '.join(get_args(VectorType))}, got {dtype!r}")
     if shard_chunks is not None and shard_chunks < 1:
         raise UsageError(f"shard_chunks must be 1 or more, got {shard_chunks}")
 
 
-def _check_encoder(encoder: Encoder, model: object, encoder_options: object) -> None:
+def _check_encoder(encoder: Encoder | None, model: object, encoder_options: object) -> None:
+    if encoder is None:
+        return
     if model is not None or encoder_options is not None:
         raise UsageError("pass encoder=..., or model=... and encoder_options=..., not both")
     check_encoder(encoder)
@@ -191,11 +194,17 @@ def info_of_shards(folder: Path, info: EncoderInfo) -> EncoderInfo:
     return info
 
 
-def _default_workers(encoder: Encoder, gpus: int) -> int:
-    """Return 0 for a CPU, busy with the forward pass, and several per GPU."""
-    if not gpus or not encoder.tokenizer.portable:
-        return 0
-    available = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
-    return max(1, min(available - 2, _WORKERS_PER_GPU * gpus))
+def default_chunks(gpus: float) -> int:
+    """Return the chunks of a shard for this number of GPUs."""
+    return _CHUNKS_ON_GPU if gpus else _CHUNKS
+
+
+def _feed_workers(workers: int | None, encoder: Encoder, gpus: int) -> int:
+    """Return the given number; by default 0 for a CPU, busy with the forward pass, else several."""
+    is_portable = encoder.tokenizer.portable
+    if workers is None:
+        most = max(1, min(usable_cores() - 2, _WORKERS_PER_GPU * gpus))
+        return most if gpus and is_portable else 0
+    if workers and not is_portable:
+        raise UsageError("this model's tokenizer cannot be sent to other processes: pass workers=0")
+    return workers

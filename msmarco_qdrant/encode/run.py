@@ -60,6 +60,18 @@ class _Written:
     position: int
 
 
+def complete_folder(layout: Layout, info: EncoderInfo, report: EncodeReport) -> None:
+    """Mark a folder of shards as complete."""
+    manifest = Manifest(
+        shards=report.shards,
+        passages=report.encoded + report.found,
+        rejected=report.rejected,
+        fingerprint=info.fingerprint,
+        dtype=layout.dtype,
+    )
+    write_manifest(layout.folder, manifest)
+
+
 class EncodeRun:
     """One encode: its counts, and the steps from shards of tokens to files.
 
@@ -75,6 +87,7 @@ class EncodeRun:
         shards_at_once: int,
         rejected: RejectCount,
         on_progress: Callable[[EncodeProgress], None] | None,
+        startup_seconds: float = 0.0,
     ) -> None:
         self._encoder = encoder
         self._info = info
@@ -85,20 +98,13 @@ class EncodeRun:
         self._on_reject = rejected.add
         self._on_progress = on_progress
         self._before_write: Callable[[], None] = lambda: None
-        self._counts = EncodeCounts()
+        self._counts = EncodeCounts(startup_seconds=startup_seconds)
 
     def run(self, feed: Iterable[TokenizedShard | ExistingShard]) -> None:
         """Encode every missing shard, then mark the folder as complete."""
         self._before_write = partial(remove_manifest, self._layout.folder)
         self.encode(feed)
-        manifest = Manifest(
-            shards=self._counts.shards,
-            passages=self._counts.encoded + self._counts.found,
-            rejected=self._counts.rejected,
-            fingerprint=self._info.fingerprint,
-            dtype=self._layout.dtype,
-        )
-        write_manifest(self._layout.folder, manifest)
+        complete_folder(self._layout, self._info, self.report())
 
     def encode(self, feed: Iterable[TokenizedShard | ExistingShard]) -> None:
         """Encode every missing shard; the caller marks the folder."""

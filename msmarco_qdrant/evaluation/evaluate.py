@@ -34,7 +34,7 @@ from msmarco_qdrant.evaluation.systems import (
     search_run,
     system_in,
 )
-from msmarco_qdrant.runtime.progress import with_display
+from msmarco_qdrant.runtime.progress import add_display
 
 if TYPE_CHECKING:
     from msmarco_qdrant.core.records import Query
@@ -162,9 +162,7 @@ def run_evaluation(
     missing = _check_coverage(client, plan)
     runs = list(plan.runs)
     with ExitStack() as stack:
-        if progress:
-            display = EvaluationDisplay()
-            on_query = with_display(stack, display, display, on_query)
+        on_query = add_display(stack, EvaluationDisplay() if progress else None, on_query)
         for number, (place, system) in enumerate(searches):
             queries = _report_progress(plan.searched, system, on_query)
             run = _search(place, plan, queries, system, on_answer)

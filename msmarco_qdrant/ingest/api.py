@@ -12,18 +12,13 @@ gives resumption after a crash, idempotent repetition and incremental updates.
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
 from os import PathLike
 from typing import Any, cast
 
-from msmarco_qdrant.collection.bulk import bulk_mode
-from msmarco_qdrant.collection.create import (
-    check_collection_name,
-    drop_if_empty,
-)
-from msmarco_qdrant.core.arguments import suggest_keywords, to_settings
+from msmarco_qdrant.core.arguments import suggest_keywords
 from msmarco_qdrant.core.collection_types import (
     Bm25Settings,
     PayloadIndex,
@@ -37,49 +32,24 @@ from msmarco_qdrant.core.reports import IngestProgress, IngestReport
 from msmarco_qdrant.core.source_types import Format
 from msmarco_qdrant.encoding import Encoder
 from msmarco_qdrant.encoding.catalog import DEFAULT_MODEL
-from msmarco_qdrant.encoding.options import EncoderChoices, to_encoder_options
-from msmarco_qdrant.errors import (
-    IngestStoppedError,
-    MsmarcoQdrantError,
-    PruneRefusedError,
-    StoreError,
-    UnsupportedError,
-    UsageError,
-)
-from msmarco_qdrant.ingest.alias_guard import AliasGuard
+from msmarco_qdrant.encoding.model_choice import ModelChoice
+from msmarco_qdrant.encoding.options import EncoderChoices
+from msmarco_qdrant.ingest.options import IndexOptions, NewCollection, check_amounts
 from msmarco_qdrant.ingest.progress import IngestDisplay
 from msmarco_qdrant.ingest.prune import to_policy
 from msmarco_qdrant.ingest.run import IngestRun
-from msmarco_qdrant.ingest.target import (
-    Destination,
-    EncoderChoice,
-    no_passages,
-    open_target,
-    to_payload_keys,
-)
+from msmarco_qdrant.ingest.steps import report_nothing
+from msmarco_qdrant.ingest.target import Destination, choose_encoders, open_target
 from msmarco_qdrant.ingest.windows import Rows as Source
 from msmarco_qdrant.ingest.windows import RowStream
-from msmarco_qdrant.runtime.progress import with_display
-from msmarco_qdrant.sources.corpus import as_rows, require_default_reading
+from msmarco_qdrant.runtime.progress import add_display
+from msmarco_qdrant.sources.corpus import Reading, as_rows
 from msmarco_qdrant.sources.python_rows import Rows
 from msmarco_qdrant.sources.rejects import RejectCount
 from msmarco_qdrant.sources.vector_shards import VectorShards
-from msmarco_qdrant.stores import (
-    DEFAULT_CONNECTION,
-    INDEX_STALL_S,
-    Connection,
-    Store,
-    redact_dsn,
-)
-from msmarco_qdrant.stores.connection import is_url
+from msmarco_qdrant.stores import DEFAULT_CONNECTION, Connection, Store
 
 _log = logging.getLogger(__name__)
-
-INDEX_PIECE = 1_000_000
-"""Passages of one index build, which takes at least 2 KB of memory for each.
-
-Seen in a build of 1 million passages of 384 dimensions, before its end (benchmarks/RESULTS.md).
-"""
 
 
 @suggest_keywords
@@ -186,152 +156,35 @@ def ingest_passages(  # noqa: PLR0913  # all but two have defaults
             `index_every` and it is not a directory.
         UsageError: If an argument is invalid.
     """
-    options = to_encoder_options(encoder_options)
-    texts = None if prompts is None else to_settings(Prompts, prompts, "prompts")
-    encoders = EncoderChoice(source, model, default_model, encoder, options, texts)
-    sparse = None if bm25 is None else to_settings(Bm25Settings, bm25, "bm25", "language")
-    dense = (
-        None
-        if storage is None
-        else to_settings(StorageSettings, storage, "storage", "quantization")
-    )
-    shards = None if sharding is None else to_settings(ShardSettings, sharding, "sharding")
+    models = ModelChoice.of(model, encoder_options, default_model, prompts)
+    encoders = choose_encoders(source, models, encoder)
+    new = NewCollection.of(bm25, storage, payload_indexes, sharding)
+    index = IndexOptions(optimize, wait_index, bulk, index_every)
+    destination = Destination(store, collection, connection, new, index)
     policy = to_policy(prune)
-    _check_index_options({"bulk": bulk, "index_every": index_every}, optimize=optimize)
-    _check_bounds(window, max_passages, policy)
-    _check_index_every(store, index_every)
-    check_collection_name(collection)
-    indexes = to_payload_keys(payload_indexes or {})
-    reading = {
-        "format": format,
-        "pid_field": pid_field,
-        "text_field": text_field,
-        "title_field": title_field,
-        "skip_field": skip_field,
-    }
+    check_amounts(window, max_passages, policy)
+    reading = Reading(format, pid_field, text_field, title_field, skip_field)
     rows = RowStream(_open_rows(source, reading))
-    rejected = RejectCount(on_reject)
-    with ExitStack() as stack:
-        stack.callback(rejected.log)
-        if progress:
-            display = IngestDisplay()
-            on_progress = with_display(stack, display, display, on_progress)
-        destination = Destination(store, collection, connection, dense, indexes, shards, bulk)
-        opened = open_target(stack, destination, encoders, sparse, rows, rejected)
+    with RejectCount(on_reject) as rejected, ExitStack() as stack:
+        shown = add_display(stack, IngestDisplay() if progress else None, on_progress)
+        opened = open_target(stack, destination, encoders, rows, rejected)
         if opened is None:
-            _log.warning("the source has no passages: no collection was created")
-            return IngestReport(0, 0, 0, 0, 0, 0.0, sources=rows.descriptions)
-        target, guard, is_new = opened
-        guard.warn_if_unfinished()
-        mode = stack.enter_context(bulk_mode(guard.store, guard.physical, begin=bulk))
-        run = IngestRun(target, guard, rejected, on_progress)
-        if optimize:
-            run.index_every = index_every or default_piece(guard.store)
-        with _ended_by_errors(run, guard, is_new=is_new):
-            run.ingest(rows, window, max_passages)
-            if is_new and rejected.count:
-                _require_passages(run, rejected)
-            run.check_count()
-            if optimize:
-                run.index(mode, stall_s=math.inf if wait_index else INDEX_STALL_S)
-            run.check_bm25()
-            if policy is not None:
-                run.prune(policy)
-        return _report(run, rows)
+            return report_nothing(rows.descriptions)
+        run = IngestRun(opened.target, opened.guard, rejected, shown)
+        run.index_every = index.piece(opened.guard.store)
+        write = partial(_write, run, rows, window, max_passages)
+        return run.complete(write, index, policy, is_new=opened.is_new)
 
 
-def _report(run: IngestRun, rows: RowStream) -> IngestReport:
-    """Return the report of a complete run; warn of files without any row."""
-    report = run.report()
-    if rows.is_stored and not report.read:
+def _write(run: IngestRun, rows: RowStream, window: int, max_passages: int | None) -> None:
+    """Write the rows; warn of files without any."""
+    run.ingest(rows, window, max_passages)
+    if rows.is_stored and not run.report().read:
         _log.warning("the source has no passages")
-    return report
 
 
-@contextmanager
-def _ended_by_errors(run: IngestRun, guard: AliasGuard, *, is_new: bool) -> Iterator[None]:
-    """Report how far a failing run got; a new collection without passages is dropped."""
-    try:
-        yield
-    except PruneRefusedError:
-        raise
-    except MsmarcoQdrantError as exc:
-        raise _stopped(run, guard, exc, is_new=is_new)  # noqa: B904  # it has its cause
-    except Exception:  # of the caller's encoder, source or callback
-        if is_new:
-            _drop_unwritten(run, guard)
-        raise
-
-
-def _check_bounds(window: int, max_passages: int | None, prune: PrunePolicy | None) -> None:
-    if window < 1:
-        raise UsageError(f"window must be 1 or more, got {window}")
-    if max_passages is not None and max_passages < 1:
-        raise UsageError(f"max_passages must be 1 or more, or None for all, got {max_passages}")
-    if max_passages is not None and prune is not None:
-        raise UsageError("prune needs the whole source: omit max_passages")
-
-
-def _check_index_options(options: Mapping[str, object], *, optimize: bool) -> None:
-    """Refuse options of the index without one."""
-    for name, given in options.items():
-        if given and not optimize:
-            raise UsageError(f"{name} needs the index at the end: omit optimize=False")
-
-
-def default_piece(store: Store) -> int | None:
-    """Return the passages after which a directory builds its index; None for a server."""
-    can = store.capabilities
-    return INDEX_PIECE if can.ann and not can.multi_process else None
-
-
-def _check_index_every(store: Store | str | PathLike[str], every: int | None) -> None:
-    """Refuse an invalid number, and an engine that builds no index on request."""
-    if every is None:
-        return
-    if not isinstance(every, int) or every < 1:
-        raise UsageError(f"index_every must be 1 or more, or None for a million, got {every!r}")
-    if isinstance(store, str | PathLike):
-        is_directory = not is_url(str(store)) and str(store) != ":memory:"
-        place = redact_dsn(str(store))
-    else:
-        is_directory = store.capabilities.ann and not store.capabilities.multi_process
-        place = store.dsn
-    if not is_directory:
-        raise UnsupportedError(
-            f"index_every needs a directory, got {place}: omit it, a server builds its index itself"
-        )
-
-
-def _open_rows(source: object, reading: Mapping[str, Any]) -> Source:
+def _open_rows(source: object, reading: Reading) -> Source:
     if isinstance(source, VectorShards):
-        require_default_reading(source, reading)
+        reading.require_default(source)
         return source
-    return as_rows(cast("Rows", source), **reading)
-
-
-def _stopped(
-    run: IngestRun, guard: AliasGuard, error: MsmarcoQdrantError, *, is_new: bool
-) -> IngestStoppedError:
-    """Return the error of a run that ended early; a new collection without passages is dropped."""
-    reason = guard.root_cause(error)
-    done = f"{run.written:,} passages were written; the same ingest resumes there"
-    if is_new and _drop_unwritten(run, guard):
-        done = "nothing was written"
-    stopped = IngestStoppedError(f"{reason} ({done})", run.report())
-    stopped.__cause__ = reason
-    return stopped
-
-
-def _drop_unwritten(run: IngestRun, guard: AliasGuard) -> bool:
-    """Drop a new collection if it holds no passage; True if it was dropped."""
-    if not run.written:
-        with suppress(StoreError):  # the reason is the error to report
-            return drop_if_empty(guard.store, guard.name, guard.physical)
-    return False
-
-
-def _require_passages(run: IngestRun, rejected: RejectCount) -> None:
-    """Refuse a source of a new collection whose passages all were rejected by the model."""
-    if not run.written:
-        raise no_passages(rejected.count, rejected.first)
+    return as_rows(cast("Rows", source), reading)

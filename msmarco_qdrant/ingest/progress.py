@@ -27,7 +27,7 @@ class IngestDisplay(ProgressDisplay):
         self.last: IngestProgress | None = None
         self._notices = {"prune": PRUNE_NOTICE, "index": index_notice}
 
-    def __call__(self, progress: IngestProgress) -> None:
+    def __call__(self, progress: IngestProgress, /) -> None:
         """Show the progress."""
         self.last = progress
         if progress.stage == "passages":

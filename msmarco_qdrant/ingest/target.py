@@ -9,7 +9,7 @@ from os import PathLike
 from typing import Protocol
 
 from msmarco_qdrant.collection.create import (
-    check_index,
+    check_collection_name,
     create_if_missing,
     require_shards,
     shard_key_index,
@@ -19,15 +19,14 @@ from msmarco_qdrant.core.collection_types import (
     Bm25Settings,
     PayloadIndex,
     ShardSettings,
-    StorageSettings,
 )
-from msmarco_qdrant.core.encoder_types import EncoderInfo, Prompts
-from msmarco_qdrant.encoding import Bm25Encoder, Encoder, load_encoder
+from msmarco_qdrant.core.encoder_types import EncoderInfo
+from msmarco_qdrant.encoding import Bm25Encoder, Encoder
 from msmarco_qdrant.encoding.bi_encoder import BiEncoder
 from msmarco_qdrant.encoding.checks import check_encoder
 from msmarco_qdrant.encoding.forks import require_own_threads
-from msmarco_qdrant.encoding.matching import load_collection_encoder, require_same_model
-from msmarco_qdrant.encoding.options import EncoderOptions
+from msmarco_qdrant.encoding.matching import require_same_model
+from msmarco_qdrant.encoding.model_choice import ModelChoice
 from msmarco_qdrant.errors import (
     CollectionNotFoundError,
     ModelMismatchError,
@@ -38,26 +37,34 @@ from msmarco_qdrant.errors import (
 )
 from msmarco_qdrant.ingest.alias_guard import AliasGuard, resolve_alias
 from msmarco_qdrant.ingest.carry_over import carry_over
+from msmarco_qdrant.ingest.options import IndexOptions, NewCollection
 from msmarco_qdrant.ingest.stages import IngestTarget
 from msmarco_qdrant.ingest.windows import RowStream
 from msmarco_qdrant.sources.rejects import RejectCount
 from msmarco_qdrant.sources.vector_shards import VectorShards
 from msmarco_qdrant.stores import Connection, Store, check_creatable, use_store
 from msmarco_qdrant.stores.connection import is_url
-from msmarco_qdrant.stores.filters import index_keys, index_kind, outside_lists
+from msmarco_qdrant.stores.filters import index_kind, outside_lists
 
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """Store and collection to write to, and the settings to create the collection with."""
+    """Store and collection to write to, and the settings to create the collection with.
+
+    Raises:
+        UsageError: For an invalid name of a collection.
+        UnsupportedError: If the index cannot be built so in this store.
+    """
 
     store: Store | str | PathLike[str]
     collection: str
     connection: Connection
-    storage: StorageSettings | None
-    indexes: Mapping[str, PayloadIndex]
-    sharding: ShardSettings | None = None
-    bulk: bool = False
+    new: NewCollection
+    index: IndexOptions
+
+    def __post_init__(self) -> None:
+        self.index.check_store(self.store)
+        check_collection_name(self.collection)
 
     def open(self, stack: ExitStack, *, create: bool) -> Store:
         """Open the store, to be closed with the stack; the caller's own stays open."""
@@ -65,11 +72,12 @@ class Destination:
 
     def check_creatable(self) -> None:
         """Raise if the store cannot be created, before a model is loaded or downloaded."""
-        shard_key_index(self.sharding, self.indexes)
+        sharding = self.new.sharding
+        shard_key_index(sharding, self.new.indexes)
         if isinstance(self.store, str | PathLike):
             check_creatable(self.store, self.connection)
-            if (self.sharding is not None or self.bulk) and not is_url(str(self.store)):
-                feature = "bulk mode" if self.sharding is None else "shards and replicas"
+            if (sharding is not None or self.index.bulk) and not is_url(str(self.store)):
+                feature = "bulk mode" if sharding is None else "shards and replicas"
                 raise UnsupportedError(
                     f"this ingest needs a Qdrant server for {feature}, got {self.store}: pass the "
                     "URL of a server, or omit them"
@@ -88,42 +96,61 @@ class Encoders(Protocol):
         """Load the encoder of a collection, or raise `ModelMismatchError`."""
 
 
+def choose_encoders(source: object, models: ModelChoice, encoder: Encoder | None) -> Encoders:
+    """Return the encoders of an ingest of a source.
+
+    Raises:
+        UsageError: If two were chosen, or one for passages with vectors.
+    """
+    models.require_instead_of(encoder)
+    if not isinstance(source, VectorShards):
+        return EncoderChoice(models, encoder)
+    require_own_vectors(source, models, encoder)
+    return EncoderOfShards(source)
+
+
+def require_own_vectors(
+    shards: VectorShards, models: ModelChoice, encoder: object, name: str = "encoder"
+) -> None:
+    """Refuse an encoder for passages that come with vectors.
+
+    Args:
+        shards: The passages.
+        models: The choice of a model.
+        encoder: Another way to get an encoder; None without.
+        name: The argument that it was passed as.
+
+    Raises:
+        UsageError: If one was chosen.
+    """
+    if encoder is not None or models.model is not None:
+        raise UsageError(
+            f"{shards.folder} already holds vectors: omit model and {name}, or pass the "
+            "passages themselves to encode them again"
+        )
+    models.require_instead_of(shards)
+
+
 @dataclass(frozen=True, slots=True)
 class EncoderChoice:
-    """The encoder of an ingest, or none for vector shards; it is loaded when it is needed."""
+    """The encoder of an ingest: loaded by the caller, or when it is needed.
 
-    source: object
-    model: str | PathLike[str] | None
-    default_model: str
-    encoder: Encoder | None
-    options: EncoderOptions
-    prompts: Prompts | None
+    Raises:
+        UsageError: If `encoder` lacks a member.
+    """
+
+    models: ModelChoice
+    encoder: Encoder | None = None
 
     def __post_init__(self) -> None:
-        if self.encoder is not None and self.model is not None:
-            raise UsageError("pass either model or encoder, not both")
-        if self.prompts is not None and (
-            self.encoder is not None or isinstance(self.source, VectorShards)
-        ):
-            raise UsageError("prompts need a model to load: omit them, the encoder has its own")
         if self.encoder is not None:
             check_encoder(self.encoder)
-        if isinstance(self.source, VectorShards) and (
-            self.encoder is not None or self.model is not None
-        ):
-            raise UsageError(
-                f"{self.source.folder} already holds vectors: omit model and encoder, or pass the "
-                "passages themselves to encode them again"
-            )
 
     def for_new(self) -> tuple[EncoderInfo, Encoder | None]:
         """Load the encoder of a new collection."""
-        if isinstance(self.source, VectorShards):
-            return self.source.encoder, None
         encoder = self.encoder
         if encoder is None:
-            name = self.model or self.default_model
-            encoder = load_encoder(name, prompts=self.prompts, **asdict(self.options))
+            encoder = self.models.load()
         elif isinstance(encoder, BiEncoder):  # in a forked child: before a collection is created
             require_own_threads()
         return encoder.info, encoder
@@ -132,20 +159,28 @@ class EncoderChoice:
         self, collection: str, stored: EncoderInfo
     ) -> tuple[EncoderInfo, Encoder | None]:
         """Load the encoder of a collection, or raise `ModelMismatchError`."""
-        if isinstance(self.source, VectorShards):
-            _require_model_of_shards(self.source, collection, stored)
-            return self.source.encoder.stored_as(stored), None
-        if self.prompts is not None and self.prompts != stored.prompts:
-            raise UsageError(
-                f"prompts must be the {stored.prompts} of collection '{collection}', got "
-                f"{self.prompts}: omit them, or ingest into another collection"
-            )
-        if self.encoder is None:
-            encoder = load_collection_encoder(collection, stored, self.model, self.options)
+        encoder = self.encoder
+        if encoder is None:
+            encoder = self.models.load_for(collection, stored)
         else:
-            encoder = self.encoder
             require_same_model(collection, stored, encoder.info)
         return encoder.info.stored_as(stored), encoder
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderOfShards:
+    """The properties of the encoder that made the vectors of shards; it is not loaded."""
+
+    shards: VectorShards
+
+    def for_new(self) -> tuple[EncoderInfo, None]:
+        """Return its properties."""
+        return self.shards.encoder, None
+
+    def for_existing(self, collection: str, stored: EncoderInfo) -> tuple[EncoderInfo, None]:
+        """Return its properties as a collection stores them, or raise `ModelMismatchError`."""
+        _require_model_of_shards(self.shards, collection, stored)
+        return self.shards.encoder.stored_as(stored), None
 
 
 def _require_model_of_shards(shards: VectorShards, collection: str, stored: EncoderInfo) -> None:
@@ -163,20 +198,34 @@ def _require_model_of_shards(shards: VectorShards, collection: str, stored: Enco
         ) from exc
 
 
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The collection of an ingest.
+
+    Attributes:
+        target: The collection and its encoders.
+        guard: Its name.
+        is_new: True if the ingest created it.
+    """
+
+    target: IngestTarget
+    guard: AliasGuard
+    is_new: bool
+
+
 def open_target(
     stack: ExitStack,
     destination: Destination,
     encoders: Encoders,
-    bm25: Bm25Settings | None,
     rows: RowStream,
     rejected: RejectCount,
-) -> tuple[IngestTarget, AliasGuard, bool] | None:
+) -> Opened | None:
     """Open the collection, or create it after everything it needs was found: also a passage.
 
-    The last value is True if it was created. None if it does not exist and no file has a row.
+    None if it does not exist and no file has a row.
     """
     try:
-        return *open_existing(stack, destination, encoders, bm25), False
+        return open_existing(stack, destination, encoders)
     except (StoreNotFoundError, CollectionNotFoundError):
         destination.check_creatable()
         for reject in rows.take_rejects():
@@ -185,48 +234,44 @@ def open_target(
             raise no_passages(rejected.count, rejected.first) from None
         if rows.is_empty and rows.is_stored:
             return None
-    return create_target(stack, destination, encoders, bm25)
+    return create_target(stack, destination, encoders)
 
 
-def open_existing(
-    stack: ExitStack, destination: Destination, encoders: Encoders, bm25: Bm25Settings | None
-) -> tuple[IngestTarget, AliasGuard]:
+def open_existing(stack: ExitStack, destination: Destination, encoders: Encoders) -> Opened:
     """Open a collection that exists.
 
     Raises:
         StoreNotFoundError: If the store does not exist.
         CollectionNotFoundError: If the store has no such collection.
     """
-    name, indexes = destination.collection, destination.indexes
+    name, new = destination.collection, destination.new
     store = destination.open(stack, create=False)
     guard = resolve_alias(store, name)
-    _require_same_bm25(name, guard.metadata.bm25, bm25)
-    _require_same_indexes(store, name, indexes)
-    _require_same_shards(store, name, destination.sharding)
+    _require_same_bm25(name, guard.metadata.bm25, new.bm25)
+    _require_same_indexes(store, name, new.indexes)
+    _require_same_shards(store, name, new.sharding)
     sparse = Bm25Encoder(guard.metadata.bm25)
     info, encoder = encoders.for_existing(name, guard.metadata.encoder)
     if encoder is not None:
         carry_over(guard, encoder)
-    return IngestTarget(guard.collection, info, sparse, encoder), guard
+    return Opened(IngestTarget(guard.collection, info, sparse, encoder), guard, is_new=False)
 
 
-def create_target(
-    stack: ExitStack, destination: Destination, encoders: Encoders, bm25: Bm25Settings | None
-) -> tuple[IngestTarget, AliasGuard, bool]:
-    """Create a collection; the last value is False if another client created it first."""
-    name, indexes = destination.collection, destination.indexes
-    sparse = Bm25Encoder(bm25 or Bm25Settings())
+def create_target(stack: ExitStack, destination: Destination, encoders: Encoders) -> Opened:
+    """Create a collection, unless another client has just created it."""
+    name, new = destination.collection, destination.new
+    sparse = Bm25Encoder(new.bm25 or Bm25Settings())
     info, encoder = encoders.for_new()
     store = destination.open(stack, create=True)
     is_new = create_if_missing(
-        store, name, info, sparse.settings, destination.storage, indexes, destination.sharding
+        store, name, info, sparse.settings, new.storage, new.indexes, new.sharding
     )
     # Another client may have created it first, for another model or without these indexes.
     guard = resolve_alias(store, name)
     require_same_model(name, guard.metadata.encoder, info)
-    _require_same_indexes(store, name, indexes)
-    _require_same_shards(store, name, destination.sharding)
-    return IngestTarget(guard.collection, info, sparse, encoder), guard, is_new
+    _require_same_indexes(store, name, new.indexes)
+    _require_same_shards(store, name, new.sharding)
+    return Opened(IngestTarget(guard.collection, info, sparse, encoder), guard, is_new)
 
 
 def no_passages(count: int, first: str) -> SourceError:
@@ -284,12 +329,3 @@ def _require_same_shards(store: Store, name: str, given: ShardSettings | None) -
                 f"{field} must be {kept} collection '{name}', got {wanted}: omit it, or ingest "
                 "into another collection"
             )
-
-
-def to_payload_keys(fields: Mapping[str, PayloadIndex]) -> Mapping[str, PayloadIndex]:
-    """Check the kind of index of each `meta` field, and return them by payload key."""
-    if not isinstance(fields, Mapping):
-        raise UsageError(f"payload_indexes must map fields to kinds, got {fields!r}")
-    for name, kind in fields.items():
-        check_index(name, kind)
-    return index_keys(fields)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from os import PathLike
 from typing import TypeAlias
 
@@ -26,15 +26,16 @@ from msmarco_qdrant.core.encoder_types import EncoderInfo
 from msmarco_qdrant.core.metadata_types import CollectionMetadata, Copying, Generation
 from msmarco_qdrant.core.records import Passage, Reject
 from msmarco_qdrant.core.reports import ReembedProgress, ReembedReport
-from msmarco_qdrant.encoding import Encoder, load_encoder
+from msmarco_qdrant.encoding import Encoder
 from msmarco_qdrant.encoding.checks import check_encoder
-from msmarco_qdrant.encoding.matching import load_collection_encoder, require_same_model
-from msmarco_qdrant.encoding.options import EncoderChoices, EncoderOptions, to_encoder_options
+from msmarco_qdrant.encoding.matching import require_same_model
+from msmarco_qdrant.encoding.model_choice import ModelChoice
+from msmarco_qdrant.encoding.options import EncoderChoices
 from msmarco_qdrant.errors import MigrationError, UsageError
 from msmarco_qdrant.reembed.progress import ReembedDisplay
 from msmarco_qdrant.reembed.run import ReembedOptions, ReembedResult, ReembedRun
 from msmarco_qdrant.reembed.target import prepare_target
-from msmarco_qdrant.runtime.progress import with_display
+from msmarco_qdrant.runtime.progress import add_display
 from msmarco_qdrant.sources.corpus import as_rows
 from msmarco_qdrant.stores import DEFAULT_CONNECTION, Connection, Store, use_store
 from msmarco_qdrant.stores.migration_locks import hold_lock, require_lock
@@ -98,10 +99,10 @@ def reembed_collection(  # noqa: PLR0913  # all but one have defaults
         if (model is None) == (encoder is None):
             raise UsageError("pass either model=... or encoder=..., not both")
         opened.metadata(collection)  # fails before a model is loaded
-        models = to_encoder_options(encoder_options)
+        models = ModelChoice.of(model, encoder_options)
         if encoder is not None:
             check_encoder(encoder)
-        new = encoder or load_encoder(model or "", **asdict(models))
+        new = encoder or models.load()
         texts = (
             None if source is None else (row for row in as_rows(source) if isinstance(row, Passage))
         )
@@ -110,7 +111,7 @@ def reembed_collection(  # noqa: PLR0913  # all but one have defaults
             load_old or _stored_model_loader(collection, models),
             allow_rejects,
             allow_worse,
-            _progress_callback(stack, "new", on_progress, progress=progress),
+            add_display(stack, ReembedDisplay("new") if progress else None, on_progress),
         )
         with _lock(opened, collection) as check:
             found = read_generations(opened, collection)
@@ -174,15 +175,14 @@ def rollback_collection(  # noqa: PLR0913  # all but one have defaults
     with ExitStack() as stack:
         opened = stack.enter_context(use_store(store, connection))
         started = time.perf_counter()
-        if model is not None and encoder is not None:
-            raise UsageError("pass either model=... or encoder=..., not both")
-        models = to_encoder_options(encoder_options)
+        models = ModelChoice.of(model, encoder_options)
+        models.require_instead_of(encoder)
         options = ReembedOptions(
             None,
             load_old or _stored_model_loader(collection, models),
             allow_rejects,
             allow_worse,
-            _progress_callback(stack, "older", on_progress, progress=progress),
+            add_display(stack, ReembedDisplay("older") if progress else None, on_progress),
         )
         with _lock(opened, collection) as check:
             found = read_generations(opened, collection)
@@ -190,7 +190,7 @@ def rollback_collection(  # noqa: PLR0913  # all but one have defaults
             copying = _select_rollback(opened, found)
             encoder_info = copying.metadata.encoder
             if encoder is None:
-                encoder = load_collection_encoder(copying.target, encoder_info, model, models)
+                encoder = models.load_for(copying.target, encoder_info)
             require_same_model(copying.target, encoder_info, encoder.info)
             if not copying.is_swapped:
                 check()
@@ -272,19 +272,6 @@ def _put_changed(
         store.put_metadata(generation.physical, metadata)
 
 
-def _progress_callback(
-    stack: ExitStack,
-    which: str,
-    on_progress: Callable[[ReembedProgress], None] | None,
-    *,
-    progress: bool,
-) -> Callable[[ReembedProgress], None]:
-    if progress:
-        display = ReembedDisplay(which)
-        return with_display(stack, display, display, on_progress)
-    return on_progress or (lambda _progress: None)
-
-
 @contextmanager
 def _lock(store: Store, collection: str) -> Iterator[Callable[[], None]]:
     """Hold the lock of a collection; yields a function that raises if the lock was taken away."""
@@ -294,10 +281,10 @@ def _lock(store: Store, collection: str) -> Iterator[Callable[[], None]]:
         yield lambda: require_lock(locks, collection, ours)
 
 
-def _stored_model_loader(
-    collection: str, models: EncoderOptions
-) -> Callable[[EncoderInfo], Encoder]:
-    return lambda encoder_info: load_collection_encoder(collection, encoder_info, None, models)
+def _stored_model_loader(collection: str, models: ModelChoice) -> Callable[[EncoderInfo], Encoder]:
+    """Return a function that loads a stored model, with the options of the chosen one."""
+    stored = replace(models, model=None)
+    return lambda encoder_info: stored.load_for(collection, encoder_info)
 
 
 def _select_rollback(store: Store, found: Generations) -> Copying:

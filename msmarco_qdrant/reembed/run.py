@@ -48,7 +48,7 @@ class ReembedOptions:
     load_old: Callable[[EncoderInfo], Encoder]
     allow_rejects: bool
     allow_worse: bool
-    on_progress: Callable[[ReembedProgress], None]
+    on_progress: Callable[[ReembedProgress], None] | None
 
 
 @dataclass(slots=True)
@@ -309,7 +309,8 @@ class ReembedRun:
         return Copier(job, self._store.dsn)
 
     def _report(self, stage: ReembedStage, done: int, total: int) -> None:
-        self._options.on_progress(ReembedProgress(stage, done, total))
+        if self._options.on_progress is not None:
+            self._options.on_progress(ReembedProgress(stage, done, total))
 
 
 def _is_settled(copied: float, previous: float) -> bool:

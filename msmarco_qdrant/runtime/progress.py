@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
-from typing import Any, ParamSpec, TextIO
+from typing import Any, ParamSpec, Protocol, TextIO
 
 _LINE_EVERY_S = 10.0
 _TIME_LEFT_AFTER_S = 5.0  # an estimate from less work is wrong by several times
@@ -112,9 +112,13 @@ class ProgressDisplay:
         print(line, file=self._out, flush=True)
 
 
+class _Closable(Protocol):
+    def close(self) -> None: ...
+
+
 def with_display(
     stack: ExitStack,
-    display: ProgressDisplay,
+    display: _Closable,
     show: Callable[_P, None],
     on_progress: Callable[_P, object] | None,
 ) -> Callable[_P, None]:
@@ -134,6 +138,31 @@ def with_display(
             on_progress(*args, **options)
 
     return call
+
+
+class Display(Protocol[_P]):
+    """A display that is called with each progress of one kind."""
+
+    def __call__(self, *args: _P.args, **options: _P.kwargs) -> None:
+        """Show the progress."""
+
+    def close(self) -> None:
+        """Close the bar."""
+
+
+def add_display(
+    stack: ExitStack, display: Display[_P] | None, on_progress: Callable[_P, None] | None
+) -> Callable[_P, None] | None:
+    """Return a callback that also shows the progress; without a display, the caller's own.
+
+    Args:
+        stack: Closes the display.
+        display: The display.
+        on_progress: The caller's own callback, called last.
+    """
+    if display is None:
+        return on_progress
+    return with_display(stack, display, display, on_progress)
 
 
 @contextmanager

@@ -11,9 +11,9 @@ import io
 import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from os import PathLike
-from typing import Any, TypeAlias, TypeVar, cast
+from typing import TypeAlias, TypeVar, cast
 
 from msmarco_qdrant.core.batched import in_batches
 from msmarco_qdrant.core.records import Passage, Query, Reject
@@ -105,17 +105,51 @@ Chunk: TypeAlias = LineChunk | RowChunk
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """Settings to read rows of files; see `Corpus`.
+    """Arguments of a `Corpus`, as its caller chose them: they decide how rows are read.
 
-    Attributes:
-        format: Format of the files.
-        max_line_bytes: A longer line becomes a reject.
-        fields: The fields of id, text and title.
+    Raises:
+        UsageError: For an unknown format, an empty name, or a field that is used twice.
     """
 
-    format: Format
-    max_line_bytes: int
-    fields: Fields
+    format: Format = "auto"
+    pid_field: str | None = None
+    text_field: str | None = None
+    title_field: str | None = None
+    skip_field: str | Sequence[str] = ()
+    max_line_bytes: int = MAX_LINE_BYTES
+
+    def __post_init__(self) -> None:
+        if self.format not in FORMATS:
+            raise UsageError(f"format must be one of {', '.join(FORMATS)}, got {self.format!r}")
+        skip = self.skip_field
+        object.__setattr__(self, "skip_field", (skip,) if isinstance(skip, str) else tuple(skip))
+        _ = self.fields
+
+    @property
+    def fields(self) -> Fields:
+        """The fields of id, text and title."""
+        return passage_fields(self.pid_field, self.text_field, self.title_field, self.skip_field)
+
+    def require_default(self, source: object, *names: str) -> None:
+        """Refuse arguments that only paths can have.
+
+        Args:
+            source: A source that is none of paths.
+            names: The arguments; all by default.
+
+        Raises:
+            UsageError: If one has another value than its default.
+        """
+        for field in fields(self):
+            if names and field.name not in names:
+                continue
+            if getattr(self, field.name) != field.default:
+                advice = "pass it to Corpus" if isinstance(source, Corpus) else "omit it"
+                kind = type(source).__name__
+                raise UsageError(f"{field.name} needs paths, got a source of type {kind}: {advice}")
+
+
+DEFAULT_READING = Reading()
 
 
 class Corpus:
@@ -158,15 +192,14 @@ class Corpus:
         title_field: str | None = None,
         skip_field: str | Sequence[str] = (),
     ) -> None:
-        if format not in FORMATS:
-            raise UsageError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
+        self.reading = Reading(
+            format, pid_field, text_field, title_field, skip_field, max_line_bytes
+        )
         if isinstance(sources, str | PathLike):
             sources = [sources]
         self._sources = [str(source) for source in sources]
         if not self._sources:
             raise UsageError("sources must not be empty: pass a file, or '-' for standard input")
-        fields = passage_fields(pid_field, text_field, title_field, skip_field)
-        self.reading = Reading(format, max_line_bytes, fields)
         self.position = 0
         if self._sources.count(STDIN) > 1:
             raise UsageError("sources must contain standard input ('-') at most once")
@@ -379,38 +412,24 @@ def chunk_rows(rows: Iterable[Passage | Reject]) -> Iterator[RowChunk]:
 
 
 def as_rows(
-    source: Rows | str | PathLike[str] | Sequence[str | PathLike[str]], **reading: Any
+    source: Rows | str | PathLike[str] | Sequence[str | PathLike[str]],
+    reading: Reading = DEFAULT_READING,
 ) -> Iterable[Passage | Reject]:
     """Return a `Corpus` for one or more paths, and the rows of anything else made in Python.
 
     Args:
         source: The paths, or the rows.
-        reading: Arguments of the `Corpus`; those that name fields are also for dictionaries.
+        reading: How paths are read; its names of fields are also for dictionaries.
 
     Raises:
         SourceError: If a path cannot be read.
         UsageError: If the source is neither, or has no use for an argument.
     """
-    if isinstance(source, str | PathLike):
-        return Corpus(source, **reading)
-    if isinstance(source, Sequence) and source and isinstance(source[0], str | PathLike):
-        return Corpus(cast("Sequence[str | PathLike[str]]", source), **reading)
+    first = source[0] if isinstance(source, Sequence) and source else source
+    if isinstance(first, str | PathLike):
+        return Corpus(cast("str | Sequence[str | PathLike[str]]", source), **asdict(reading))
     if isinstance(source, Corpus):
-        require_default_reading(source, reading)
+        reading.require_default(source)
         return source
-    require_default_reading(source, {"format": reading.pop("format", "auto")})
-    return PythonRows(cast("Rows", source), passage_fields(**reading))
-
-
-def require_default_reading(source: object, reading: Mapping[str, Any]) -> None:
-    """Refuse arguments of a `Corpus` for a source that is none of paths.
-
-    Raises:
-        UsageError: If one has another value than its default.
-    """
-    given = [name for name, value in reading.items() if value not in (None, (), [], "auto")]
-    if given:
-        advice = "pass it to Corpus" if isinstance(source, Corpus) else "omit it"
-        raise UsageError(
-            f"{given[0]} needs paths, got a source of type {type(source).__name__}: {advice}"
-        )
+    reading.require_default(source, "format")
+    return PythonRows(cast("Rows", source), reading.fields)

@@ -195,11 +195,11 @@ def read_range(extent: Extent, reading: Reading) -> Iterator[Passage | Reject]:
 
 
 def _block_rows(table: Any, reading: Reading, rows_before: int) -> Iterator[Row]:
-    number = rows_before
+    number, fields = rows_before, reading.fields
     for batch in table.to_batches(max_chunksize=_ROWS_PER_SLICE):
         for row in python_rows(batch):
             number += 1
-            yield row_of_fields("", number, row, reading.fields)
+            yield row_of_fields("", number, row, fields)
 
 
 def _file_rows(extent: Extent, reading: Reading) -> Iterator[Passage | Reject]:

@@ -33,8 +33,10 @@ _PID = re.compile(
 NO_VECTOR_REASON = "the model gives no finite, non-zero vector, even in float32"
 
 
-class RejectCount:
+class RejectCount(AbstractContextManager["RejectCount"]):
     """The number of rejects, and the first; each is passed on, or all are logged as one warning.
+
+    The warning is logged at the end of a `with` block.
 
     Args:
         on_reject: Called for each reject; None to log them.
@@ -59,8 +61,7 @@ class RejectCount:
         if self._on_reject is not None:
             self._on_reject(reject)
 
-    def log(self) -> None:
-        """Log the number and the first reject, unless they were passed on."""
+    def __exit__(self, *_: object) -> None:
         if self.count and self._on_reject is None:
             _log.warning(
                 "%s rows were rejected (on_reject=... gets each), the first: %s",

@@ -266,7 +266,7 @@ def test_a_collection_of_a_failed_ingest_is_dropped_without_a_loss(
                 run = IngestRun(target, guard, RejectCount(None), None)
                 with suppress(StoreError):  # the collection was dropped
                     run.ingest(RowStream(rows), 1, None)
-                    written = run.written
+                    written = run.counts.written
 
         drop_if_empty(hooked(store, write), "films", guard.physical)
         assert (call == "set_alias") == (acts == [])

@@ -255,7 +255,7 @@ def test_a_worker_that_dies_before_it_is_ready_is_replaced(
         ("a.tsv", "http://localhost", {"gpus_per_worker": float("nan")}, "got nan"),
         ("-", "http://localhost", {}, "standard input or a pipe"),
         ([("1", "one")], "http://localhost", {}, "pass it to ingest_passages"),
-        ("a.tsv", "http://localhost", {"model": "m"}, "either model or make_encoder"),
+        ("a.tsv", "http://localhost", {"model": "m"}, "either model=... or make_encoder"),
     ],
 )
 def test_invalid_arguments_are_refused(
@@ -418,7 +418,7 @@ def test_an_encode_writes_the_files_of_one_process(
         ("a.tsv", {"gpus_per_worker": -1}, "must be 0 or more, and whole"),
         ("a.tsv", {"dtype": "int8"}, "dtype must be float16 or float32, got 'int8'"),
         ("a.tsv", {"shard_chunks": 0}, "shard_chunks must be 1 or more, got 0"),
-        ("a.tsv", {"model": "m"}, "either model or make_encoder"),
+        ("a.tsv", {"model": "m"}, "either model=... or make_encoder"),
         ("a.tsv", {"address": "ray://localhost:1"}, "ray job submit"),
         ("a.csv", {}, "decompress or convert it, or encode it without Ray"),
         ("-", {}, "standard input or a pipe"),

@@ -17,17 +17,16 @@ from msmarco_qdrant.distributed.encode_worker import (
     EncodeJob,
     EncodeSettings,
     EncodeWorker,
-    ShardWork,
     prepare_extent,
 )
 from msmarco_qdrant.distributed.files import open_files
 from msmarco_qdrant.distributed.keys import KeyChunk, KeyReader, Repeats
 from msmarco_qdrant.distributed.shards import ShardPlan, plan_shards
 from msmarco_qdrant.distributed.shared_folder import marked
-from msmarco_qdrant.distributed.splits import lines_before
+from msmarco_qdrant.distributed.splits import CountedSplit, lines_before
 from msmarco_qdrant.encode.api import encode_corpus
 from msmarco_qdrant.encode.feed import Layout
-from msmarco_qdrant.encoding.options import EncoderOptions
+from msmarco_qdrant.encoding.model_choice import ModelChoice
 from msmarco_qdrant.errors import ModelMismatchError, OutputError, SourceError, UsageError
 from msmarco_qdrant.sources import chunk_extents as extents_module
 from msmarco_qdrant.sources import corpus as corpus_module
@@ -67,7 +66,7 @@ class Encode:
 
     def __init__(self, paths: Sequence[Path], folder: Path) -> None:
         folder.mkdir()
-        self.files = open_files(Corpus(paths, max_line_bytes=LIMIT), {})
+        self.files = open_files(Corpus(paths, max_line_bytes=LIMIT))
         self.reading = self.files.reading
         chunks = [chunk for file in self.files.files for chunk in chunk_extents(file, self.reading)]
         self.plans = plan_shards(chunks, SHARD_CHUNKS, {})
@@ -80,27 +79,27 @@ class Encode:
         self.repeats = dict(Repeats.of(keys).by_split())
         splits = [plan.split for plan in self.plans]
         self.lines = lines_before(splits, self.counts)
-        self.settings = EncodeSettings(self.reading, "", HashingEncoder, EncoderOptions(), 1)
+        self.settings = EncodeSettings(self.reading, ModelChoice.of(None, None), HashingEncoder, 1)
         self.worker = EncodeWorker(self.settings)
         self.info, self.tokenizer = self.worker.load()
         with marked(folder) as marker:
             self.worker.begin(EncodeJob(self.info, Layout(folder, SHARD_CHUNKS, "float16"), marker))
 
-    def work(self, plan: ShardPlan) -> ShardWork:
-        """The shard with what was counted."""
+    def counted(self, plan: ShardPlan) -> CountedSplit:
+        """The rows of a shard, with what was counted."""
         number = plan.split.number
         repeats = self.repeats.get(number, np.empty(0, np.uint64))
-        return ShardWork(plan, self.lines[number], self.counts[number].rows, repeats)
+        return CountedSplit(plan.split, self.lines[number], self.counts[number].rows, repeats)
 
     def run(self, plan: ShardPlan, *, prepared: bool) -> tuple[list[Reject], EncodeReport]:
         """Encode a shard, its chunks prepared by another process or by the worker."""
-        work = self.work(plan)
+        counted = self.counted(plan)
         assert self.tokenizer is not None
         parts = [
             prepare_extent(extent, self.reading, before, self.tokenizer)
-            for extent, before in zip(plan.split.extents, work.lines_before, strict=True)
+            for extent, before in counted.extents()
         ]
-        *rejects, report = self.worker.run_split(work, *(parts if prepared else ()))
+        *rejects, report = self.worker.run_split(plan, counted, *(parts if prepared else ()))
         assert isinstance(report, EncodeReport)
         found = [one for some in rejects if isinstance(some, list) for one in some]
         return found, report
@@ -142,7 +141,7 @@ def test_shards_and_rejects_are_those_of_one_process(
 def test_extents_are_the_chunks_of_a_corpus(make: Callable[[Path], Path], tmp_path: Path) -> None:
     """Each gives one chunk, with the digest of the whole file's."""
     corpus = Corpus(make(tmp_path), max_line_bytes=LIMIT)
-    (file,) = open_files(corpus, {}).files
+    (file,) = open_files(corpus).files
     lines, digests = 0, []
     for extent in chunk_extents(file, corpus.reading):
         (chunk,) = read_chunks(extent, corpus.reading, lines)
@@ -158,7 +157,7 @@ def test_a_file_that_one_process_must_read_is_refused(
     make: Callable[[Path], Path], tmp_path: Path
 ) -> None:
     """The error says what to do."""
-    files = open_files(make(tmp_path), {})
+    files = open_files(make(tmp_path))
     with pytest.raises(UsageError, match="decompress or convert it, or encode it without Ray"):
         list(chunk_extents(files.files[0], files.reading))
 
@@ -197,7 +196,7 @@ def test_a_file_that_changes_before_its_repeats_are_read_is_an_error(
     part = prepare_extent(plan.split.extents[0], encode.reading, 0, tokenizer)
     path.write_text(after)
     with pytest.raises(SourceError, match="once nothing writes to it"):
-        [*encode.worker.run_split(encode.work(plan), part)]
+        [*encode.worker.run_split(plan, encode.counted(plan), part)]
 
     assert {} == shards(tmp_path / "ray")
 

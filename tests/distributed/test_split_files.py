@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from msmarco_qdrant.core.records import Reject
-from msmarco_qdrant.distributed.split_files import OrderedRejects, SplitFiles
+from msmarco_qdrant.distributed.rejects import OrderedRejects
+from msmarco_qdrant.distributed.split_files import SplitFiles
 from msmarco_qdrant.sources.rejects import RejectCount
 
 

@@ -12,25 +12,26 @@ import numpy as np
 import pytest
 
 from msmarco_qdrant.core.records import Reject
+from msmarco_qdrant.distributed.counting import CountedSource
 from msmarco_qdrant.distributed.files import SourceFiles, open_files
-from msmarco_qdrant.distributed.keys import KeyChunk, KeyReader, Repeats
-from msmarco_qdrant.distributed.run import DistributedRun
-from msmarco_qdrant.distributed.split_files import SplitFiles
-from msmarco_qdrant.distributed.splits import Split, lines_before, plan_splits
-from msmarco_qdrant.distributed.worker import (
+from msmarco_qdrant.distributed.ingest_run import DistributedIngest
+from msmarco_qdrant.distributed.ingest_worker import (
+    IngestJob,
+    IngestSettings,
     IngestWorker,
-    OpenedCollection,
     SplitOutcome,
-    SplitWork,
-    WorkerSettings,
 )
+from msmarco_qdrant.distributed.keys import KeyChunk, KeyReader, Repeats
+from msmarco_qdrant.distributed.split_files import SplitFiles
+from msmarco_qdrant.distributed.splits import CountedSplit, Split, lines_before, plan_splits
 from msmarco_qdrant.encoding import Bm25Encoder
-from msmarco_qdrant.encoding.options import to_encoder_options
+from msmarco_qdrant.encoding.model_choice import ModelChoice
 from msmarco_qdrant.errors import SourceError, StoreUnavailableError
 from msmarco_qdrant.ingest.alias_guard import resolve_alias
 from msmarco_qdrant.ingest.api import ingest_passages
-from msmarco_qdrant.ingest.run import CollectionStart
+from msmarco_qdrant.ingest.checks import CollectionStart
 from msmarco_qdrant.ingest.stages import IngestTarget
+from msmarco_qdrant.ingest.target import Opened
 from msmarco_qdrant.sources.extents import next_line
 from msmarco_qdrant.sources.rejects import RejectCount
 from msmarco_qdrant.stores import DEFAULT_CONNECTION, open_store
@@ -73,40 +74,38 @@ class Ingest:
     """The steps of a distributed ingest, in this process."""
 
     def __init__(self, url: str, source: Path, folder: Path) -> None:
-        self.files = open_files(str(source), {})
+        self.files = open_files(str(source))
         self.splits = plan_splits(self.files.files, 500, next_line)
         self.kept = SplitFiles(folder)
+        self.counted = CountedSource(self.files, self.splits, self.kept)
         self.counts = keys_of(self.splits, self.files, self.kept)
         self.before = lines_before(self.splits, self.counts)
-        settings = WorkerSettings(
+        settings = IngestSettings(
             url=url,
             connection=replace(DEFAULT_CONNECTION, retry_s=0),
             collection="msmarco",
             reading=self.files.reading,
             window=16,
-            model=None,
-            default_model="",
-            prompts=None,
+            models=ModelChoice.of(None, None),
             make_encoder=HashingEncoder,
-            encoder_options=to_encoder_options(None),
         )
         self.worker = IngestWorker(settings)
         store = open_store(url)
         guard = resolve_alias(store, "msmarco")
         info = self.worker.load(guard.metadata.encoder)
-        start = CollectionStart.of(guard, guard.collection)
+        self.start = CollectionStart.of(guard, guard.collection)
         self.worker.begin(
-            OpenedCollection(guard.physical, guard.metadata, info, start, has_vectors=False)
+            IngestJob(guard.physical, guard.metadata, info, self.start, has_vectors=False)
         )
 
-    def work(self, number: int, attempt: int) -> SplitWork:
-        """The work of a split."""
+    def counted_split(self, number: int) -> CountedSplit:
+        """A split with its counts."""
         repeats, rows = self.kept.repeats(number), self.counts[number].rows
-        return SplitWork(self.splits[number], self.before[number], rows, repeats, attempt)
+        return CountedSplit(self.splits[number], self.before[number], rows, repeats)
 
     def ingest(self, number: int, attempt: int = 1) -> tuple[list[Reject], SplitOutcome]:
         """Ingest a split."""
-        *batches, outcome = self.worker.run_split(self.work(number, attempt))
+        *batches, outcome = self.worker.run_split(self.counted_split(number), attempt)
         assert isinstance(outcome, SplitOutcome)
         return [one for batch in batches if isinstance(batch, list) for one in batch], outcome
 
@@ -146,9 +145,9 @@ def test_splits_in_any_order_end_as_an_ingest_by_one_process(
     rejects = [one for number in sorted(found) for one in found[number][0]]
     assert sorted(map(repr, expected[1])) == sorted(map(repr, rejects))
     assert sorted(map(repr, found[0][0])) == sorted(map(repr, again[0]))
-    assert 0 == again[1].report.written
-    assert found[0][1].report.written == again[1].report.unchanged
-    assert len(expected[0]) == sum(outcome.added for _, outcome in found.values())
+    assert 0 == again[1].counts.written
+    assert found[0][1].counts.written == again[1].counts.unchanged
+    assert len(expected[0]) == sum(outcome.counts.added for _, outcome in found.values())
 
 
 def test_a_failed_split_can_be_ingested_again(
@@ -173,7 +172,6 @@ def test_passages_that_a_lost_worker_wrote_are_passages(
     create(server.url)
     ingest = Ingest(server.url, source, tmp_path)
     rejected = RejectCount(None)
-    run = DistributedRun(ingest.files, ingest.splits, ingest.kept, rejected, None)
     for number in range(len(ingest.splits)):
         ingest.ingest(number)  # its outcome is lost
     with open_store(server.url) as store:
@@ -181,13 +179,15 @@ def test_passages_that_a_lost_worker_wrote_are_passages(
         target = IngestTarget(
             guard.collection, guard.metadata.encoder, Bm25Encoder(guard.metadata.bm25), None
         )
+        opened = Opened(target, guard, is_new=True)
+        run = DistributedIngest(ingest.counted, opened, ingest.start, rejected, None)
         rejected.add(Reject("f", 1, "no passage", b"", 0))
         with pytest.raises(SourceError, match="the source has no passage"):
-            run.check(target, is_new=True)
+            run.check(is_new=True)
         for number in range(len(ingest.splits)):
             rejects, outcome = ingest.ingest(number, attempt=2)
             run.add_rejects(number, 2, rejects)
             run.finish(number, 2, outcome)
-        run.check(target, is_new=True)
-    assert (0, len(points(server.url))) == (run.written, run.stored)
+        run.check(is_new=True)
+    assert (0, len(points(server.url))) == (run.counts.written, run.counts.stored)
     assert 0 == run.report().missing

@@ -11,7 +11,7 @@ import pytest
 from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.core.reports import IngestProgress
 from msmarco_qdrant.errors import UnsupportedError, UsageError
-from msmarco_qdrant.ingest import api
+from msmarco_qdrant.ingest import options
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.stores import open_store
 from msmarco_qdrant.stores.edge.collection import EdgeCollection
@@ -75,11 +75,11 @@ def test_a_large_directory_is_built_in_pieces(
     tmp_path: Path, builds: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without the option after each million, or so many; never without the index."""
-    monkeypatch.setattr(api, "INDEX_PIECE", 30)
-    options: dict[str, Any] = {"encoder": HashingEncoder(), "window": 10}
-    ingest_passages(passages(0, 70), tmp_path / "one", optimize=False, **options)
+    monkeypatch.setattr(options, "INDEX_PIECE", 30)
+    given: dict[str, Any] = {"encoder": HashingEncoder(), "window": 10}
+    ingest_passages(passages(0, 70), tmp_path / "one", optimize=False, **given)
     assert [] == builds
-    ingest_passages(passages(0, 70), tmp_path / "two", **options)
+    ingest_passages(passages(0, 70), tmp_path / "two", **given)
     assert [30, 60, 70] == builds
     with pytest.raises(UsageError, match="index_every needs the index at the end"):
         ingest(passages(0, 70), tmp_path / "two", optimize=False)

@@ -154,7 +154,7 @@ def test_all_stages_are_at_work_at_once() -> None:
         if number == first_in[stage]:
             meeting.wait()
 
-    assert 8 == run_windows(8, hook).written
+    assert 8 == run_windows(8, hook).counts.written
     assert not meeting.broken
 
 
@@ -173,7 +173,7 @@ def test_a_source_is_read_no_further_ahead_than_twelve_windows() -> None:
             assert full.wait(TIMEOUT_S)
             seen.extend(read)
 
-    assert 30 == run_windows(30, hook).written
+    assert 30 == run_windows(30, hook).counts.written
     assert list(range(12)) == seen
 
 

@@ -17,7 +17,7 @@ from msmarco_qdrant.collection.passages import get_passages
 from msmarco_qdrant.core.records import Passage, Reject
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.ingest.api import ingest_passages
-from msmarco_qdrant.sources.corpus import as_rows
+from msmarco_qdrant.sources.corpus import Reading, as_rows
 from msmarco_qdrant.sources.rejects import check_row, describe_reject
 from msmarco_qdrant.testing import HashingEncoder
 
@@ -91,11 +91,11 @@ def test_invalid_rows_are_rejects_with_their_number() -> None:
 def test_names_of_fields_are_for_rows_with_fields() -> None:
     """And for nothing else: a passage has its own."""
     rows = [{"key": "1", "body": "one", "secret": 1}]
-    assert [Passage("1", "one")] == [*as_rows(rows, pid_field="key", skip_field="secret")]
+    assert [Passage("1", "one")] == [*as_rows(rows, Reading(pid_field="key", skip_field="secret"))]
     with pytest.raises(UsageError, match="got a Passage: omit it"):
-        [*as_rows(_EXPECTED, pid_field="key")]
+        [*as_rows(_EXPECTED, Reading(pid_field="key"))]
     with pytest.raises(UsageError, match="format needs paths"):
-        as_rows(rows, format="tsv")
+        as_rows(rows, Reading("tsv"))
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
-from msmarco_qdrant.distributed.cluster import PoolSize, import_ray
-from msmarco_qdrant.distributed.encode_worker import ShardWork, prepare_extent
+from msmarco_qdrant.distributed.cluster import PoolSize, import_ray, start_in_order
+from msmarco_qdrant.distributed.encode_worker import prepare_extent
+from msmarco_qdrant.distributed.splits import CountedSplit
 from msmarco_qdrant.encode.prepare import PreparedChunk
 from msmarco_qdrant.encoding import Tokenizer
 from msmarco_qdrant.errors import WorkerError
@@ -48,11 +49,11 @@ class Preparers:
         """Return how many shards of so many chunks to prepare before a worker asks for them."""
         return -(-2 * self._tasks_at_once // full) + _SHARDS_PER_WORKER * self._workers
 
-    def start(self, work: ShardWork) -> list[Any]:
+    def start(self, counted: CountedSplit) -> list[Any]:
         """Start to prepare a shard, and return the references of its parts."""
         return [
             self._task.remote(extent, self._reading, before, self._tokenizer)
-            for extent, before in zip(work.plan.split.extents, work.lines_before, strict=True)
+            for extent, before in counted.extents()
         ]
 
 
@@ -70,7 +71,7 @@ def _load_tokenizer(pickled: bytes) -> Tokenizer:
     return tokenizer
 
 
-def read_digests(works: Sequence[ShardWork], reading: Reading) -> Iterator[list[bytes]]:
+def read_digests(splits: Sequence[CountedSplit], reading: Reading) -> Iterator[list[bytes]]:
     """Yield for each shard the digests of its chunks.
 
     Raises:
@@ -78,25 +79,19 @@ def read_digests(works: Sequence[ShardWork], reading: Reading) -> Iterator[list[
         WorkerError: If too many nodes were lost.
     """
     ray = import_ray()
-    options = {"num_cpus": 0, "max_retries": _TASK_RETRIES, "scheduling_strategy": "SPREAD"}
-    task = ray.remote(_read_digests).options(**options)
-    at_once = max(1, int(ray.cluster_resources().get("CPU", 1)))
-    running = [task.remote(work, reading) for work in works[:at_once]]
+    calls = ((split, reading) for split in splits)
     try:
-        for work in [*works[at_once:], *[None] * at_once]:
-            if running:
-                yield ray.get(running.pop(0))
-            if work is not None:
-                running.append(task.remote(work, reading))
+        found = start_in_order(_read_digests, calls, max_retries=_TASK_RETRIES)
+        yield from map(ray.get, found)
     except ray.exceptions.RayTaskError as exc:
         raise exc.cause from None
     except ray.exceptions.RayError as exc:
         raise WorkerError(f"too many nodes were lost while shards were compared: {exc}") from exc
 
 
-def _read_digests(work: ShardWork, reading: Reading) -> list[bytes]:
+def _read_digests(counted: CountedSplit, reading: Reading) -> list[bytes]:
     return [
         chunk.digest()
-        for extent, before in zip(work.plan.split.extents, work.lines_before, strict=True)
+        for extent, before in counted.extents()
         for chunk in read_chunks(extent, reading, before)
     ]

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import pickle
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field
-from os import PathLike
-from typing import IO, TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
 
-from msmarco_qdrant.core.encoder_types import EncoderInfo, Prompts
+from msmarco_qdrant.core.encoder_types import EncoderInfo
 from msmarco_qdrant.core.metadata_types import CollectionMetadata
 from msmarco_qdrant.core.pid_set import UniquePids
 from msmarco_qdrant.core.records import Reject
-from msmarco_qdrant.core.reports import IngestReport
-from msmarco_qdrant.distributed.splits import Split
+from msmarco_qdrant.distributed.rejects import SpilledRejects
+from msmarco_qdrant.distributed.splits import CountedSplit
 from msmarco_qdrant.encoding import Bm25Encoder, Encoder
-from msmarco_qdrant.encoding.options import EncoderOptions
+from msmarco_qdrant.encoding.model_choice import ModelChoice
 from msmarco_qdrant.errors import MsmarcoQdrantError
 from msmarco_qdrant.ingest.alias_guard import AliasGuard, resolve_alias
 from msmarco_qdrant.ingest.carry_over import carry_over
-from msmarco_qdrant.ingest.run import CollectionStart, IngestRun
+from msmarco_qdrant.ingest.checks import CollectionStart
+from msmarco_qdrant.ingest.counts import IngestCounts
+from msmarco_qdrant.ingest.run import IngestRun
 from msmarco_qdrant.ingest.stages import IngestTarget
 from msmarco_qdrant.ingest.target import EncoderChoice
 from msmarco_qdrant.ingest.windows import RowStream
@@ -30,15 +28,9 @@ from msmarco_qdrant.sources.extents import ExtentRows
 from msmarco_qdrant.sources.rejects import RejectCount
 from msmarco_qdrant.stores import Connection, Store, open_store
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-_REJECTS_AT_ONCE = 1000
-
 
 @dataclass(frozen=True, slots=True)
-class WorkerSettings:
+class IngestSettings:
     """Settings of every worker of one ingest; they are sent to other machines.
 
     Attributes:
@@ -47,11 +39,8 @@ class WorkerSettings:
         collection: Name of the collection.
         reading: How files are read.
         window: Passages that are sorted by length, and flushed, together.
-        model: The model; None for the collection's.
-        default_model: The model of a new collection.
-        prompts: Its prompts.
+        models: The model.
         make_encoder: Makes the encoder, instead of a model.
-        encoder_options: Device, precision and backend.
     """
 
     url: str
@@ -59,15 +48,12 @@ class WorkerSettings:
     collection: str
     reading: Reading
     window: int
-    model: str | PathLike[str] | None
-    default_model: str
-    prompts: Prompts | None
+    models: ModelChoice
     make_encoder: Callable[[], Encoder] | None
-    encoder_options: EncoderOptions
 
 
 @dataclass(frozen=True, slots=True)
-class OpenedCollection:
+class IngestJob:
     """The collection of an ingest, as the driver found or created it.
 
     Attributes:
@@ -85,68 +71,12 @@ class OpenedCollection:
     has_vectors: bool
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class SplitWork:
-    """A split to ingest.
-
-    Attributes:
-        split: The split.
-        lines_before: For each extent, the lines of its file before it.
-        rows: Number of its rows.
-        repeats: Its rows whose pid came before them, in ascending order.
-        attempt: Number of the attempt, from 1.
-    """
-
-    split: Split
-    lines_before: Sequence[int]
-    rows: int
-    repeats: NDArray[np.uint64]
-    attempt: int
-
-
 @dataclass(frozen=True, slots=True)
 class SplitOutcome:
-    """Counts of an ingested split, whose passages are durable.
+    """Counts of an ingested split, whose passages are durable; seconds of each stage."""
 
-    Attributes:
-        report: The counts.
-        added: Passages whose pid the collection lacked.
-        vectors: Passages written with vectors.
-        tokens: BM25 tokens of these.
-    """
-
-    report: IngestReport
-    added: int
-    vectors: int
-    tokens: int
-
-
-@dataclass(slots=True)
-class SpilledRejects:
-    """Rejects of a split, in a temporary file until it is done."""
-
-    file: IO[bytes] = field(default_factory=tempfile.TemporaryFile)
-    held: list[Reject] = field(default_factory=list)
-    spilled: int = 0
-
-    def add(self, reject: Reject) -> None:
-        """Keep a reject."""
-        self.held.append(reject)
-        if len(self.held) >= _REJECTS_AT_ONCE:
-            self._spill()
-
-    def batches(self) -> Iterator[list[Reject]]:
-        """Yield all of them, some at a time."""
-        self._spill()
-        self.file.seek(0)
-        for _ in range(self.spilled):
-            yield pickle.load(self.file)  # noqa: S301  # written below
-
-    def _spill(self) -> None:
-        if self.held:
-            pickle.dump(self.held, self.file)
-            self.spilled += 1
-            self.held = []
+    counts: IngestCounts
+    stage_seconds: Mapping[str, float]
 
 
 class IngestWorker:
@@ -156,12 +86,11 @@ class IngestWorker:
         settings: The same for all workers.
     """
 
-    def __init__(self, settings: WorkerSettings) -> None:
+    def __init__(self, settings: IngestSettings) -> None:
         self._settings = settings
-        self._stack = ExitStack()
         self._opened: Store | None = None
         self._encoder: Encoder | None = None
-        self._collection: OpenedCollection | None = None
+        self._job: IngestJob | None = None
         self._runs: list[IngestRun] = []
 
     def load(self, stored: EncoderInfo | None) -> EncoderInfo:
@@ -175,14 +104,7 @@ class IngestWorker:
         """
         settings = self._settings
         encoder = None if settings.make_encoder is None else settings.make_encoder()
-        choice = EncoderChoice(
-            source=None,
-            model=settings.model,
-            default_model=settings.default_model,
-            encoder=encoder,
-            options=settings.encoder_options,
-            prompts=settings.prompts,
-        )
+        choice = EncoderChoice(settings.models, encoder)
         if stored is None:
             info, self._encoder = choice.for_new()
             return info
@@ -191,20 +113,23 @@ class IngestWorker:
             carry_over(resolve_alias(self._store(), settings.collection), self._encoder)
         return info
 
-    def begin(self, collection: OpenedCollection) -> None:
+    def begin(self, job: IngestJob) -> None:
         """Prepare to ingest into a collection; load its encoder unless that is done."""
-        if self._encoder is None and not collection.has_vectors:
-            self.load(collection.metadata.encoder)
+        if self._encoder is None and not job.has_vectors:
+            self.load(job.metadata.encoder)
         if self._encoder is not None:
             self._encoder.warm_up()
-        self._collection = collection
+        self._job = job
         self._store()
 
-    def run_split(self, work: SplitWork, *blocks: Any) -> Iterator[list[Reject] | SplitOutcome]:
+    def run_split(
+        self, counted: CountedSplit, attempt: int, *blocks: Any
+    ) -> Iterator[list[Reject] | SplitOutcome]:
         """Ingest a split; yield its rejects, then its counts.
 
         Args:
-            work: The split.
+            counted: The split.
+            attempt: Number of the attempt, from 1.
             *blocks: Its tables, if it has no files.
 
         Raises:
@@ -213,15 +138,15 @@ class IngestWorker:
         rejects = SpilledRejects()
         with rejects.file:
             rejected = RejectCount(rejects.add)
-            run = self._run(work, rejected)
+            run = self._run(attempt, rejected)
             self._runs.append(run)
             try:
                 rows = ExtentRows(
-                    work.split.extents,
+                    counted.split.extents,
                     self._settings.reading,
-                    work.lines_before,
-                    work.repeats.tolist(),
-                    work.rows,
+                    counted.lines_before,
+                    counted.repeats.tolist(),
+                    counted.rows,
                     blocks,
                 )
                 run.ingest(RowStream(rows), self._settings.window, None)
@@ -231,24 +156,22 @@ class IngestWorker:
             finally:
                 self._runs.remove(run)
             yield from rejects.batches()
-        yield SplitOutcome(run.report(), run.added, run.vectors, run.tokens)
+        seconds = {stage.name: stage.seconds for stage in run.report().stages}
+        yield SplitOutcome(run.counts, seconds)
 
     def done(self) -> int:
         """Return the rows of unfinished splits that are durable."""
         return sum(run.report().read for run in [*self._runs])
 
-    def _run(self, work: SplitWork, rejected: RejectCount) -> IngestRun:
-        collection = self._collection
-        if collection is None:
+    def _run(self, attempt: int, rejected: RejectCount) -> IngestRun:
+        job = self._job
+        if job is None:
             raise RuntimeError("begin was not called")
-        store = self._store()
-        guard = AliasGuard(
-            store, self._settings.collection, collection.physical, collection.metadata
-        )
-        bm25 = Bm25Encoder(collection.metadata.bm25)
-        target = IngestTarget(guard.collection, collection.info, bm25, self._encoder)
+        guard = AliasGuard(self._store(), self._settings.collection, job.physical, job.metadata)
+        bm25 = Bm25Encoder(job.metadata.bm25)
+        target = IngestTarget(guard.collection, job.info, bm25, self._encoder)
         # An earlier attempt may have written a part of the split.
-        start = collection.start if work.attempt == 1 else collection.start.as_resumed()
+        start = job.start if attempt == 1 else job.start.as_resumed()
         return IngestRun(target, guard, rejected, None, start=start, seen=UniquePids())
 
     def _store(self) -> Store:
