@@ -41,7 +41,7 @@ from msmarco_qdrant.search.options import (
     SearchOptions,
     SimilarOptions,
 )
-from msmarco_qdrant.search.session import LoadEncoder
+from msmarco_qdrant.search.searcher_refresh import LoadEncoder
 from msmarco_qdrant.search.similar import to_examples
 from msmarco_qdrant.search.writer import Deletion
 from msmarco_qdrant.sources.python_rows import PythonRows, Rows
@@ -427,7 +427,7 @@ class AsyncSearchClient:
             return await self._driver.run(self.session.similar(examples, options))
 
     @suggest_keywords
-    async def rank(
+    async def rank(  # noqa: PLR0913  # most have defaults
         self,
         query: str,
         pids: Sequence[str],
@@ -437,6 +437,8 @@ class AsyncSearchClient:
         rerank: bool = False,
         rerank_sigmoid: bool = False,
         tenant: str | None = None,
+        collections: Sequence[str] | None = None,
+        merge: Merge = "scores",
     ) -> Hits:
         """Rank given passages for a query; those that the collection lacks are omitted.
 
@@ -449,9 +451,14 @@ class AsyncSearchClient:
             rerank: True to score all of them with the client's cross-encoder.
             rerank_sigmoid: Convert its scores to 0 to 1, by the logistic function.
             tenant: Only this tenant's passages, which a collection with a tenant field requires.
+            collections: Look the passages up in each of these collections of the store instead,
+                all of this client's model, for one ranking; `Hit.collection` names that of each
+                hit.
+            merge: How their rankings become one: by "scores", or by ranks with "rrf".
 
         Raises:
             UsageError: For an empty query, too many passages, or an invalid option.
+            ModelMismatchError: If `collections` hold vectors of different models.
             EncodingError: If the model has no vector for the query.
             StoreError: If the engine fails.
         """
@@ -463,11 +470,13 @@ class AsyncSearchClient:
             rerank=rerank,
             rerank_sigmoid=rerank_sigmoid,
             tenant=tenant,
+            collections=collections,
+            merge=merge,
         )
         return hits
 
     @suggest_keywords
-    async def rank_many(
+    async def rank_many(  # noqa: PLR0913  # most have defaults
         self,
         queries: Sequence[str],
         pids: Sequence[Sequence[str]],
@@ -477,6 +486,8 @@ class AsyncSearchClient:
         rerank: bool = False,
         rerank_sigmoid: bool = False,
         tenant: str | None = None,
+        collections: Sequence[str] | None = None,
+        merge: Merge = "scores",
     ) -> list[Hits]:
         """Rank given passages for each of several queries; see `rank`."""
         with self._track():
@@ -486,6 +497,8 @@ class AsyncSearchClient:
                 "rerank": rerank,
                 "rerank_sigmoid": rerank_sigmoid,
                 "tenant": tenant,
+                "collections": collections,
+                "merge": merge,
             }
             steps = self.session.rank(queries, pids, options)
             found = await self._driver.run(steps)
@@ -649,7 +662,7 @@ class AsyncSearchClient:
             after=after,
         )
         ScrollRequest(meta_filter, order_by, after)  # refuses invalid arguments at once
-        if not self.session.has_old_metadata:
+        if not self.session.refresh.has_old_metadata:
             self.session.current.scope(tenant)
         return self._pages(scroll)
 

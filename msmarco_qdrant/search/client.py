@@ -42,7 +42,8 @@ from msmarco_qdrant.search.options import (
     SearchOptions,
     SimilarOptions,
 )
-from msmarco_qdrant.search.session import LoadEncoder, SearchSession
+from msmarco_qdrant.search.searcher_refresh import LoadEncoder
+from msmarco_qdrant.search.session import SearchSession
 from msmarco_qdrant.search.similar import to_examples
 from msmarco_qdrant.search.writer import Deletion, PassageWriter
 from msmarco_qdrant.sources.python_rows import PythonRows, Rows
@@ -428,7 +429,7 @@ class SearchClient:
         return self.session.run(self.session.similar(examples, options))
 
     @suggest_keywords
-    def rank(
+    def rank(  # noqa: PLR0913  # most have defaults
         self,
         query: str,
         pids: Sequence[str],
@@ -438,6 +439,8 @@ class SearchClient:
         rerank: bool = False,
         rerank_sigmoid: bool = False,
         tenant: str | None = None,
+        collections: Sequence[str] | None = None,
+        merge: Merge = "scores",
     ) -> Hits:
         """Rank given passages for a query; those that the collection lacks are omitted.
 
@@ -450,9 +453,14 @@ class SearchClient:
             rerank: True to score all of them with the client's cross-encoder.
             rerank_sigmoid: Convert its scores to 0 to 1, by the logistic function.
             tenant: Only this tenant's passages, which a collection with a tenant field requires.
+            collections: Look the passages up in each of these collections of the store instead,
+                all of this client's model, for one ranking; `Hit.collection` names that of each
+                hit.
+            merge: How their rankings become one: by "scores", or by ranks with "rrf".
 
         Raises:
             UsageError: For an empty query, too many passages, or an invalid option.
+            ModelMismatchError: If `collections` hold vectors of different models.
             EncodingError: If the model has no vector for the query.
             StoreError: If the engine fails.
         """
@@ -464,11 +472,13 @@ class SearchClient:
             rerank=rerank,
             rerank_sigmoid=rerank_sigmoid,
             tenant=tenant,
+            collections=collections,
+            merge=merge,
         )
         return hits
 
     @suggest_keywords
-    def rank_many(
+    def rank_many(  # noqa: PLR0913  # most have defaults
         self,
         queries: Sequence[str],
         pids: Sequence[Sequence[str]],
@@ -478,6 +488,8 @@ class SearchClient:
         rerank: bool = False,
         rerank_sigmoid: bool = False,
         tenant: str | None = None,
+        collections: Sequence[str] | None = None,
+        merge: Merge = "scores",
     ) -> list[Hits]:
         """Rank given passages for each of several queries; see `rank`."""
         options: RankOptions = {
@@ -486,6 +498,8 @@ class SearchClient:
             "rerank": rerank,
             "rerank_sigmoid": rerank_sigmoid,
             "tenant": tenant,
+            "collections": collections,
+            "merge": merge,
         }
         steps = self.session.rank(queries, pids, options)
         found = self.session.run(steps)

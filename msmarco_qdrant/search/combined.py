@@ -1,4 +1,4 @@
-"""Searches of several collections of one model. Steps without I/O, as those of `steps`.
+"""Searches and rankings of several collections of one model. Steps without I/O, as in `steps`.
 
 Collections of different models are refused. One that is re-embedded during a search starts it over.
 """
@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from msmarco_qdrant.core.encoder_types import EncoderInfo
 from msmarco_qdrant.core.hits import Hits
+from msmarco_qdrant.core.search_types import Hit
 from msmarco_qdrant.errors import ModelMismatchError, SchemaError, UsageError
 from msmarco_qdrant.search.combined_ranking import CombinedSearch, Part
-from msmarco_qdrant.search.options import SearchOptions, SimilarOptions
+from msmarco_qdrant.search.given_passages import rank_of_several
+from msmarco_qdrant.search.options import RankOptions, SearchOptions, SimilarOptions
 from msmarco_qdrant.search.request import MAX_UNCHANGED, SearchRequest
 from msmarco_qdrant.search.similar import Examples, find_target
 from msmarco_qdrant.search.step import GetAliases, OpenSession, Refresh, Steps, Together, together
@@ -67,7 +69,33 @@ def similar_combined(
     return (yield from _follow([own, *sessions], search, loads_model=True))
 
 
-def _open(own: SearchSession, options: SimilarOptions) -> Steps[Sequence[SearchSession]]:
+def rank_combined(
+    own: SearchSession,
+    queries: Sequence[str],
+    pids: Sequence[Sequence[str]],
+    options: RankOptions,
+) -> Steps[list[list[Hit]]]:
+    """Rank given passages of several collections, and start over as `search_combined` does.
+
+    Raises:
+        ModelMismatchError: If the collections hold vectors of different models.
+    """
+    sessions = yield from _open(own, options)
+    names = ("mode", "fusion", "tenant", "collections", "merge")
+    wanted = cast("SearchOptions", {name: options.get(name) for name in names if name in options})
+
+    def rank(searchers: Sequence[Searcher]) -> Steps[list[list[Hit]]]:
+        requests = [own.fill_in(wanted, one) for one in searchers]
+        parts = [Part(*each) for each in zip(sessions, searchers, requests, strict=True)]
+        whole = _whole_request(requests, searchers)
+        return (yield from rank_of_several(parts, whole, queries, pids, options))
+
+    return (yield from _follow(sessions, rank, loads_model=options.get("mode") != "bm25"))
+
+
+def _open(
+    own: SearchSession, options: SimilarOptions | RankOptions
+) -> Steps[Sequence[SearchSession]]:
     names = options.get("collections") or ()
     opened: Sequence[SearchSession] = yield Together([(own, OpenSession(name)) for name in names])
     return opened
@@ -109,7 +137,7 @@ def _current_searchers(
     A search by words alone needs no model, and loads none.
     """
     searchers: Sequence[Searcher] = [one.current for one in sessions]
-    due = [one.is_due() for one in sessions]
+    due = [one.refresh.is_due() for one in sessions]
     if any(due) or not _have_one_model(searchers):
         searchers = yield from _refresh(sessions, searchers, loads_model=loads_model)
     if not _have_one_model(searchers):

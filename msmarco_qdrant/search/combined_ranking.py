@@ -10,23 +10,24 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from msmarco_qdrant.core.collection_types import PointId
 from msmarco_qdrant.core.hits import Hits
-from msmarco_qdrant.core.search_types import Hit, Nearest, ScoredPoint
+from msmarco_qdrant.core.search_types import Hit, Nearest, ScoredPoint, SearchMode
 from msmarco_qdrant.filters import SearchFilter
+from msmarco_qdrant.search.combined_order import CombinedOrder, fuse_collections
 from msmarco_qdrant.search.content import add_content
 from msmarco_qdrant.search.diversity import CANDIDATES, candidate_request, diversify
 from msmarco_qdrant.search.pages import PageCursors, page_slice
-from msmarco_qdrant.search.ranking import best_per_group, fuse
+from msmarco_qdrant.search.ranking import best_per_group
 from msmarco_qdrant.search.request import SearchRequest
 from msmarco_qdrant.search.retrieval import QueryVectors, with_parts
 from msmarco_qdrant.search.step import Encode, Steps, together
 from msmarco_qdrant.search.steps import Searcher, group_limits, renumber, rerank_hits
 from msmarco_qdrant.search.stored_vectors import StoredVectors, read_vectors, with_vectors
 from msmarco_qdrant.search.thresholds import check_threshold
-from msmarco_qdrant.search.ties import merge_rounded, merge_rounded_hits, rank_key, with_tied
+from msmarco_qdrant.search.ties import with_tied
 from msmarco_qdrant.stores.filters import without_points
 from msmarco_qdrant.stores.payload import point_id
 
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from msmarco_qdrant.search.session import SearchSession
-
-_K: Final = 60  # of reciprocal rank fusion
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,6 +52,23 @@ def _without(request: SearchRequest, ids: Sequence[PointId]) -> SearchRequest:
     return request.copy(meta_filter=without_points(request.meta_filter, ids)) if ids else request
 
 
+def encode_for(
+    parts: Sequence[Part], queries: Sequence[str], mode: SearchMode
+) -> Steps[list[list[QueryVectors]]]:
+    """Return for each collection the vectors of the queries, which are encoded once."""
+    encoded: NDArray[np.float32] | None = None
+    if mode != "bm25":
+        encoded = yield Encode(parts[0].searcher.encoder, queries)
+    vectors = []
+    for part in parts:
+        searcher, name = part.searcher, part.searcher.metadata.encoder.vector_name
+        bm25 = [None if mode == "dense" else searcher.encode_bm25(query) for query in queries]
+        rows: Sequence[Any] = [None] * len(queries) if encoded is None else [*encoded]
+        dense = [None if row is None else Nearest(row, name) for row in rows]
+        vectors.append([QueryVectors(*both) for both in zip(dense, bm25, strict=True)])
+    return vectors
+
+
 class CombinedSearch:
     """A search of several collections of one model.
 
@@ -64,15 +80,14 @@ class CombinedSearch:
     def __init__(self, parts: Sequence[Part], request: SearchRequest) -> None:
         self._parts = parts
         self._request = request
-        self._places = {part.searcher.collection: place for place, part in enumerate(parts)}
-        self._tokens = {str(place): place for place in self._places.values()}
+        self._order = CombinedOrder([part.searcher.collection for part in parts], request)
         self._vectors: Sequence[Sequence[QueryVectors]] = ()
 
     def search(self, queries: Sequence[str]) -> Steps[list[Hits]]:
         """Return the page of hits of each query."""
         given = self._request.meta_filter
         yield from self._prepare()
-        self._vectors = yield from self._encode(queries)
+        self._vectors = yield from encode_for(self._parts, queries, self._request.mode)
         return (yield from self._answer(queries, given))
 
     def similar(
@@ -100,7 +115,7 @@ class CombinedSearch:
     def _answer(self, queries: Sequence[str], given: SearchFilter | None) -> Steps[list[Hits]]:
         """Return the page of each query, with its cursor; `given` is the filter of the caller."""
         first = self._parts[0].searcher
-        cursors = PageCursors(self._request, first.metadata, repr([*self._places]))
+        cursors = PageCursors(self._request, first.metadata, repr([*self._order.names]))
         if not isinstance(given, Mapping | None):
             cursors.fix()  # a caller may change a filter of Qdrant before a cursor is read
         if self._request.after is not None:
@@ -128,21 +143,6 @@ class CombinedSearch:
         ]
         self._request = self._request.copy(meta_filter=prepared[0].meta_filter)
 
-    def _encode(self, queries: Sequence[str]) -> Steps[list[list[QueryVectors]]]:
-        """Return for each collection the vectors of the queries, which are encoded once."""
-        mode = self._request.mode
-        encoded: NDArray[np.float32] | None = None
-        if mode != "bm25":
-            encoded = yield Encode(self._parts[0].searcher.encoder, queries)
-        vectors = []
-        for part in self._parts:
-            searcher, name = part.searcher, part.searcher.metadata.encoder.vector_name
-            bm25 = [None if mode == "dense" else searcher.encode_bm25(query) for query in queries]
-            rows: Sequence[Any] = [None] * len(queries) if encoded is None else [*encoded]
-            dense = [None if row is None else Nearest(row, name) for row in rows]
-            vectors.append([QueryVectors(*both) for both in zip(dense, bm25, strict=True)])
-        return vectors
-
     def _pages(self, queries: Sequence[str]) -> Steps[list[list[Hit]]]:
         request = self._request
         if request.diversity:
@@ -168,7 +168,7 @@ class CombinedSearch:
             scaled = replace(scaled, mode="bm25")  # its scores are not on the scale of cosines
         pages = []
         for hits in found:
-            named = {self._token(hit): hit for hit in hits}
+            named = {self._order.token(hit): hit for hit in hits}
             tokens = [replace(hit, pid=token) for token, hit in named.items()]
             pages.append([named[hit.pid] for hit in diversify(tokens, stored, scaled)])
         return pages
@@ -177,7 +177,7 @@ class CombinedSearch:
         """Return the vectors of hits, by the point ids of their tokens."""
         wanted: list[dict[Any, str]] = [{} for _ in self._parts]
         for hit in hits:
-            wanted[self._place(hit)][point_id(hit.pid)] = self._token(hit)
+            wanted[self._order.place(hit)][point_id(hit.pid)] = self._order.token(hit)
         read = yield from together(
             [
                 (part.session, read_vectors([*ids], part.searcher))
@@ -203,7 +203,7 @@ class CombinedSearch:
         found = yield from rerank_hits(queries, found, sigmoid=request.rerank_sigmoid)
         least = request.score_threshold
         found = [
-            [hit for hit in self._sort(hits) if least is None or hit.score >= least]
+            [hit for hit in self._order.sort(hits) if least is None or hit.score >= least]
             for hits in found
         ]
         return found if field is None else [best_per_group(hits, field) for hits in found]
@@ -231,20 +231,9 @@ class CombinedSearch:
                 for part, vectors in zip(self._parts, self._vectors, strict=True)
             ]
         )
-        return [self._merge([each[query] for each in found])[:limit] for query in range(queries)]
-
-    def _merge(self, rankings: Sequence[Sequence[Hit]]) -> list[Hit]:
-        """Make one ranking of those of the collections."""
-        merged = [
-            replace(hit, collection=name)
-            for name, ranking in zip(self._places, rankings, strict=True)
-            for hit in ranking
+        return [
+            self._order.merge([each[query] for each in found])[:limit] for query in range(queries)
         ]
-        if self._request.merge == "rrf":
-            merged = [replace(hit, score=1 / (_K + hit.rank)) for hit in merged]
-        elif self._request.mode == "dense":
-            merged = merge_rounded_hits(self._sort(merged))
-        return self._sort(merged)
 
     def _fuse(self, queries: int, limit: int) -> Steps[list[list[Hit]]]:
         """Fuse the dense and the BM25 candidates of all collections, as of one collection."""
@@ -263,7 +252,7 @@ class CombinedSearch:
             if wanted >= self._request.max_limit or all(
                 len(hits) >= limit or len(points) < wanted for hits, points in pairs
             ):
-                return [self._sort(hits)[:limit] for hits in found]
+                return [self._order.sort(hits)[:limit] for hits in found]
             wanted = min(2 * wanted, self._request.max_limit)  # some points are not passages
 
     def _fuse_one(
@@ -271,24 +260,8 @@ class CombinedSearch:
     ) -> list[ScoredPoint]:
         """Return the best points of one query; the payload has the collection and its id there."""
         request, similarity = self._request, self._parts[0].searcher.metadata.encoder.similarity
-
-        numbers: dict[tuple[int, PointId], int] = {}
-
-        def number(place: int, id_: PointId) -> int:
-            return numbers.setdefault((place, id_), len(numbers))
-
-        def join(rankings: Sequence[Sequence[ScoredPoint]]) -> list[ScoredPoint]:
-            points = [
-                ScoredPoint(number(place, point.id), point.score, {str(place): point.id})
-                for place, ranking in enumerate(rankings)
-                for point in ranking
-            ]
-            return sorted(points, key=lambda point: -point.score)
-
-        dense = merge_rounded(join([both[0] for both in inputs]))
-        bm25 = join([both[1] for both in inputs])
         depth, least = request.depth(limit), request.first_threshold
-        fused = fuse(dense, bm25, request.fusion, depth=depth, similarity=similarity)
+        fused = fuse_collections(inputs, request.fusion, depth=depth, similarity=similarity)
         kept = [point for point in fused if least is None or point.score >= least]
         return [*with_tied(kept, limit)]
 
@@ -340,44 +313,24 @@ class CombinedSearch:
         """Add the vectors of hits; omit passages deleted since they were found."""
         reads = []
         for place, part in enumerate(self._parts):
-            own = [[hit for hit in hits if self._place(hit) == place] for hits in found]
+            own = [[hit for hit in hits if self._order.place(hit) == place] for hits in found]
             reads.append((part.session, with_vectors(own, part.searcher)))
         read = yield from together(reads)
-        stored = {self._token(hit): hit.vector for each in read for hits in each for hit in hits}
+        stored = {
+            self._order.token(hit): hit.vector for each in read for hits in each for hit in hits
+        }
         return [
             [
-                replace(hit, vector=stored[self._token(hit)])
+                replace(hit, vector=stored[self._order.token(hit)])
                 for hit in hits
-                if self._token(hit) in stored
+                if self._order.token(hit) in stored
             ]
             for hits in found
         ]
 
-    def _sort(self, hits: Sequence[Hit]) -> list[Hit]:
-        return sorted(hits, key=lambda hit: self._order(hit.score, self._token(hit)))
-
     def _cut(self, hits: Sequence[Hit]) -> list[Hit]:
-        ranking = [(hit.score, self._token(hit)) for hit in hits]
-        return [*hits[page_slice(ranking, self._request, self._order)]]
+        ranking = [(hit.score, self._order.token(hit)) for hit in hits]
+        return [*hits[page_slice(ranking, self._request, self._order.key)]]
 
     def _named(self, hits: Sequence[Hit]) -> list[Hit]:
-        return [replace(hit, pid=self._token(hit)) for hit in hits]
-
-    def _place(self, hit: Hit) -> int:
-        return self._places[str(hit.collection)]
-
-    def _token(self, hit: Hit) -> str:
-        """Return the name of a hit among those of all collections, for cursors."""
-        return f"{self._place(hit)} {hit.pid}"
-
-    def _order(self, score: float, token: str) -> tuple[Any, ...]:
-        """Return the sort key of a hit: by descending score.
-
-        Equal scores are in the order of the pids, as in one collection; equal ranks in the order of
-        the collections.
-        """
-        place, _, pid = token.partition(" ")
-        negative, by_pid = rank_key(score, pid)
-        by_place = self._tokens.get(place, 0)
-        is_by_rank = self._request.merge == "rrf"
-        return (negative, by_place, by_pid) if is_by_rank else (negative, by_pid, by_place)
+        return [replace(hit, pid=self._order.token(hit)) for hit in hits]

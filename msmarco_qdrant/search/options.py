@@ -115,6 +115,9 @@ class RankOptions(TypedDict, total=False):
         rerank: True to score all passages with the client's cross-encoder.
         rerank_sigmoid: As in a search.
         tenant: As in a search.
+        collections: Rank the given passages of these collections instead, as in a search; each
+            passage is looked up in each of them.
+        merge: As in a search; it does not change the order by the cross-encoder.
     """
 
     mode: SearchMode
@@ -122,6 +125,8 @@ class RankOptions(TypedDict, total=False):
     rerank: bool
     rerank_sigmoid: bool
     tenant: str | None
+    collections: Sequence[str] | None
+    merge: Merge
 
 
 def check_rank(options: RankOptions) -> None:
@@ -131,7 +136,9 @@ def check_rank(options: RankOptions) -> None:
         UsageError: For an invalid option.
     """
     mode, fusion = options.get("mode", "dense"), to_fusion(options.get("fusion"))
-    SearchRequest(mode=mode, fusion=fusion, tenant=options.get("tenant"))  # checks them
+    names, merge = options.get("collections"), options.get("merge", "scores")
+    tenant = options.get("tenant")
+    SearchRequest(mode=mode, fusion=fusion, tenant=tenant, collections=names, merge=merge)
     for name in ("rerank", "rerank_sigmoid"):
         value = options.get(name, False)
         require(isinstance(value, bool), f"{name} must be True or False", value)

@@ -1,37 +1,33 @@
-"""Search session of one collection, which follows a change of its model.
+"""Search session of one collection: checks searches, and executes their steps.
 
-The alias may point to a collection of another model at any time. Metadata, encoder and steps are
-therefore one value, a `Searcher`, that is replaced as a whole. A search that does not find its
-vectors has the metadata read and the new model loaded, once for all waiting searches, and starts
-over.
+`searcher_refresh` has the part that follows a change of the collection's model.
 """
 
 from __future__ import annotations
 
-import logging
-import threading
-import time
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias, TypeVar, get_args
+from typing import Any, TypeVar, get_args
 
-from msmarco_qdrant.core.encoder_types import EncoderInfo
 from msmarco_qdrant.core.hits import Hits
-from msmarco_qdrant.core.metadata_types import CollectionMetadata
 from msmarco_qdrant.core.search_defaults import NO_DEFAULTS
 from msmarco_qdrant.core.search_types import Hit, SearchMode
 from msmarco_qdrant.encoding import Encoder, Reranker
 from msmarco_qdrant.encoding.checks import (
     applies_sigmoid,
-    check_encoder,
     check_reranker,
     encode_queries,
     score_pairs,
 )
-from msmarco_qdrant.encoding.matching import require_same_model
 from msmarco_qdrant.encoding.texts import encode_texts
-from msmarco_qdrant.errors import ModelNotFoundError, SchemaError, StoreError, UsageError
+from msmarco_qdrant.errors import SchemaError, StoreError, UsageError
 from msmarco_qdrant.filters import SearchFilter
-from msmarco_qdrant.search.combined import different_models, search_combined, similar_combined
+from msmarco_qdrant.search.combined import (
+    different_models,
+    rank_combined,
+    search_combined,
+    similar_combined,
+)
+from msmarco_qdrant.search.given_passages import rank_passages
 from msmarco_qdrant.search.options import (
     RankOptions,
     SearchOptions,
@@ -42,7 +38,12 @@ from msmarco_qdrant.search.options import (
     to_fusion,
     to_request,
 )
-from msmarco_qdrant.search.request import MAX_UNCHANGED, SearchRequest, check_limits
+from msmarco_qdrant.search.request import SearchRequest, check_limits
+from msmarco_qdrant.search.searcher_refresh import (
+    LoadEncoder,
+    SearcherRefresh,
+    retry_after_model_swap,
+)
 from msmarco_qdrant.search.session_group import SessionGroup
 from msmarco_qdrant.search.similar import Examples
 from msmarco_qdrant.search.step import (
@@ -73,35 +74,7 @@ from msmarco_qdrant.stores.filters import to_qdrant
 from msmarco_qdrant.stores.foreign import ForeignPoints
 from msmarco_qdrant.stores.payload import HIT_FIELDS
 
-LoadEncoder: TypeAlias = Callable[[EncoderInfo], Encoder]
-
 _T = TypeVar("_T")
-_log = logging.getLogger(__name__)
-
-_MAX_AGE_S = 60.0
-
-
-def retry_after_model_swap(
-    searcher: Searcher, search: Callable[[Searcher], Steps[_T]]
-) -> Steps[_T]:
-    """Start a search over while the collection holds another model's vectors.
-
-    The driver of the steps throws a `SchemaError` into it.
-
-    Args:
-        searcher: The first to search with.
-        search: Starts the search.
-    """
-    unchanged = 0
-    while True:
-        try:
-            return (yield from search(searcher))
-        except SchemaError:
-            newer: Searcher = yield Refresh(searcher)
-            unchanged = unchanged + 1 if newer is searcher else 0
-            if unchanged > MAX_UNCHANGED:
-                raise
-            searcher = newer
 
 
 def read_collection(
@@ -126,8 +99,7 @@ class SearchSession:
     Arguments and errors are those of `SearchClient`.
 
     Attributes:
-        foreign: Counts the points left out of answers, because they are not passages.
-        clock: Seconds that only grow.
+        refresh: The searcher of new searches, which follows a change of the collection's model.
     """
 
     def __init__(
@@ -142,21 +114,15 @@ class SearchSession:
         self._store = store
         self._name = collection
         self._load_encoder = load_encoder
-        self.foreign = ForeignPoints(collection, store.dsn)
-        self.clock: Callable[[], float] = time.monotonic
-        self._read_at = self.clock()
-        metadata = store.metadata(collection)
         if reranker is not None:
             check_reranker(reranker)
-        if encoder is not None:
-            check_encoder(encoder)
-            require_same_model(collection, metadata.encoder, encoder.info)
-        self._current = self._new_searcher(metadata, encoder)
-        self._refresh_lock = threading.Lock()
+        self._group = group or SessionGroup(self, self._open_other)
+        self.refresh = SearcherRefresh(
+            store, collection, encoder, load_encoder, self._group.encoder_of
+        )
         self._collection = AliasedCollection(store, collection)
         self._reranker = reranker
         self._closed = False
-        self._group = group or SessionGroup(self, self._open_other)
 
     @property
     def name(self) -> str:
@@ -166,7 +132,12 @@ class SearchSession:
     @property
     def current(self) -> Searcher:
         """The searcher of new searches."""
-        return self._current
+        return self.refresh.current
+
+    @property
+    def foreign(self) -> ForeignPoints:
+        """Counts the points left out of answers, because they are not passages."""
+        return self.refresh.foreign
 
     @property
     def collection(self) -> AliasedCollection:
@@ -186,7 +157,7 @@ class SearchSession:
     @property
     def modes(self) -> Sequence[SearchMode]:
         """The search modes: without an encoder, only "bm25"."""
-        return ("bm25",) if self._current.bm25_only else get_args(SearchMode)
+        return ("bm25",) if self.current.bm25_only else get_args(SearchMode)
 
     @property
     def can_rerank(self) -> bool:
@@ -211,7 +182,7 @@ class SearchSession:
         """Check a search, and return its steps."""
         self.check_open()
         check_queries(queries)
-        first = self._current
+        first = self.current
         is_combined = options.get("collections") is not None  # each has defaults of its own
         request = to_request(options) if is_combined else self.fill_in(options, first)
         if request.cursor is not None and len(queries) != 1:
@@ -219,7 +190,7 @@ class SearchSession:
                 f"cursor continues the search of one query, got {len(queries)} queries: call search"
             )
         self._check_models(request.mode, rerank=request.rerank_depth is not None)
-        if request.snippets and self._current.bm25_only:
+        if request.snippets and self.current.bm25_only:
             raise UsageError("this client was opened with bm25_only: snippets need its model")
 
         if is_combined:
@@ -239,7 +210,7 @@ class SearchSession:
         """
         self.check_open()
         check_queries(queries)
-        first = self._current
+        first = self.current
         request = self.fill_in(options, first)
         self._check_models(request.mode, rerank=False)
 
@@ -255,22 +226,10 @@ class SearchSession:
         self, search: Callable[[Searcher], Steps[_T]], *, by_words: bool = False
     ) -> Steps[_T]:
         """Search by the current metadata, which are read again once a minute."""
-        searcher = self._current
-        if self.is_due():
+        searcher = self.current
+        if self.refresh.is_due():
             searcher = yield Refresh(searcher, loads_model=not by_words)
         return (yield from retry_after_model_swap(searcher, search))
-
-    def is_due(self) -> bool:
-        """True for the first search after a minute: it reads the metadata, which may be changed."""
-        is_due = self.has_old_metadata
-        if is_due:
-            self._read_at = self.clock()  # the others need not wait
-        return is_due
-
-    @property
-    def has_old_metadata(self) -> bool:
-        """True if the metadata were read more than a minute ago."""
-        return self.clock() - self._read_at >= _MAX_AGE_S
 
     def scope(self, tenant: str | None) -> SearchFilter | None:
         """Return the filter of a tenant's passages, for a read without a query.
@@ -280,9 +239,9 @@ class SearchSession:
         Raises:
             UsageError: See `Searcher.scope`.
         """
-        searcher = self._current
-        if self.is_due():
-            searcher = self._refresh(searcher, loads_model=False)
+        searcher = self.current
+        if self.refresh.is_due():
+            searcher = self.refresh.update(searcher, loads_model=False)
         return searcher.scope(tenant)
 
     def fill_in(self, options: SearchOptions | SimilarOptions, searcher: Searcher) -> SearchRequest:
@@ -305,23 +264,25 @@ class SearchSession:
         check_rank(options)
         self._check_models(options.get("mode", "dense"), rerank=options.get("rerank", False))
 
+        if options.get("rerank_sigmoid") and applies_sigmoid(self.reranker):
+            options = {**options, "rerank_sigmoid": False}
+        if options.get("collections") is not None:
+            return rank_combined(self, queries, pids, options)
+
         def rank(searcher: Searcher) -> Steps[list[list[Hit]]]:
             fusion = to_fusion(options.get("fusion"), searcher.metadata.search_defaults)
-            chosen = options
-            if options.get("rerank_sigmoid") and applies_sigmoid(self.reranker):
-                chosen = {**options, "rerank_sigmoid": False}
-            return searcher.rank(queries, pids, fusion, chosen)
+            return rank_passages(searcher, queries, pids, fusion, options)
 
         return self._follow(rank, by_words=options.get("mode") == "bm25")
 
     def similar(self, examples: Examples, options: SimilarOptions) -> Steps[Hits]:
         """Check a search by examples, and return its steps."""
         self.check_open()
-        first = self._current
+        first = self.current
         is_combined = options.get("collections") is not None  # each has defaults of its own
         defaults = NO_DEFAULTS if is_combined else first.metadata.search_defaults
         request = to_request(options, defaults)
-        if examples.texts and self._current.bm25_only:
+        if examples.texts and self.current.bm25_only:
             raise UsageError(
                 "this client was opened with bm25_only: it cannot encode the text of an example; "
                 "pass pids or vectors"
@@ -344,7 +305,7 @@ class SearchSession:
             case Encode() | EncodePassages() | Score():
                 return self._run_model(step)
             case Refresh(used, loads_model):
-                return self._refresh(used, loads_model=loads_model)
+                return self.refresh.update(used, loads_model=loads_model)
             case OpenSession(name):
                 return self._group.session(name)
             case GetAliases():
@@ -384,7 +345,7 @@ class SearchSession:
 
     def describe(self) -> str:
         """Return the collection, its store without secrets, and the models, in one line."""
-        searcher = self._current
+        searcher = self.current
         model = "bm25 only" if searcher.bm25_only else searcher.metadata.encoder.model
         reranker = f", reranked by {self._reranker.model}" if self._reranker is not None else ""
         closed = ", closed" if self._closed else ""
@@ -393,8 +354,8 @@ class SearchSession:
     def warm_up(self) -> None:
         """Run the first call of each model, and import what filters need."""
         to_qdrant({"any": "value"})
-        if not self._current.bm25_only:
-            self._current.encoder.warm_up()
+        if not self.current.bm25_only:
+            self.current.encoder.warm_up()
         if self._reranker is not None:
             self._reranker.warm_up()
 
@@ -411,47 +372,6 @@ class SearchSession:
         if self._closed:
             raise StoreError(f"this client of '{self._name}' was closed: open another")
 
-    def _refresh(self, used: Searcher, *, loads_model: bool = True) -> Searcher:
-        """Return the current searcher; one thread makes it, the others wait."""
-        with self._refresh_lock:
-            if self._current is not used:
-                return self._current
-            metadata = self._store.metadata(self._name)
-            is_same_model = metadata.encoder.fingerprint == used.metadata.encoder.fingerprint
-            if not (is_same_model or loads_model or used.bm25_only):
-                return self._new_searcher(metadata, None)  # the next dense search loads the model
-            self._current = self._to_searcher(metadata, used)
-            return self._current
-
-    def _to_searcher(self, metadata: CollectionMetadata, used: Searcher) -> Searcher:
-        if metadata == used.metadata:
-            return used
-        old, new = used.metadata.encoder, metadata.encoder
-        if old.fingerprint == new.fingerprint:
-            return self._new_searcher(metadata, None if used.bm25_only else used.encoder)
-        encoder = None if used.bm25_only else self._load(new, old.model)
-        return self._new_searcher(metadata, encoder)
-
-    def _load(self, new: EncoderInfo, old: str) -> Encoder:
-        """Load the encoder that the collection was re-embedded with."""
-        if (loaded := self._group.encoder_of(new)) is not None:
-            return loaded
-        started = time.monotonic()
-        try:
-            encoder = self._load_encoder(new)
-            require_same_model(self._name, new, encoder.info)
-        except Exception as exc:
-            raise ModelNotFoundError(
-                f"collection '{self._name}' was re-embedded with {new.model} (before: {old}), and "
-                f"this model cannot be loaded: {exc}. The next search tries again; or open "
-                "another client with the location of the model"
-            ) from exc
-        _log.info(
-            "collection '%s' now holds vectors of %s (before: %s), loaded in %.1f s",
-            *(self._name, new.model, old, time.monotonic() - started),
-        )
-        return encoder
-
     def _open_other(self, name: str) -> SearchSession:
         """Open the session of another collection, which must be of this one's model.
 
@@ -459,9 +379,9 @@ class SearchSession:
             CollectionNotFoundError: If the store has no collection of that name.
             ModelMismatchError: If it holds vectors of another model.
         """
-        theirs, current = self._store.metadata(name).encoder, self._current
+        theirs, current = self._store.metadata(name).encoder, self.current
         if not theirs.has_same_vectors_as(current.metadata.encoder):
-            current = self._refresh(current)
+            current = self.refresh.update(current)
         if not theirs.has_same_vectors_as(current.metadata.encoder):
             raise different_models({self._name: current.metadata.encoder, name: theirs})
         return SearchSession(
@@ -471,17 +391,6 @@ class SearchSession:
             self._reranker,
             self._load_encoder,
             self._group,
-        )
-
-    def _new_searcher(self, metadata: CollectionMetadata, encoder: Encoder | None) -> Searcher:
-        capabilities = self._store.capabilities
-        return Searcher(
-            metadata,
-            encoder,
-            collection=self._name,
-            indexed=capabilities.payload_indexes,
-            words_need_index=capabilities.words_need_index,
-            foreign=self.foreign,
         )
 
     def within_limits(self, request: SearchRequest) -> Steps[SearchRequest]:
@@ -506,7 +415,7 @@ class SearchSession:
 
     def _check_models(self, mode: SearchMode, *, rerank: bool) -> None:
         """Raise if the client was opened without a model that the search needs."""
-        if mode != "bm25" and self._current.bm25_only:
+        if mode != "bm25" and self.current.bm25_only:
             raise UsageError(f"this client was opened with bm25_only: it cannot search by {mode}")
         if rerank:
             _ = self.reranker

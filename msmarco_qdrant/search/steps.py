@@ -15,16 +15,15 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from uuid import UUID
 
-from msmarco_qdrant.collection.tenants import is_tenants, tenant_filter
+from msmarco_qdrant.collection.tenants import tenant_filter
 from msmarco_qdrant.core.collection_types import PointId
 from msmarco_qdrant.core.field_path import root_key
 from msmarco_qdrant.core.hits import Hits
 from msmarco_qdrant.core.metadata_types import CollectionMetadata
 from msmarco_qdrant.core.search_types import (
-    Fusion,
     Hit,
     Nearest,
     PointQuery,
@@ -43,7 +42,6 @@ from msmarco_qdrant.search.diversity import (
     diversify,
 )
 from msmarco_qdrant.search.filter_checks import FilterChecks
-from msmarco_qdrant.search.options import RankOptions
 from msmarco_qdrant.search.page_retrieval import PageRetriever
 from msmarco_qdrant.search.pages import (
     PageCursors,
@@ -56,16 +54,13 @@ from msmarco_qdrant.search.retrieval import (
     Parts,
     QueryVectors,
     Retriever,
-    payloads_of,
-    retrieve_payloads,
-    score_queries,
     with_parts,
 )
 from msmarco_qdrant.search.similar import Examples, check_found, find_target
 from msmarco_qdrant.search.step import Encode, Score, Steps, with_query
 from msmarco_qdrant.search.stored_vectors import own_points, read_vectors
 from msmarco_qdrant.search.thresholds import check_threshold
-from msmarco_qdrant.search.ties import extend_ranking, sort_by_pid, sort_hits
+from msmarco_qdrant.search.ties import extend_ranking, sort_hits
 from msmarco_qdrant.stores.filters import combine, to_qdrant, without_points
 from msmarco_qdrant.stores.foreign import ForeignPoints
 from msmarco_qdrant.stores.payload import SPARSE_VECTOR, point_id
@@ -259,48 +254,6 @@ class Searcher:
         stored = yield from read_vectors([*dict.fromkeys(heads)], self)
         return [diversify(hits, stored, request) for hits in found]
 
-    def rank(
-        self,
-        queries: Sequence[str],
-        pids: Sequence[Sequence[str]],
-        fusion: Fusion,
-        options: RankOptions,
-    ) -> Steps[list[list[Hit]]]:
-        """Return for each query those of its pids that the collection holds, the best first."""
-        mode, tenant = options.get("mode", "dense"), options.get("tenant")
-        ids = [[point_id(pid) for pid in dict.fromkeys(given)] for given in pids]
-        if self.scope(tenant) is not None:  # before scores: they depend on the others
-            ids = yield from self._of_tenant(ids, tenant)
-        vectors = yield from self.encode(queries, mode)
-        plans = [score_queries(one, given) for one, given in zip(vectors, ids, strict=True)]
-        rankings = yield from self.retriever.query(plans)
-        if mode == "bm25":  # its ranking omits passages without a word of the query
-            payloads = yield from retrieve_payloads(ids)
-        else:
-            payloads = [payloads_of(*answers[:1]) for answers in rankings]
-        found = [
-            self.retriever.to_hits(self._rank_points(answers, mode, stored, fusion))
-            for answers, stored in zip(rankings, payloads, strict=True)
-        ]
-        if options.get("rerank"):
-            sigmoid = options.get("rerank_sigmoid", False)
-            found = yield from rerank_hits(queries, found, sigmoid=sigmoid)
-        return [renumber(hits, 0) for hits in found]
-
-    def _of_tenant(
-        self, ids: Sequence[Sequence[PointId]], tenant: str | None
-    ) -> Steps[list[list[PointId]]]:
-        """Return those of each list of ids whose passages are the tenant's."""
-        stored = yield from retrieve_payloads(ids)
-        return [
-            [
-                id_
-                for id_, payload in payloads.items()
-                if is_tenants(self.metadata, payload.get("meta") or {}, tenant)
-            ]
-            for payloads in stored
-        ]
-
     def encode(self, queries: Sequence[str], mode: SearchMode) -> Steps[list[QueryVectors]]:
         """Return the vectors that a mode needs of each query."""
         dense: Sequence[Nearest | None] = [None] * len(queries)
@@ -348,21 +301,6 @@ class Searcher:
         parts = self.retriever.parts_of(request)
         whole = yield from with_parts(vectors, pages, parts)
         return [self.retriever.to_hits(points, parts) for points in whole]
-
-    def _rank_points(
-        self,
-        answers: Sequence[Sequence[ScoredPoint]],
-        mode: SearchMode,
-        payloads: Mapping[PointId, dict[str, Any]],
-        fusion: Fusion,
-    ) -> list[ScoredPoint]:
-        """Rank given points; one without a token of the query has a BM25 score of 0."""
-        depth = max(fusion.depth, len(payloads))
-        ranked = self.retriever.to_ranking(answers, mode, fusion, depth)
-        scores = {point.id: point.score for point in ranked if point.id in payloads}
-        if mode == "bm25":
-            scores |= {id_: 0.0 for id_ in payloads if id_ not in scores}
-        return sort_by_pid([ScoredPoint(i, score, payloads[i]) for i, score in scores.items()])
 
     @cached_property
     def _bm25(self) -> Bm25Encoder:

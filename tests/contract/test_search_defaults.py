@@ -143,8 +143,8 @@ def test_a_backup_has_them(tmp_path: Path) -> None:
 def test_a_client_that_is_open_sees_new_defaults_after_a_minute(store: Store, name: str) -> None:
     """By its next search, which reads the metadata once; so does the asyncio client."""
     client = _open(store, name)
-    now = client.session.clock()
-    client.session.clock = lambda: now
+    now = client.session.refresh.clock()
+    client.session.refresh.clock = lambda: now
     before = client.search(_QUERY, mode="hybrid")
     save_search_defaults(store, _SAVED, collection=name)
     expected = client.search(_QUERY, mode="hybrid", fusion=_SAVED.fusion)
@@ -167,7 +167,7 @@ def test_a_client_that_is_open_sees_new_defaults_after_a_minute(store: Store, na
             await asyncio_client.search(_QUERY, mode="hybrid")
             save_search_defaults(store, _SAVED, collection=name)
             later = time.monotonic() + 61.0
-            asyncio_client.session.clock = lambda: later
+            asyncio_client.session.refresh.clock = lambda: later
             found = await asyncio_client.search(_QUERY, mode="hybrid")
             assert _scores(expected) == _scores(found)
 

@@ -339,11 +339,85 @@ def test_the_asyncio_client_answers_alike(places: Places) -> None:
     run(main)
 
 
+_RANKINGS: list[dict[str, Any]] = [{}, {"rerank": True}, {"rerank": True, "rerank_sigmoid": True}]
+
+
+@pytest.mark.parametrize("options", _RANKINGS, ids=str)
+def test_given_passages_are_ranked_as_of_one_collection(
+    places: Places, options: dict[str, Any]
+) -> None:
+    """Each is looked up in every collection, those that none has are omitted; clients agree."""
+    pids = [*places.home, "none"]
+    given = [pids[::2], pids[::-1], ["none"]]
+    expected = places.client(places.union).rank_many(_QUERIES, given, **options)
+    found = places.client().rank_many(_QUERIES, given, collections=places.names, **options)
+    assert [len(given[0]) - ("none" in given[0]), len(places.home), 0] == [*map(len, found)]
+    for hits, others in zip(found, expected, strict=True):
+        assert _shown(others) == [(hit.rank, hit.pid, hit.score) for hit in hits]
+        assert [places.home[hit.pid] for hit in hits] == [hit.collection for hit in hits]
+
+    async def main() -> None:
+        async with await AsyncSearchClient.open(
+            places.store,
+            collection=places.names[0],
+            encoder=places.encoder,
+            reranker=WordOverlapReranker(),
+        ) as client:
+            same = await client.rank_many(_QUERIES, given, collections=places.names, **options)
+            for hits, others in zip(same, found, strict=True):
+                assert _shown(others) == [(hit.rank, hit.pid, hit.score) for hit in hits]
+
+    run(main)
+
+
+def test_given_passages_by_words_and_by_ranks(places: Places) -> None:
+    """A collection's own BM25 scores, fused with the best of all; or the ranks of each."""
+    client, names, pids = places.client(), places.names, [*places.home]
+    own = [places.client(name) for name in names]
+    words = client.rank(_QUERIES[0], pids, collections=names, mode="bm25")
+    scores = {hit.pid: hit.score for one in own for hit in one.rank(_QUERIES[0], pids, mode="bm25")}
+    assert scores == pytest.approx({hit.pid: hit.score for hit in words})
+    assert 0.0 == words[-1].score
+    cosines = {h.pid: h.score for h in client.rank(_QUERIES[0], pids, collections=names)}
+    fused = client.rank(_QUERIES[0], pids, collections=names, mode="hybrid")
+    assert len(pids) == len(fused)
+    for hit in fused:
+        expected = 0.8 * cosines[hit.pid] + 0.2 * scores[hit.pid] / words[0].score
+        assert pytest.approx(expected, abs=1e-5) == hit.score
+    for mode in ("dense", "bm25", "hybrid"):
+        found = client.rank(_QUERIES[0], pids, collections=names, mode=mode, merge="rrf")
+        expected_pids = sorted(
+            (-1 / (60 + hit.rank), place, hit.rank, hit.pid)
+            for place, one in enumerate(own)
+            for hit in one.rank(_QUERIES[0], pids, mode=mode)
+        )
+        assert [pid for *_, pid in expected_pids] == [hit.pid for hit in found]
+        assert {*names} == {str(hit.collection) for hit in found[:3]}
+
+
+def test_given_passages_of_one_pid_keep_their_collections(places: Places) -> None:
+    """They are two hits, of equal scores in the order of the collections."""
+    first, second = places.names[:2]
+    for name in (first, second):
+        places.client(name).upsert([Passage("twin", "whale ship sea")])
+    try:
+        for names in ([first, second], [second, first]):
+            for mode in ("dense", "bm25", "hybrid"):
+                hits = places.client().rank(_QUERIES[0], ["twin"], collections=names, mode=mode)
+                assert sorted(names) == sorted(str(hit.collection) for hit in hits)
+                assert mode != "dense" or names == [hit.collection for hit in hits]
+    finally:
+        for name in (first, second):
+            places.client(name).delete(["twin"])
+
+
 def test_words_alone_need_no_model(places: Places) -> None:
     """A client without an encoder searches all collections by words."""
     client = places.client(encoder=None, bm25_only=True, reranker=None)
     hits = client.search(_QUERIES[0], collections=places.names, mode="bm25", limit=80)
     assert {str(hit.collection) for hit in hits} == {*places.names}
+    pids = [*places.home]
+    assert len(pids) == len(client.rank("ship", pids, mode="bm25", collections=places.names))
     with pytest.raises(UsageError, match="it cannot search by dense"):
         client.search(_QUERIES[0], collections=places.names)
 
@@ -369,6 +443,9 @@ def test_invalid_collections(places: Places, options: dict[str, Any], reason: st
     """Refused before anything is read."""
     with pytest.raises(UsageError, match=reason):
         places.client().search("whale", **options)
+    if "score_threshold" not in options:
+        with pytest.raises(UsageError, match=reason):
+            places.client().rank("whale", ["1"], **options)
 
 
 def test_different_models_are_refused_with_both_names(places: Places) -> None:
@@ -386,6 +463,8 @@ def test_different_models_are_refused_with_both_names(places: Places) -> None:
         for names in ([first, other], [other, first], [other]):
             with pytest.raises(ModelMismatchError) as refusal:
                 client.search("whale", collections=names)
+            with pytest.raises(ModelMismatchError, match="one ranking needs"):
+                client.rank("whale", ["1"], collections=names)
             for word in (first, other, "costless-64 (64, cosine", "costless-128 (128, cosine"):
                 assert word in str(refusal.value)
         assert client.search("whale", collections=[first, second])
@@ -409,6 +488,8 @@ def test_the_defaults_of_each_collection(places: Places) -> None:
         client = places.client()
         with pytest.raises(UsageError, match=f"'{first}' and '{second}'.*pass fusion="):
             client.search("whale", collections=[first, second], mode="hybrid")
+        with pytest.raises(UsageError, match=f"'{first}' and '{second}'.*pass fusion="):
+            client.rank("whale", ["1"], collections=[first, second], mode="hybrid")
         chosen: list[dict[str, Any]] = [{"fusion": "convex"}, {"merge": "rrf"}]
         for options in chosen:
             found = client.search("whale", collections=[first, second], mode="hybrid", **options)
@@ -460,8 +541,11 @@ def test_a_tenant_of_all_collections(places: Places) -> None:
         client = places.client()
         for mode in ("dense", "bm25", "hybrid"):
             hits = client.search(_QUERIES[0], collections=names, tenant="acme", mode=mode, limit=80)
-            assert {"acme"} == {hit.meta["customer"] for hit in hits}
-            assert {*names} == {str(hit.collection) for hit in hits}
+            pids = [*places.home]
+            ranked = client.rank(_QUERIES[0], pids, collections=names, tenant="acme", mode=mode)
+            for found in (hits, ranked):
+                assert {"acme"} == {hit.meta["customer"] for hit in found}
+                assert {*names} == {str(hit.collection) for hit in found}
     finally:
         for name in names:
             set_tenant_field(places.store, name, None)

@@ -216,10 +216,10 @@ def test_a_client_that_never_searches_sees_a_new_field_after_a_minute(client: Se
         assert len(PASSAGES) == other.count()
     finally:
         set_tenant_field(store, name, "customer")
-    now = other.session.clock()
+    now = other.session.refresh.clock()
     for read in (other.count, lambda: other.facets("year"), other.scroll):
         now += 61.0
-        other.session.clock = lambda: now  # noqa: B023  # called in this turn
+        other.session.refresh.clock = lambda: now  # noqa: B023  # called in this turn
         with pytest.raises(UsageError, match="one tenant at a time"):
             read()
     assert 20 == other.count(tenant="acme")

@@ -305,7 +305,7 @@ def test_words_of_several_collections_load_no_model_after_a_minute(two: Two) -> 
     later = itertools.count(time.monotonic() + 100, 100)
     two.swap(0)
     with two.client(load_encoder=loader) as client:
-        client.session.clock = lambda: next(later)
+        client.session.refresh.clock = lambda: next(later)
         for now in (0, 1, 0):
             two.swap(now)
             hits = client.search(_CITY, mode="bm25", collections=["msmarco"])
@@ -323,13 +323,13 @@ def test_words_load_no_model_after_a_minute(two: Two, call: Call) -> None:
 
     async def main() -> None:
         async with await two.async_client(load_encoder=loader) as client:
-            client.session.clock = lambda: next(later)
+            client.session.refresh.clock = lambda: next(later)
             for now in (0, 1, 0, 1):
                 two.swap(now)
                 assert expected[now] == await call(client)
 
     with two.client(load_encoder=loader) as client:
-        client.session.clock = lambda: next(later)
+        client.session.refresh.clock = lambda: next(later)
         for now in (0, 1, 0, 1):
             two.swap(now)
             assert expected[now] == call(client)

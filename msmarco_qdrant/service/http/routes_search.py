@@ -50,6 +50,7 @@ class SearchRoutes:
         """Rank given passages for a query; those that the collection lacks are omitted."""
         given = parse_request(RankIn, await self._queries.read(request))
         self._check_reranker(needed=given.rerank)
+        self._check_collections(given.collections or ())
         pids = [*map(str, given.pids)]
         found, _ = await self._queries.run(
             lambda client: client.rank(given.query, pids, **given.options)

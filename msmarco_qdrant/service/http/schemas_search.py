@@ -208,17 +208,25 @@ class RankIn(RequestModel):
     rerank_sigmoid: bool = Field(
         default=False, description="Scores of the cross-encoder as 0 to 1."
     )
+    collections: CollectionsField = None
+    merge: MergeField = "scores"
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
         if self.rerank_sigmoid and not self.rerank:
             raise ValueError("rerank_sigmoid converts reranked scores: needs 'rerank'")
+        most = MAX_PAIRS if self.rerank else MAX_HITS
+        found = len(self.pids) * len(self.collections or ("",))
+        if found > most:
+            raise ValueError(
+                f"pids times collections must be at most {most:,}, got {found:,}: send fewer"
+            )
         return self
 
     @property
     def options(self) -> RankOptions:
         """The options of the client, without defaults."""
-        names = ("mode", "fusion", "rerank", "rerank_sigmoid", "tenant")
+        names = RankOptions.__annotations__
         given = {name: value for name in names if (value := getattr(self, name)) is not None}
         return cast("RankOptions", given)
 

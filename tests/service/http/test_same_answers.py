@@ -192,6 +192,10 @@ RANKINGS: Mapping[str, list[dict[str, Any]]] = {
     "tenant": [],  # see test_tenants
     "rerank": [{"rerank": True}],
     "rerank_sigmoid": [{"rerank": True, "rerank_sigmoid": True}],
+    "collections": [
+        {"collections": ["msmarco", "films"], "mode": mode} for mode in ("dense", "bm25", "hybrid")
+    ],
+    "merge": [{"collections": ["films", "msmarco"], "merge": "rrf"}],
 }
 SIMILAR = {
     *("limit", "offset", "cursor", "score_threshold", "meta_filter", "tenant", "group_by"),
@@ -252,6 +256,15 @@ def test_other_collections_than_the_permitted_are_refused(tmp_path: Path) -> Non
                 answer = await ways.http.post("/search", json=one)
                 assert (422, "invalid") == problem_of(answer)
                 assert reason in answer.text
+                ranking = {"query": "sea", "pids": ["1"], "collections": names}
+                assert reason in (await ways.http.post("/rank", json=ranking)).text
+            given: dict[str, Any] = {
+                "query": "sea",
+                "pids": [*map(str, range(1_000))],
+                "collections": [f"c{number}" for number in range(11)],
+            }
+            answer = await ways.http.post("/rank", json=given)
+            assert "pids times collections must be at most 10,000, got 11,000" in answer.text
             body: dict[str, Any] = {
                 "queries": ["sea"] * 10,
                 "limit": 600,
@@ -378,10 +391,10 @@ def test_every_parameter_of_a_ranking(tmp_path: Path) -> None:
 
     async def main() -> None:
         async with _ways(tmp_path) as ways:
-            pids = ["3", "none", "7", "11", "30"]
+            pids = ["3", "none", "7", "11", "30", "f2"]
             for options in [option for cases in RANKINGS.values() for option in cases]:
                 expected = ways.blocking.rank(_QUERIES[0], pids, **options).to_dicts()
-                assert 4 == len(expected)
+                assert (5 if "collections" in options else 4) == len(expected)
                 assert (
                     expected == (await ways.asyncio.rank(_QUERIES[0], pids, **options)).to_dicts()
                 )
