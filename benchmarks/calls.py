@@ -6,11 +6,14 @@ on a copy of the shard, and a server over gRPC, which is the one of the tests. T
 reads id, score and payload of each point. Vectors of queries are known to both, so that encoding
 counts on neither side.
 
+With `--block N`, the engine's calls for N queries come before the client's for these: then a call
+finds in the processor's caches what the same side's call before left there, and not the other's.
+
 `ms` are medians of elapsed time, `processor ms` of the processor time of all threads: a loaded
 machine changes these less. Snippets have no call of an engine: it has no sentences.
 
     python benchmarks/calls.py --work DIR [--engine edge|server] [--passages N] [--calls N]
-        [--only NAME] [--json FILE]
+        [--block N] [--only NAME] [--json FILE]
 """
 
 from __future__ import annotations
@@ -104,6 +107,7 @@ def main() -> None:
     parser.add_argument("--engine", choices=["edge", "server"], action="append")
     parser.add_argument("--passages", type=int, default=47_283, metavar="N")
     parser.add_argument("--calls", type=int, default=200, metavar="N")
+    parser.add_argument("--block", type=int, default=1, metavar="N", help="calls before a turn")
     parser.add_argument("--only", metavar="NAME", help="calls whose name has this in it")
     json_option(parser)
     given = parser.parse_args()
@@ -114,25 +118,26 @@ def main() -> None:
             report.table(
                 [engine, "engine's own, ms", "ours, ms", "times", "processor ms", "ours", "times"],
                 (
-                    timed(pair, given.calls)
+                    timed(pair, given.calls, given.block)
                     for pair in pairs
                     if given.only is None or given.only in pair.name
                 ),
             )
 
 
-def timed(pair: Pair, calls: int) -> Row:
-    """Time both calls by turns."""
+def timed(pair: Pair, calls: int, block: int) -> Row:
+    """Time both calls by turns, so many of one before the other's."""
     arguments = pair.arguments[:calls]
     both = [one for one in (pair.own, pair.ours) if one is not None]
     taken: list[list[tuple[float, float]]] = [[] for _ in both]
-    for number, argument in enumerate([arguments[0], *arguments]):
+    for function in both:
+        function(arguments[0])  # the first call imports
+    for start in range(0, len(arguments), block):
         for function, times in zip(both, taken, strict=True):
-            started, used = time.perf_counter(), time.process_time()
-            function(argument)
-            ended = time.perf_counter() - started, time.process_time() - used
-            if number:  # the first call imports
-                times.append(ended)
+            for argument in arguments[start : start + block]:
+                started, used = time.perf_counter(), time.process_time()
+                function(argument)
+                times.append((time.perf_counter() - started, time.process_time() - used))
     columns = [[*zip(*times, strict=True)] for times in taken]
     cells: list[str] = []
     for clock in (0, 1):

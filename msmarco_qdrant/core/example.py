@@ -57,7 +57,7 @@ def _check_text(name: str, value: object) -> None:
         return
     if not isinstance(value, str) or not (value if name == "pid" else value.strip()):
         raise UsageError(f"the {name} of an example must be a non-empty string, got {value!r}")
-    if any("\ud800" <= character <= "\udfff" for character in value):
+    if not value.isascii() and any("\ud800" <= one <= "\udfff" for one in value):
         raise UsageError(f"the {name} of an example must have no lone surrogates, got {value!r}")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import MISSING, Field, field, fields, make_dataclass
+from dataclasses import MISSING, fields
 from typing import Any, TypeVar
 
 _T = TypeVar("_T")
@@ -28,23 +28,20 @@ def fast_init(kind: type[_T]) -> Callable[..., _T]:
         raise TypeError(f"{kind.__qualname__} must be a dataclass with slots and no base class")
     if hasattr(kind, "__post_init__"):
         raise TypeError(f"{kind.__qualname__} checks its values: it cannot be made without that")
-
-    def become(draft: Any) -> None:
-        draft.__class__ = kind
-
+    defaults: dict[str, Any] = {"kind": kind}
+    parameters, lines = ["self"], []
     given: Any = kind
-    return make_dataclass(
-        f"{kind.__name__}Draft",
-        map(_copied, fields(given)),
-        namespace={"__post_init__": become},
-        slots=True,
-        eq=False,
-    )
-
-
-def _copied(one: Field[Any]) -> tuple[str, Any, Field[Any]]:
-    if one.default is not MISSING:
-        return one.name, Any, field(default=one.default)
-    if one.default_factory is not MISSING:
-        return one.name, Any, field(default_factory=one.default_factory)
-    return one.name, Any, field()
+    for one in fields(given):
+        value, default = one.name, f"default_{one.name}"
+        if one.default_factory is not MISSING:
+            defaults[default] = one.default_factory
+            value = f"{default}() if {one.name} is {default} else {one.name}"
+        elif one.default is not MISSING:
+            defaults[default] = one.default
+        parameters.append(f"{one.name}={default}" if default in defaults else one.name)
+        lines.append(f"self.{one.name} = {value}")
+    body = "; ".join([*lines, "self.__class__ = kind"])
+    exec(f"def __init__({', '.join(parameters)}): {body}", defaults)  # noqa: S102  # as dataclasses
+    names = tuple(one.name for one in fields(given))
+    members = {"__slots__": names, "__init__": defaults["__init__"]}
+    return type(f"{kind.__name__}Draft", (), members)

@@ -133,7 +133,9 @@ class CombinedSearch:
     def _prepare(self) -> Steps[None]:
         """Check the threshold; convert and check the filter, of the tenant's passages."""
         for part in self._parts:
-            check_threshold(self._request, part.searcher.metadata.encoder.similarity)
+            if (threshold := self._request.score_threshold) is not None:
+                similarity = part.searcher.metadata.encoder.similarity
+                check_threshold(threshold, self._request, similarity)
         prepared = yield from together(
             [(one.session, one.searcher.prepare_filter(one.request)) for one in self._parts]
         )

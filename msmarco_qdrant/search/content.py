@@ -27,14 +27,14 @@ def add_content(
     searcher: Searcher,
 ) -> Steps[list[list[Hit]]]:
     """Return hits with their vectors and snippets if wanted, without unwanted text and fields."""
+    if not request.with_vectors and not request.snippets:
+        return _reduced(found, request)
     hits = [[*each] for each in found]
     if request.with_vectors and any(hit.vector is None for each in hits for hit in each):
         hits = yield from with_vectors(hits, searcher)
     if request.snippets:
         hits = yield from _with_snippets(queries, hits, request.snippets, searcher)
-    if request.with_text and request.with_meta is True:
-        return hits
-    return [[_reduce(hit, request) for hit in each] for each in hits]
+    return _reduced(hits, request)
 
 
 def split_sentences(text: str) -> list[str]:
@@ -71,12 +71,20 @@ def _with_snippets(
     return answers
 
 
-def _reduce(hit: Hit, request: SearchRequest) -> Hit:
-    """Return a hit without the text and the fields of `meta` that the caller does not want."""
-    wanted, meta = request.with_meta, hit.meta
-    if wanted is not True:
-        meta = {name: meta[name] for name in wanted or () if name in meta}
-    text = hit.text if request.with_text else ""
-    if (text, meta) == (hit.text, hit.meta):  # the engine has returned no more
-        return hit
-    return replace(hit, text=text, meta=meta)
+def _reduced(found: Sequence[Sequence[Hit]], request: SearchRequest) -> list[list[Hit]]:
+    """Return hits without the text and the fields of `meta` that the caller does not want."""
+    if request.with_text and request.with_meta is True:
+        return [*map(list, found)]
+    names = request.with_meta
+    answers = []
+    for hits in found:
+        kept = []
+        for hit in hits:
+            meta = hit.meta
+            if names is not True and not meta.keys() <= {*(names or ())}:
+                meta = {name: meta[name] for name in names or () if name in meta}
+            text = hit.text if request.with_text else ""
+            is_whole = text is hit.text and meta is hit.meta  # the engine has returned no more
+            kept.append(hit if is_whole else replace(hit, text=text, meta=meta))
+        answers.append(kept)
+    return answers

@@ -7,9 +7,9 @@ next page starts after them even if passages were written or deleted between the
 from __future__ import annotations
 
 import base64
+import binascii
 import json
 import math
-from binascii import Error
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,6 +18,7 @@ from typing import Any, Final, TypeGuard
 from msmarco_qdrant.errors import UsageError
 
 _VERSION: Final = 1
+_STANDARD: Final = str.maketrans("-_", "+/")
 _MOST: Final = 100_000  # characters
 
 
@@ -68,9 +69,9 @@ def _parse(text: str) -> Cursor | None:
 def _decode(text: str) -> Any:
     """Return the JSON value of a cursor, None if it is not one."""
     try:
-        padded = text.encode("ascii") + b"=" * (-len(text) % 4)
-        return json.loads(base64.b64decode(padded, b"-_", validate=True))
-    except (ValueError, Error, RecursionError):
+        padded = text.translate(_STANDARD) + "=" * (-len(text) % 4)
+        return json.loads(binascii.a2b_base64(padded, strict_mode=True).decode("utf-8"))
+    except (ValueError, RecursionError):
         return None
 
 

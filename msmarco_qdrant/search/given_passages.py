@@ -138,8 +138,10 @@ def _to_hits(
 ) -> list[Hit]:
     """Rank the passages of a query; one without a token of it has a BM25 score of 0."""
     payloads = scored.payloads
-    depth = max(fusion.depth, len(payloads))
-    ranked = searcher.retriever.to_ranking(scored.answers, mode, fusion, depth)
+    ranked = scored.answers[0] if scored.answers else ()
+    if mode == "hybrid":
+        depth = max(fusion.depth, len(payloads))
+        ranked = searcher.retriever.fuse_answers(scored.answers, fusion, depth)
     scores = {point.id: point.score for point in ranked if point.id in payloads}
     if mode == "bm25":
         scores |= {id_: 0.0 for id_ in payloads if id_ not in scores}

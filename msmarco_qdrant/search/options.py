@@ -15,10 +15,11 @@ from msmarco_qdrant.core.search_types import (
     SearchMode,
 )
 from msmarco_qdrant.errors import UsageError
-from msmarco_qdrant.filters import SearchFilter, check_filter
+from msmarco_qdrant.filters import SearchFilter
 from msmarco_qdrant.search.request import (
     CONVEX,
     MAX_LIMIT,
+    PER_QUERY,
     SearchRequest,
     check_count,
     require,
@@ -155,41 +156,51 @@ def to_request(
         UsageError: For an invalid option.
     """
     given: dict[str, Any] = {**options}
-    chosen = given.pop("meta_filter", None)
+    if type(names := given.get("with_meta")) is list:  # cannot be a key
+        given["with_meta"] = tuple(names)
+    kept = (defaults.fusion, defaults.ef, defaults.rerank_depth)
+    chosen = {}
+    for name in PER_QUERY:
+        if (value := given.pop(name, None)) is not None:
+            chosen[name] = value
     try:
-        request = _known_request(defaults, **given)
-    except TypeError:  # a list of names, for example, cannot be a key
-        request = _new_request(defaults, **given)
-    if chosen is None:
-        return request
-    check_filter(chosen)
-    return request.copy(meta_filter=chosen)
+        request = _known_request(*kept, **given)
+    except TypeError:  # the names of collections, for example, cannot be a key
+        request = _new_request(*kept, **given)
+    return request.for_query(**chosen) if chosen else request
 
 
-def _new_request(defaults: SearchDefaults, **given: Any) -> SearchRequest:
-    default_ef = defaults.ef or DEFAULT_EFFORT.ef
-    given["fusion"] = to_fusion(given.get("fusion"), defaults)
+def _new_request(
+    fusion: Fusion | None, ef: int | None, rerank_depth: int | None, /, **given: Any
+) -> SearchRequest:
+    """Make a request; the first arguments are those of the collection's defaults."""
+    default_ef = ef or DEFAULT_EFFORT.ef
+    given["fusion"] = to_fusion(given.get("fusion"), fusion)
     given["ef"] = default_ef if given.get("ef") is None else given["ef"]
     if given.get("rerank_depth") == "auto":
         limit = given.get("limit", 10)
         check_count("limit", limit)
-        given["rerank_depth"] = max(limit, defaults.rerank_depth or RERANK_DEPTH)
+        given["rerank_depth"] = max(limit, rerank_depth or RERANK_DEPTH)
     return SearchRequest(**given, default_ef=default_ef)
 
 
-# Most searches of a client differ in their queries alone, and checking takes as long as copying
-# the answer. The types of values count, as True equals 1.
+# Most searches of a client differ in what belongs to a query alone, and checking takes as long as
+# copying the answer. The types of values count, as True equals 1.
 _known_request = lru_cache(maxsize=128, typed=True)(_new_request)
 
 
-def to_fusion(fusion: object, defaults: SearchDefaults = NO_DEFAULTS) -> Fusion:
+def to_fusion(fusion: object, default: Fusion | None = None) -> Fusion:
     """Return a fusion given by the name of its method, or as it is; None for the default.
+
+    Args:
+        fusion: As given by a caller.
+        default: The collection's default; None for the package's.
 
     Raises:
         UsageError: If it is none of these.
     """
     if fusion is None:
-        return defaults.fusion or CONVEX
+        return default or CONVEX
     if isinstance(fusion, str):
         return Fusion(cast("FusionMethod", fusion))
     known = ", ".join(get_args(FusionMethod))
@@ -208,6 +219,8 @@ def check_queries(queries: Sequence[str]) -> None:
     ):
         raise UsageError("search_many takes a list of queries; for one query call search")
     for query in queries:
+        if type(query) is str and query.isascii() and query.strip():
+            continue  # most queries
         require(isinstance(query, str), "query must be a string", query)
         is_text = query.isascii() or not any("\ud800" <= one <= "\udfff" for one in query)
         require(is_text, "query must be text without lone surrogates", query)

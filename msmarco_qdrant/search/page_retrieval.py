@@ -32,13 +32,21 @@ class PageRetriever:
     ) -> Steps[list[list[Hit]]]:
         """Return the page of each query, without reranking."""
         if not request.start:
-            return (yield from self._retriever.retrieve(vectors, request, request.limit))
+            return self._retriever.retrieve(vectors, request, request.limit)
         if request.mode == "hybrid" or self._has_foreign:
-            return (yield from self._settle(vectors, request))
+            return self._settle(vectors, request)
+        return self._skip_or_settle(vectors, request)
+
+    def _skip_or_settle(
+        self, vectors: Sequence[QueryVectors], request: SearchRequest
+    ) -> Steps[list[list[Hit]]]:
         found = yield from self._skip(vectors, request)
-        unsettled = [index for index, hits in enumerate(found) if hits is None]
-        settled = iter((yield from self._settle([vectors[i] for i in unsettled], request)))
-        return [next(settled) if hits is None else hits for hits in found]
+        pages = {place: hits for place, hits in enumerate(found) if hits is not None}
+        if len(pages) < len(found):
+            others = [place for place in range(len(found)) if place not in pages]
+            settled = yield from self._settle([vectors[place] for place in others], request)
+            pages.update(zip(others, settled, strict=True))
+        return [pages[place] for place in range(len(found))]
 
     @property
     def _has_foreign(self) -> bool:

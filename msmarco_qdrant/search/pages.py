@@ -11,7 +11,8 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
-from functools import cached_property
+from functools import cached_property, lru_cache
+from operator import attrgetter
 from typing import Any, Final
 
 from msmarco_qdrant.core.metadata_types import CollectionMetadata
@@ -27,6 +28,13 @@ _FREE: Final = frozenset(
     | {"limits", "default_ef", "with_vectors", "with_meta", "with_text", "snippets"}
 )
 """Options that do not change the order of hits: they may differ from page to page."""
+
+_ORDERING: Final = tuple(
+    one.name
+    for one in fields(SearchRequest)
+    if one.init and one.name not in _FREE and one.name != "meta_filter"
+)
+_ordering = attrgetter(*_ORDERING)
 
 _KEPT: Final = 3  # hits in a cursor
 
@@ -120,10 +128,17 @@ def digest_options(request: SearchRequest, metadata: CollectionMetadata, collect
         metadata: The collection's metadata.
         collection: The collection's name.
     """
-    options = {f.name: getattr(request, f.name) for f in fields(request) if f.name not in _FREE}
-    chosen = options.pop("meta_filter")
-    canonical = None if chosen is None else _sort(json.loads(chosen.model_dump_json()))
-    text = f"{collection} {options!r} {json.dumps(canonical)} {metadata.encoder.fingerprint}"
+    chosen: Any = request.meta_filter  # converted
+    canonical = "null"
+    if chosen is not None:
+        canonical = json.dumps(_sort(json.loads(chosen.model_dump_json())))
+    return _digest(collection, _ordering(request), canonical, metadata.encoder.fingerprint)
+
+
+@lru_cache(maxsize=64)  # most searches of a client have the same options
+def _digest(collection: str, values: Sequence[Any], conditions: str, model: str) -> str:
+    options = dict(zip(_ORDERING, values, strict=True))
+    text = f"{collection} {options!r} {conditions} {model}"
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from numbers import Integral, Real
+from operator import attrgetter
 from typing import Any, get_args
 
 from msmarco_qdrant.collection.tenants import check_tenant
@@ -23,6 +24,7 @@ from msmarco_qdrant.core.search_types import (
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.filters import SearchFilter, check_filter
 from msmarco_qdrant.search.cursor import Cursor, parse_cursor
+from msmarco_qdrant.stores.payload import HIT_FIELDS
 
 MAX_LIMIT = 10_000
 PAGES = 100  # hits of quantized vectors whose pages fit together
@@ -33,13 +35,28 @@ MAX_COLLECTIONS = 100
 # error is raised after the metadata were unchanged this many times in a row.
 MAX_UNCHANGED = 5
 CONVEX = Fusion()
-_MODES = get_args(SearchMode)
+PER_QUERY = ("cursor", "score_threshold", "meta_filter")
+"""Options that often belong to one query."""
+
+_MODES, _MERGES = get_args(SearchMode), get_args(Merge)
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
 class SearchRequest:
     """Checked options of a search; see `options.SearchOptions`.
+
+    Attributes:
+        start: The number of hits before the page.
+        is_page: True if it is one of several pages.
+        max_limit: The most passages to retrieve. The engine scores both rankings of "hybrid" at
+            once.
+        first_threshold: The threshold of the scores of the first stage; that of reranked scores
+            applies later.
+        last_end: The greatest `end` of pages. The order of ranks and deviations depends on the
+            depth.
+        fields: The payload fields to retrieve.
+        is_plain: True if hits have their text and `meta`, and nothing else.
 
     Raises:
         UsageError: For an invalid option.
@@ -69,6 +86,13 @@ class SearchRequest:
     merge: Merge = "scores"
     limits: RequestLimits = NO_LIMITS
     default_ef: int = DEFAULT_EFFORT.ef
+    start: int = field(init=False, compare=False, repr=False)
+    is_page: bool = field(init=False, compare=False, repr=False)
+    max_limit: int = field(init=False, compare=False, repr=False)
+    first_threshold: float | None = field(init=False, compare=False, repr=False)
+    last_end: int = field(init=False, compare=False, repr=False)
+    fields: Sequence[str] = field(init=False, compare=False, repr=False)
+    is_plain: bool = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         check_count("limit", self.limit)
@@ -83,19 +107,38 @@ class SearchRequest:
         require(is_field, "group_by must be the name of a field", self.group_by)
         if self.group_by is not None:
             check_field(self.group_by)
-        check_filter(self.meta_filter)
         check_tenant(self.tenant)
+        self._check_content()
+        _derive(self)
+        self.check_query()
+
+    def for_query(self, **changes: Any) -> SearchRequest:
+        """Return a copy with other values of `PER_QUERY`, and check these.
+
+        Raises:
+            UsageError: For an invalid value.
+        """
+        copied = self.copy(**changes)
+        copied.check_query()
+        return copied
+
+    def check_query(self) -> None:
+        """Check the values of `PER_QUERY`, and what they allow of the others.
+
+        Raises:
+            UsageError: For an invalid value.
+        """
+        check_filter(self.meta_filter)
         self._check_page()
         self._check_scores()
-        self._check_content()
         self._check_collections()
 
     def copy(self, **changes: Any) -> SearchRequest:
         """Return a copy with checked values in place of some; `replace` would check all again."""
         copied = object.__new__(SearchRequest)
-        for name in SearchRequest.__slots__:
-            value = changes[name] if name in changes else getattr(self, name)
-            object.__setattr__(copied, name, value)
+        for name, value in zip(_OPTIONS, _options(self), strict=True):
+            object.__setattr__(copied, name, changes.get(name, value))
+        _derive(copied)
         return copied
 
     @property
@@ -104,39 +147,9 @@ class SearchRequest:
         return None if self.cursor is None else parse_cursor(self.cursor)
 
     @property
-    def start(self) -> int:
-        """The number of hits before the page."""
-        return (self.offset or 0) if self.cursor is None else parse_cursor(self.cursor).position
-
-    @property
-    def is_page(self) -> bool:
-        """True if it is one of several pages."""
-        return self.offset is not None or self.cursor is not None
-
-    @property
     def end(self) -> int:
         """The number of best hits up to the end of the page."""
         return min(self.start + self.limit, self.last_end)
-
-    @property
-    def last_end(self) -> int:
-        """The greatest `end` of pages. The order of ranks and deviations depends on the depth."""
-        is_by_depth = self.mode == "hybrid" and self.fusion.method != "convex"
-        if self.start and is_by_depth:
-            return min(self.fusion.depth, self.max_limit)
-        return self.max_limit
-
-    @property
-    def first_threshold(self) -> float | None:
-        """The threshold of the scores of the first stage; that of reranked scores applies later."""
-        return None if self.rerank_depth is not None else self.score_threshold
-
-    @property
-    def max_limit(self) -> int:
-        """The most passages to retrieve. The engine scores both rankings of "hybrid" at once."""
-        if self.limits.points is None:
-            return MAX_LIMIT
-        return at_most(MAX_LIMIT, self.limits.points // (2 if self.mode == "hybrid" else 1))
 
     def depth(self, limit: int) -> int:
         """Return the number of best passages of each ranking to fuse."""
@@ -150,12 +163,12 @@ class SearchRequest:
 
     def effort(self, limit: int) -> SearchEffort:
         """Return the engine's parameters for retrieving so many passages."""
-        ef, oversampling = breadth(self.ef, limit), self._oversampling(limit)
-        return _effort(ef, self.exact, self.rescore, oversampling)
+        oversampling = self._page_oversampling(limit) if self.is_page else self.oversampling
+        return _effort(breadth(self.ef, limit), self.exact, self.rescore, oversampling)
 
-    def _oversampling(self, limit: int) -> float:
-        """Return the oversampling for so many passages; all pages to 100 score as many again."""
-        if not self.is_page or self.mode != "dense" or self.rerank_depth is not None:
+    def _page_oversampling(self, limit: int) -> float:
+        """Return the oversampling of a page; all pages to 100 score as many again."""
+        if self.mode != "dense" or self.rerank_depth is not None:
             return self.oversampling
         most = PAGES + 1  # one more hit is retrieved, to notice ties
         if limit >= most:
@@ -165,7 +178,8 @@ class SearchRequest:
     def _check_page(self) -> None:
         offset = 0 if self.offset is None else self.offset
         is_offset = _is_integer(offset) and 0 <= offset < MAX_LIMIT
-        require(is_offset, f"offset must be 0 to {MAX_LIMIT - 1:,}", offset)
+        if not is_offset:
+            require(False, f"offset must be 0 to {MAX_LIMIT - 1:,}", offset)
         if self.offset is not None and self.cursor is not None:
             raise UsageError("pass either offset or cursor, not both")
         if offset + self.limit > MAX_LIMIT:
@@ -202,18 +216,6 @@ class SearchRequest:
                 "fusion 'convex'"
             )
 
-    @property
-    def fields(self) -> Sequence[str]:
-        """The payload fields to retrieve."""
-        reranks = self.rerank_depth is not None
-        text = ("text",) if self.with_text or self.snippets or reranks else ()
-        if self.with_meta is True or (reranks and self.group_by is not None):
-            return ("pid", *text, "meta")
-        names = self.with_meta or ()
-        if all(_PLAIN_NAME.fullmatch(name) for name in names):
-            return ("pid", *text, *(f"meta.{name}" for name in names))
-        return ("pid", *text, "meta")
-
     def _check_content(self) -> None:
         if self.diversity is not None:
             is_share = _is_number(self.diversity) and 0 <= self.diversity <= 1
@@ -226,13 +228,15 @@ class SearchRequest:
             is_list = isinstance(names, Sequence) and not isinstance(names, str | bytes)
             is_names = is_list and all(isinstance(name, str) and name for name in names)
             rule = "with_meta must be True, False or a list of names of fields"
-            require(is_names, rule, names)
+            shown = [*names] if isinstance(names, tuple) else names
+            require(is_names, rule, shown)
         is_count = _is_integer(self.snippets) and 0 <= self.snippets <= MAX_SNIPPETS
         require(is_count, f"snippets must be 0 to {MAX_SNIPPETS}", self.snippets)
 
     def _check_collections(self) -> None:
-        names, merges = self.collections, get_args(Merge)
-        require(self.merge in merges, f"merge must be one of {', '.join(merges)}", self.merge)
+        names, merge = self.collections, self.merge
+        if merge not in _MERGES:
+            require(False, f"merge must be one of {', '.join(_MERGES)}", merge)
         if names is None:
             if self.merge != "scores":
                 raise UsageError("merge is for several collections: pass collections as well")
@@ -261,6 +265,43 @@ class SearchRequest:
         require(isinstance(sigmoid, bool), "rerank_sigmoid must be True or False", sigmoid)
         if self.rerank_sigmoid and self.rerank_depth is None:
             raise UsageError("rerank_sigmoid converts reranked scores: pass rerank_depth as well")
+
+
+_OPTIONS = tuple(one.name for one in fields(SearchRequest) if one.init)
+_options = attrgetter(*_OPTIONS)
+
+
+def _derive(request: SearchRequest) -> None:
+    """Set what follows from the options, which a search reads again and again."""
+    cursor, offset, points = request.cursor, request.offset, request.limits.points
+    max_limit, fusion = MAX_LIMIT, request.fusion
+    if points is not None:
+        max_limit = at_most(MAX_LIMIT, points // (2 if request.mode == "hybrid" else 1))
+    threshold = None if request.rerank_depth is not None else request.score_threshold
+    start = (offset or 0) if cursor is None else parse_cursor(cursor).position
+    last_end, is_by_depth = max_limit, request.mode == "hybrid" and fusion.method != "convex"
+    if start and is_by_depth:
+        last_end = min(fusion.depth, max_limit)
+    reduces = request.with_meta is not True or not request.with_text
+    is_plain = not (reduces or request.with_vectors or request.snippets)
+    object.__setattr__(request, "fields", HIT_FIELDS if is_plain else _fields(request))
+    object.__setattr__(request, "is_plain", is_plain)
+    object.__setattr__(request, "start", start)
+    object.__setattr__(request, "last_end", last_end)
+    object.__setattr__(request, "is_page", offset is not None or cursor is not None)
+    object.__setattr__(request, "max_limit", max_limit)
+    object.__setattr__(request, "first_threshold", threshold)
+
+
+def _fields(request: SearchRequest) -> Sequence[str]:
+    reranks = request.rerank_depth is not None
+    text = ("text",) if request.with_text or request.snippets or reranks else ()
+    if request.with_meta is True or (reranks and request.group_by is not None):
+        return HIT_FIELDS if text else ("pid", "meta")
+    names = request.with_meta or ()
+    if all(_PLAIN_NAME.fullmatch(name) for name in names):
+        return ("pid", *text, *(f"meta.{name}" for name in names))
+    return ("pid", *text, "meta")
 
 
 @lru_cache(maxsize=64)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain, islice
 from typing import Any, TypeVar
 
 from msmarco_qdrant.core.collection_types import PointId
@@ -20,7 +21,6 @@ from msmarco_qdrant.core.search_types import (
     PointQuery,
     ScoredPoint,
     SearchEffort,
-    SearchMode,
 )
 from msmarco_qdrant.search.ranking import fuse
 from msmarco_qdrant.search.request import PAGES, SearchRequest
@@ -60,6 +60,7 @@ class Parts:
 
 
 NO_PARTS = Parts(())
+_ALL_PARTS = Parts()
 _WITH_PID = Parts(("pid",))
 
 
@@ -81,11 +82,14 @@ class Retriever:
     Attributes:
         metadata: As given.
         foreign: As given.
+        vector_name: Name of the dense vectors.
     """
 
     def __init__(self, metadata: CollectionMetadata, foreign: ForeignPoints) -> None:
         self.metadata = metadata
         self.foreign = foreign
+        self.vector_name = metadata.encoder.vector_name
+        self._is_cosine = metadata.encoder.similarity == "cosine"
 
     def retrieve(
         self, vectors: Sequence[QueryVectors], request: SearchRequest, limit: int
@@ -96,13 +100,13 @@ class Retriever:
         """
         parts = self.parts_of(request)
         to_hits = partial(self.to_hits, parts=parts)
-        return (yield from self._retrieve(vectors, request, limit, parts, to_hits))
+        return self._retrieve(vectors, request, limit, parts, to_hits)
 
     def retrieve_pids(
         self, vectors: Sequence[QueryVectors], request: SearchRequest, limit: int
     ) -> Steps[list[list[str]]]:
         """Return the pids of the same hits, in less time."""
-        return (yield from self._retrieve(vectors, request, limit, _WITH_PID, self._to_pids))
+        return self._retrieve(vectors, request, limit, _WITH_PID, self._to_pids)
 
     def _retrieve(
         self,
@@ -113,20 +117,20 @@ class Retriever:
         convert: Callable[[Sequence[ScoredPoint]], list[_T]],
     ) -> Steps[list[list[_T]]]:
         """Return the best passages of each query, converted from points with these parts."""
-        found: list[list[_T]] = [[] for _ in vectors]
-        unfinished, wanted = list(range(len(vectors))), limit
-        while unfinished:
-            asked = [vectors[index] for index in unfinished]
+        found: dict[int, list[_T]] = {}
+        wanted = limit
+        while len(found) < len(vectors):
+            places = [*range(len(vectors))]
+            if found:
+                places = [place for place in places if place not in found]
+            asked = [*map(vectors.__getitem__, places)]
             rankings = yield from self.retrieve_points(asked, request, wanted, parts)
-            for index, points in zip(unfinished, rankings, strict=True):
-                found[index] = convert(points)[:limit]
-            unfinished = [
-                index
-                for index, points in zip(unfinished, rankings, strict=True)
-                if len(found[index]) < limit and len(points) == wanted < request.max_limit
-            ]
+            for place, points in zip(places, rankings, strict=True):
+                hits = convert(points)[:limit]
+                if len(hits) == limit or not len(points) == wanted < request.max_limit:
+                    found[place] = hits
             wanted = min(2 * wanted, request.max_limit)
-        return found
+        return [found[place] for place in range(len(vectors))]
 
     def retrieve_points(
         self,
@@ -143,15 +147,20 @@ class Retriever:
             return [sort_by_pid(points)[:limit] for points in rankings]
         asked = min(limit + 1, request.max_limit)
         rankings = yield from self.rank_all(vectors, request, asked, parts)
-        tied = [i for i, points in enumerate(rankings) if is_open(points, limit, asked)]
+        tied = []
+        for index, points in enumerate(rankings):
+            if is_open(points, limit, asked):
+                tied.append(index)
+            else:
+                rankings[index] = sort_by_pid(points)[:limit]
         if tied:
             open_ = [vectors[i] for i in tied]
             settled = yield from self.settle(open_, [rankings[i] for i in tied], request, limit)
             best = [sort_by_pid(points)[:limit] for points in settled]
             whole = yield from with_parts(open_, best, parts)
             for index, points in zip(tied, whole, strict=True):
-                rankings[index] = points
-        return [sort_by_pid(points)[:limit] for points in rankings]
+                rankings[index] = sort_by_pid(points)[:limit]
+        return rankings
 
     def retrieve_diverse(
         self, vectors: Sequence[QueryVectors], request: SearchRequest, depth: int
@@ -239,11 +248,16 @@ class Retriever:
         """
         plans = [_point_queries(one, request, limit, parts, skipped) for one in vectors]
         answers = yield from self.query(plans)
-        depth, least = request.depth(limit), request.first_threshold
-        rankings = [self.to_ranking(each, request.mode, request.fusion, depth) for each in answers]
-        if least is None:
-            return rankings
-        return [[point for point in points if point.score >= least] for points in rankings]
+        least = request.first_threshold
+        rankings = []
+        for each in answers:
+            points = [*each[0]] if each else []
+            if request.mode == "hybrid":
+                points = self.fuse_answers(each, request.fusion, request.depth(limit))
+            if least is not None:
+                points = [point for point in points if point.score >= least]
+            rankings.append(points)
+        return rankings
 
     def fusion_inputs(
         self, vectors: Sequence[QueryVectors], request: SearchRequest, limit: int
@@ -258,16 +272,14 @@ class Retriever:
     ) -> Steps[list[list[Sequence[ScoredPoint]]]]:
         """Query the engine; cosines are in [-1, 1], and ties in the order of point ids."""
         answers = yield from _send(plans)
-        return [
-            [self._tidy(query, points) for query, points in zip(plan, found, strict=True)]
-            for plan, found in zip(plans, answers, strict=True)
-        ]
+        for plan, found in zip(plans, answers, strict=True):
+            found[:] = map(self._tidy, plan, found)
+        return answers
 
     def _tidy(self, query: PointQuery, points: Sequence[ScoredPoint]) -> Sequence[ScoredPoint]:
-        encoder = self.metadata.encoder
-        if query.nearest is None or query.nearest.using != encoder.vector_name:
+        if query.nearest is None or query.nearest.using != self.vector_name:
             return sort_by_id(points)
-        if encoder.similarity == "cosine":
+        if self._is_cosine:
             points = clip_cosines(points)
         if is_ranking(points):
             return points
@@ -276,10 +288,11 @@ class Retriever:
     def parts_of(self, request: SearchRequest) -> Parts:
         """Return the parts of the hits of a search; vectors only for hits that stay."""
         is_last = request.rerank_depth is None and not request.diversity
-        name = self.metadata.encoder.vector_name
-        return Parts(request.fields, name if request.with_vectors and is_last else None)
+        vector = self.vector_name if request.with_vectors and is_last else None
+        fields = request.fields
+        return _ALL_PARTS if fields is HIT_FIELDS and vector is None else Parts(fields, vector)
 
-    def to_hits(self, points: Sequence[ScoredPoint], parts: Parts = Parts()) -> list[Hit]:
+    def to_hits(self, points: Sequence[ScoredPoint], parts: Parts = _ALL_PARTS) -> list[Hit]:
         """Convert points to hits, in the same order; those that are not passages are left out.
 
         Args:
@@ -287,7 +300,7 @@ class Retriever:
             parts: Their parts; a hit has no text or `meta` that is not among them.
         """
         absent: dict[str, Any] = {}
-        if parts.fields != HIT_FIELDS:
+        if parts.fields is not HIT_FIELDS:
             empty: dict[str, Any] = {"text": "", "meta": {}}
             absent = {name: value for name, value in empty.items() if name not in parts.fields}
         hits: list[Hit] = []
@@ -316,12 +329,10 @@ class Retriever:
                 self.foreign.add(point.id, problem)
         return [point for point, problem in problems if problem is None]
 
-    def to_ranking(
-        self, answers: Sequence[Sequence[ScoredPoint]], mode: SearchMode, fusion: Fusion, depth: int
+    def fuse_answers(
+        self, answers: Sequence[Sequence[ScoredPoint]], fusion: Fusion, depth: int
     ) -> list[ScoredPoint]:
-        """Make one ranking of the engine's answers; a query of stop words has no BM25 answer."""
-        if mode != "hybrid":
-            return [*answers[0]] if answers else []
+        """Fuse the engine's answers; a query of stop words has no BM25 answer."""
         dense, bm25 = (*answers, [], [])[:2]
         similarity = self.metadata.encoder.similarity
         return fuse(dense, bm25, fusion, depth=depth, similarity=similarity)
@@ -335,22 +346,23 @@ def _point_queries(
     skipped: int = 0,
 ) -> list[PointQuery]:
     """Make the engine's queries; for "hybrid", both score the union of both best lists."""
-    both = tuple(nearest for nearest in (vectors.dense, vectors.bm25) if nearest is not None)
     if request.mode != "hybrid":
-        effort = request.effort(limit)
-        return [
-            _new_query(
-                nearest,
-                limit - skipped,
-                effort,
-                request.meta_filter,
-                fields=parts.fields,
-                vector=parts.vector,
-                offset=skipped,
-                score_threshold=_lower(request.first_threshold),
-            )
-            for nearest in both
-        ]
+        nearest = vectors.dense or vectors.bm25
+        if nearest is None:
+            return []
+        threshold = request.first_threshold
+        query = _new_query(
+            nearest,
+            limit - skipped,
+            request.effort(limit),
+            request.meta_filter,
+            fields=parts.fields,
+            vector=parts.vector,
+            offset=skipped,
+            score_threshold=None if threshold is None else _lower(threshold),
+        )
+        return [query]
+    both = tuple(nearest for nearest in (vectors.dense, vectors.bm25) if nearest is not None)
     depth = request.depth(limit)
     return [
         PointQuery(
@@ -366,13 +378,13 @@ def _point_queries(
     ]
 
 
-def _lower(threshold: float | None) -> float | None:
+def _lower(threshold: float) -> float:
     """Return a slightly lower threshold, as the engine compares before scores are rounded."""
-    return None if threshold is None else threshold - 4 * ROUNDING * max(1.0, abs(threshold))
+    return threshold - 4 * ROUNDING * max(1.0, abs(threshold))
 
 
 def score_queries(
-    vectors: QueryVectors, ids: Sequence[PointId], parts: Parts = Parts()
+    vectors: QueryVectors, ids: Sequence[PointId], parts: Parts = _ALL_PARTS
 ) -> list[PointQuery]:
     """Make queries that score given points by each vector.
 
@@ -386,11 +398,11 @@ def score_queries(
     ]
 
 
-def _send(plans: Sequence[Sequence[PointQuery]]) -> Steps[list[list[list[ScoredPoint]]]]:
+def _send(plans: Sequence[Sequence[PointQuery]]) -> Steps[list[list[Sequence[ScoredPoint]]]]:
     """Send several lists of queries in one batch, and return the answers of each list."""
-    queries = [query for plan in plans for query in plan]
-    answers: Iterator[list[ScoredPoint]] = iter((yield Query(queries)) if queries else ())
-    return [[next(answers) for _ in plan] for plan in plans]
+    queries = [*chain.from_iterable(plans)]
+    answers: Iterator[Sequence[ScoredPoint]] = iter((yield Query(queries)) if queries else ())
+    return [[*islice(answers, len(plan))] for plan in plans]
 
 
 def with_parts(

@@ -35,7 +35,11 @@ _MAX_AGE_S: Final = 60.0
 
 
 def retry_after_model_swap(
-    searcher: Searcher, search: Callable[[Searcher], Steps[_T]]
+    searcher: Searcher,
+    search: Callable[[Searcher], Steps[_T]],
+    *,
+    is_due: bool = False,
+    loads_model: bool = True,
 ) -> Steps[_T]:
     """Start a search over while the collection holds another model's vectors.
 
@@ -44,7 +48,11 @@ def retry_after_model_swap(
     Args:
         searcher: The first to search with.
         search: Starts the search.
+        is_due: True to read the metadata before.
+        loads_model: See `Refresh`; for that read alone.
     """
+    if is_due:
+        searcher = yield Refresh(searcher, loads_model=loads_model)
     unchanged = 0
     while True:
         try:

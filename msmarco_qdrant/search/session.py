@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, get_args
 
 from msmarco_qdrant.core.hits import Hits
+from msmarco_qdrant.core.limits import NO_LIMITS
 from msmarco_qdrant.core.search_defaults import NO_DEFAULTS
 from msmarco_qdrant.core.search_types import Hit, SearchMode
 from msmarco_qdrant.encoding import Encoder, Reranker
@@ -182,7 +183,7 @@ class SearchSession:
         """Check a search, and return its steps."""
         self.check_open()
         check_queries(queries)
-        first = self.current
+        first = self.refresh.current
         is_combined = options.get("collections") is not None  # each has defaults of its own
         request = to_request(options) if is_combined else self.fill_in(options, first)
         if request.cursor is not None and len(queries) != 1:
@@ -190,7 +191,7 @@ class SearchSession:
                 f"cursor continues the search of one query, got {len(queries)} queries: call search"
             )
         self._check_models(request.mode, rerank=request.rerank_depth is not None)
-        if request.snippets and self.current.bm25_only:
+        if request.snippets and first.bm25_only:
             raise UsageError("this client was opened with bm25_only: snippets need its model")
 
         if is_combined:
@@ -198,8 +199,9 @@ class SearchSession:
 
         def search(searcher: Searcher) -> Steps[list[Hits]]:
             chosen = request if searcher is first else self.fill_in(options, searcher)
-            fitted = yield from self.within_limits(chosen)
-            return (yield from searcher.search(queries, fitted))
+            if self._is_limited:
+                chosen = yield from self.within_limits(chosen)
+            return (yield from searcher.search(queries, chosen))
 
         return self._follow(search, by_words=request.mode == "bm25" and not request.snippets)
 
@@ -216,9 +218,10 @@ class SearchSession:
 
         def find(searcher: Searcher) -> Steps[list[list[str]]]:
             chosen = request if searcher is first else self.fill_in(options, searcher)
-            fitted = yield from self.within_limits(chosen)
-            vectors = yield from searcher.encode(queries, fitted.mode)
-            return (yield from searcher.find_pids(vectors, fitted))
+            if self._is_limited:
+                chosen = yield from self.within_limits(chosen)
+            vectors = yield from searcher.encode(queries, chosen.mode)
+            return (yield from searcher.find_pids(vectors, chosen))
 
         return self._follow(find, by_words=request.mode == "bm25")
 
@@ -226,10 +229,10 @@ class SearchSession:
         self, search: Callable[[Searcher], Steps[_T]], *, by_words: bool = False
     ) -> Steps[_T]:
         """Search by the current metadata, which are read again once a minute."""
-        searcher = self.current
-        if self.refresh.is_due():
-            searcher = yield Refresh(searcher, loads_model=not by_words)
-        return (yield from retry_after_model_swap(searcher, search))
+        refresh = self.refresh
+        return retry_after_model_swap(
+            refresh.current, search, is_due=refresh.is_due(), loads_model=not by_words
+        )
 
     def scope(self, tenant: str | None) -> SearchFilter | None:
         """Return the filter of a tenant's passages, for a read without a query.
@@ -270,7 +273,7 @@ class SearchSession:
             return rank_combined(self, queries, pids, options)
 
         def rank(searcher: Searcher) -> Steps[list[list[Hit]]]:
-            fusion = to_fusion(options.get("fusion"), searcher.metadata.search_defaults)
+            fusion = to_fusion(options.get("fusion"), searcher.metadata.search_defaults.fusion)
             return rank_passages(searcher, queries, pids, fusion, options)
 
         return self._follow(rank, by_words=options.get("mode") == "bm25")
@@ -278,11 +281,11 @@ class SearchSession:
     def similar(self, examples: Examples, options: SimilarOptions) -> Steps[Hits]:
         """Check a search by examples, and return its steps."""
         self.check_open()
-        first = self.current
+        first = self.refresh.current
         is_combined = options.get("collections") is not None  # each has defaults of its own
         defaults = NO_DEFAULTS if is_combined else first.metadata.search_defaults
         request = to_request(options, defaults)
-        if examples.texts and self.current.bm25_only:
+        if first.bm25_only and examples.texts:
             raise UsageError(
                 "this client was opened with bm25_only: it cannot encode the text of an example; "
                 "pass pids or vectors"
@@ -294,8 +297,9 @@ class SearchSession:
             chosen = request
             if searcher is not first:
                 chosen = to_request(options, searcher.metadata.search_defaults)
-            fitted = yield from self.within_limits(chosen)
-            return (yield from searcher.similar(examples, fitted))
+            if self._is_limited:
+                chosen = yield from self.within_limits(chosen)
+            return (yield from searcher.similar(examples, chosen))
 
         return self._follow(search)
 
@@ -393,6 +397,10 @@ class SearchSession:
             self._group,
         )
 
+    @property
+    def _is_limited(self) -> bool:
+        return self._store.request_limits(self._name) is not NO_LIMITS
+
     def within_limits(self, request: SearchRequest) -> Steps[SearchRequest]:
         """Return a request with the collection's limits, once checked by them.
 
@@ -415,7 +423,7 @@ class SearchSession:
 
     def _check_models(self, mode: SearchMode, *, rerank: bool) -> None:
         """Raise if the client was opened without a model that the search needs."""
-        if mode != "bm25" and self.current.bm25_only:
+        if mode != "bm25" and self.refresh.current.bm25_only:
             raise UsageError(f"this client was opened with bm25_only: it cannot search by {mode}")
         if rerank:
             _ = self.reranker

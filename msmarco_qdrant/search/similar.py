@@ -8,7 +8,7 @@ The target is the mean of the positive examples, moved away from the mean of the
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from msmarco_qdrant.core.collection_types import PointId
@@ -35,15 +35,15 @@ class Examples:
     Attributes:
         positive: Hits are similar to these; at least one.
         negative: Hits are less similar to these.
+        all: The positive examples, then the negative ones.
     """
 
     positive: Sequence[Example]
     negative: Sequence[Example]
+    all: Sequence[Example] = field(init=False)
 
-    @property
-    def all(self) -> Sequence[Example]:
-        """The positive examples, then the negative ones."""
-        return [*self.positive, *self.negative]
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "all", [*self.positive, *self.negative])
 
     @property
     def texts(self) -> Sequence[str]:
@@ -74,11 +74,11 @@ def to_examples(
     Raises:
         UsageError: For no positive example, too many, or one of another type.
     """
-    first = [
-        Example(**given)
-        for given in ({"pid": pid}, {"text": text}, {"vector": vector})
-        if next(iter(given.values())) is not None
-    ]
+    first = [] if pid is None else [Example(pid)]
+    if text is not None:
+        first.append(Example(text=text))
+    if vector is not None:
+        first.append(Example(vector=vector))
     found = Examples([*first, *_to_list("positive", positive)], [*_to_list("negative", negative)])
     if not found.positive:
         raise UsageError("pass an example: pid, text, vector, or positive with at least one")
@@ -88,11 +88,13 @@ def to_examples(
 
 
 def _to_list(name: str, given: Sequence[str | Example]) -> list[Example]:
-    if isinstance(given, str | Example) or not isinstance(given, Sequence):
+    if type(given) not in (list, tuple) and (  # most are one of these
+        isinstance(given, str | Example) or not isinstance(given, Sequence)
+    ):
         raise UsageError(
             f"{name} must be a list of pids or Example values, also for one, got {given!r}"
         )
-    return [_to_example(name, one) for one in given]
+    return [_to_example(name, one) for one in given] if given else []
 
 
 def _to_example(name: str, given: object) -> Example:

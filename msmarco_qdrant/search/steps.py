@@ -13,13 +13,15 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import cached_property, partial
-from typing import TYPE_CHECKING
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from msmarco_qdrant.collection.tenants import tenant_filter
 from msmarco_qdrant.core.collection_types import PointId
+from msmarco_qdrant.core.fast_init import fast_init
 from msmarco_qdrant.core.field_path import root_key
 from msmarco_qdrant.core.hits import Hits
 from msmarco_qdrant.core.metadata_types import CollectionMetadata
@@ -35,6 +37,7 @@ from msmarco_qdrant.encoding.bm25 import Bm25Encoder
 from msmarco_qdrant.errors import SchemaError, UsageError
 from msmarco_qdrant.filters import SearchFilter
 from msmarco_qdrant.search.content import add_content
+from msmarco_qdrant.search.cursor import parse_cursor
 from msmarco_qdrant.search.diversity import (
     CANDIDATES,
     can_diversify,
@@ -70,6 +73,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _log = logging.getLogger(__name__)
+_rank, _rest = attrgetter("rank"), attrgetter(*(one.name for one in fields(Hit)[1:]))
+_new_hit = fast_init(Hit)
 
 # A group's best passage may hide others of the same group.
 _PASSAGES_PER_GROUP = 4
@@ -91,6 +96,7 @@ class Searcher:
         retriever: Retrieves points of the collection.
         collection: As given.
         filters: Checks of filters.
+        bm25_only: True if no encoder was given.
     """
 
     def __init__(
@@ -108,15 +114,11 @@ class Searcher:
         self.collection = collection
         self._pages = PageRetriever(self.retriever)
         self._encoder = encoder
+        self.bm25_only = encoder is None
         self._dsn = foreign.dsn
         self.filters = FilterChecks(
             collection, foreign.dsn, indexed=indexed, words_need_index=words_need_index
         )
-
-    @property
-    def bm25_only(self) -> bool:
-        """True if no encoder was given."""
-        return self._encoder is None
 
     @property
     def encoder(self) -> Encoder:
@@ -139,7 +141,8 @@ class Searcher:
 
     def search(self, queries: Sequence[str], request: SearchRequest) -> Steps[list[Hits]]:
         """Return the page of hits of each query."""
-        check_threshold(request, self.metadata.encoder.similarity)
+        if request.score_threshold is not None:
+            check_threshold(request.score_threshold, request, self.metadata.encoder.similarity)
         prepared = yield from self.prepare_filter(request)
         vectors = yield from self.encode(queries, request.mode)
         return (yield from self._answer(queries, vectors, prepared, request.meta_filter))
@@ -158,11 +161,13 @@ class Searcher:
 
     def similar(self, examples: Examples, request: SearchRequest) -> Steps[Hits]:
         """Return the page of hits of a search by examples, without these."""
-        check_threshold(request, self.metadata.encoder.similarity)
+        if request.score_threshold is not None:
+            check_threshold(request.score_threshold, request, self.metadata.encoder.similarity)
         prepared = yield from self.prepare_filter(request)
-        if examples.one_id is not None and self.scope(request.tenant) is None:
-            example = PointQuery(None, 1, ids=examples.ids, fields=("pid",))
-            steps = self._similar_to(examples.one_id, examples, prepared, request)
+        one_id = examples.one_id
+        if one_id is not None and self.scope(request.tenant) is None:
+            example = PointQuery(None, 1, ids=[one_id], fields=("pid",))
+            steps = self._similar_to(one_id, examples, prepared, request)
             try:
                 hits, found = yield from with_query(steps, example)
             except SchemaError:  # that point or its vector is not there: find out which
@@ -186,14 +191,17 @@ class Searcher:
         else:
             others = without_points(prepared.meta_filter, examples.ids)
             prepared, shown = prepared.copy(meta_filter=others), target.tobytes().hex()
-        vectors = [QueryVectors(Nearest(target, self.metadata.encoder.vector_name), None)]
+        vectors = [QueryVectors(Nearest(target, self.retriever.vector_name), None)]
         query = f"similar {shown}"  # cursors contain a digest of it
         (hits,) = yield from self._answer([query], vectors, prepared, request.meta_filter)
         return hits
 
     def prepare_filter(self, request: SearchRequest) -> Steps[SearchRequest]:
         """Convert and check the filter of a search, of a tenant's passages, for all its queries."""
-        asked = combine(self.scope(request.tenant), request.meta_filter)
+        given = request.meta_filter
+        if given is None and request.tenant is None and self.metadata.tenant_field is None:
+            return request
+        asked = combine(self.scope(request.tenant), given)
         if asked is None:
             return request
         chosen = to_qdrant(asked)
@@ -211,27 +219,33 @@ class Searcher:
         cursors = PageCursors(request, self.metadata, self.collection)
         if given is not None and not isinstance(given, Mapping):
             cursors.fix()  # a caller may change a filter of Qdrant before a cursor is read
-        if request.after is not None:
-            cursors.check(request.after, queries[0])
+        if request.cursor is not None:
+            cursors.check(parse_cursor(request.cursor), queries[0])
         found = yield from self._search(queries, vectors, request)
         if given is not None and not request.start:
             yield from self.filters.check_fields(given, found, self.scope(request.tenant))
-        found = yield from add_content(queries, found, request, self)
-        pages = [renumber(hits, request.start) for hits in found]
-        return [
-            Hits(hits, cursor=partial(cursors.after, hits, query))
-            for hits, query in zip(pages, queries, strict=True)
-        ]
+        if not request.is_plain:
+            found = yield from add_content(queries, found, request, self)
+        answers = []
+        for hits, query in zip(found, queries, strict=True):
+            page = renumber(hits, request.start)
+            answers.append(Hits(page, cursor=partial(cursors.after, page, query)))
+        return answers
 
     def _search(
         self, queries: Sequence[str], vectors: Sequence[QueryVectors], request: SearchRequest
     ) -> Steps[list[list[Hit]]]:
         if request.diversity:
-            return (yield from self._search_diverse(queries, vectors, request))
-        if request.rerank_depth is None:
-            if request.group_by is not None:
-                return (yield from self._search_groups(vectors, request, request.group_by))
-            return (yield from self._pages.retrieve(vectors, request))
+            return self._search_diverse(queries, vectors, request)
+        if request.rerank_depth is not None:
+            return self._search_reranked(queries, vectors, request)
+        if request.group_by is not None:
+            return self._search_groups(vectors, request, request.group_by)
+        return self._pages.retrieve(vectors, request)
+
+    def _search_reranked(
+        self, queries: Sequence[str], vectors: Sequence[QueryVectors], request: SearchRequest
+    ) -> Steps[list[list[Hit]]]:
         found = yield from self.retriever.retrieve(vectors, request, request.first_stage_limit)
         found = yield from rerank_hits(queries, found, sigmoid=request.rerank_sigmoid)
         least = request.score_threshold
@@ -256,15 +270,13 @@ class Searcher:
 
     def encode(self, queries: Sequence[str], mode: SearchMode) -> Steps[list[QueryVectors]]:
         """Return the vectors that a mode needs of each query."""
-        dense: Sequence[Nearest | None] = [None] * len(queries)
-        bm25: Sequence[Nearest | None] = [None] * len(queries)
-        if mode != "dense":
-            bm25 = [self.encode_bm25(query) for query in queries]
-        if mode != "bm25":
-            vectors: NDArray[np.float32] = yield Encode(self.encoder, queries)
-            name = self.metadata.encoder.vector_name
-            dense = [Nearest(vector, name) for vector in vectors]
-        return [QueryVectors(*both) for both in zip(dense, bm25, strict=True)]
+        rows: Any = (yield Encode(self.encoder, queries)) if mode != "bm25" else None
+        name = self.retriever.vector_name
+        found = []
+        for index, query in enumerate(queries):
+            dense = Nearest(rows[index], name) if rows is not None else None
+            found.append(QueryVectors(dense, self.encode_bm25(query) if mode != "dense" else None))
+        return found
 
     def encode_bm25(self, query: str) -> Nearest | None:
         """Return the BM25 vector of a query; None for one without a word."""
@@ -345,6 +357,6 @@ def _sigmoid(score: float) -> float:
 
 def renumber(hits: Sequence[Hit], start: int) -> list[Hit]:
     """Return hits with the ranks after `start`."""
-    return [
-        h if h.rank == rank else replace(h, rank=rank) for rank, h in enumerate(hits, start + 1)
-    ]
+    if [*map(_rank, hits)] == [*range(start + 1, start + 1 + len(hits))]:
+        return [*hits]
+    return [_new_hit(rank, *_rest(hit)) for rank, hit in enumerate(hits, start + 1)]

@@ -12,19 +12,17 @@ if TYPE_CHECKING:
     from msmarco_qdrant.search.request import SearchRequest
 
 
-def check_threshold(request: SearchRequest, similarity: Similarity) -> None:
+def check_threshold(threshold: float, request: SearchRequest, similarity: Similarity) -> None:
     """Refuse a threshold that every score meets, or none.
 
     Args:
+        threshold: The least score of a hit.
         request: The search.
         similarity: The similarity of the collection's vectors.
 
     Raises:
         UsageError: With the range of the scores.
     """
-    threshold = request.score_threshold
-    if threshold is None:
-        return
     least, most, scores = _score_range(request, similarity)
     if not least <= threshold <= most:
         bounds = f"{least:g} to {most:.4g}" if most < math.inf else f"{least:g} or more"

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
-from operator import gt, sub
+from operator import attrgetter, gt, sub
 
 from msmarco_qdrant.core.collection_types import PointId
 from msmarco_qdrant.core.search_types import Hit, ScoredPoint
 from msmarco_qdrant.stores.payload import point_id
 
 _NEAR, _WIDER = 128, 1024
+_score = attrgetter("score")
 ROUNDING = 2.5e-7  # two units in the last place of float32
 
 
@@ -44,7 +45,7 @@ def with_tied(points: Sequence[ScoredPoint], limit: int) -> Sequence[ScoredPoint
 
 def is_ranking(points: Sequence[ScoredPoint]) -> bool:
     """True if scores descend by more than the rounding of float32, so that no order is left."""
-    scores = [point.score for point in points]
+    scores = [*map(_score, points)]
     if not scores:
         return True
     widest = ROUNDING * max(1.0, abs(scores[0]), abs(scores[-1]))  # of descending scores
@@ -81,7 +82,7 @@ def sort_by_id(points: Sequence[ScoredPoint]) -> list[ScoredPoint]:
 
 def sort_by_pid(points: Sequence[ScoredPoint]) -> list[ScoredPoint]:
     """Sort points by descending score; ties by pid, those without one last."""
-    scores = [point.score for point in points]
+    scores = [*map(_score, points)]
     if all(map(gt, scores, scores[1:])):
         return [*points]
     return sorted(points, key=_point_key)
@@ -134,7 +135,7 @@ def merge_rounded(points: Sequence[ScoredPoint]) -> list[ScoredPoint]:
 
     The same vector can have other last bits in another place of an engine's memory.
     """
-    scores = _round([point.score for point in points])
+    scores = _round([*map(_score, points)])
     return [p if p.score == s else replace(p, score=s) for p, s in zip(points, scores, strict=True)]
 
 
@@ -154,7 +155,7 @@ def _round(scores: Sequence[float]) -> list[float]:
 
 def clip_cosines(points: Sequence[ScoredPoint]) -> Sequence[ScoredPoint]:
     """Return points with scores in [-1, 1], which the rounding of float32 exceeds."""
-    scores = [point.score for point in points]
+    scores = [*map(_score, points)]
     if not scores or (min(scores) >= -1 and max(scores) <= 1):
         return points
     return [replace(point, score=min(max(point.score, -1.0), 1.0)) for point in points]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from random import Random
 from typing import Any, cast, get_args
@@ -357,8 +357,8 @@ def test_the_options_are_those_of_a_request() -> None:
     """The typed keywords and the checked request name the same, except for the collection's."""
     from msmarco_qdrant.search.request import SearchRequest
 
-    fields = {*SearchRequest.__dataclass_fields__}
-    assert {*SearchOptions.__annotations__} == fields - {"limits", "default_ef"}
+    options = {one.name for one in fields(SearchRequest) if one.init}
+    assert {*SearchOptions.__annotations__} == options - {"limits", "default_ef"}
 
 
 def test_a_field_without_an_index_is_told_once(

@@ -131,10 +131,10 @@ class EdgeCollection:
         with self.use_shard("searching") as shard:
             answers = search_points(shard, queries)
         # Its numbers are those of float32. An answer by `Mmr` has vectors that nobody asked for.
-        return [
-            to_scored(points, None if query.vector is None else list)
-            for query, points in zip(queries, answers, strict=True)
-        ]
+        found = []
+        for query, points in zip(queries, answers, strict=True):
+            found.append(to_scored(points, None if query.vector is None else tuple))
+        return found
 
     def count(self, meta_filter: SearchFilter | None = None, *, exact: bool = True) -> int:
         """Count the points, or those that match a filter."""

@@ -12,17 +12,16 @@ from msmarco_qdrant.core.collection_types import (
     CollectionSpec,
     HnswSettings,
     PayloadIndex,
-    PointId,
     Quantization,
     SettingsChange,
     SparseVector,
     StorageSettings,
 )
 from msmarco_qdrant.core.encoder_types import Similarity
-from msmarco_qdrant.core.search_types import Nearest, PointQuery, SearchEffort
+from msmarco_qdrant.core.search_types import PointQuery, SearchEffort
 from msmarco_qdrant.stores.convert import apply_change, final_effort, only_given, search_params
 from msmarco_qdrant.stores.edge.filters import edge_filter
-from msmarco_qdrant.stores.filters import point_filter
+from msmarco_qdrant.stores.filters import to_qdrant
 
 if TYPE_CHECKING:
     from qdrant_edge import PayloadIndexInfo  # only in its stubs
@@ -136,31 +135,65 @@ def payload_schema(
     return schema
 
 
-def query_request(query: PointQuery, *, without: PointId | None = None) -> qdrant_edge.QueryRequest:
-    """Convert a query, whose answer has not the point `without`."""
-    chosen = edge_filter(given) if (given := point_filter(query)) is not None else None
-    if without is not None:
-        others: list[Any] = [qdrant_edge.HasIdCondition({without})]
-        chosen = qdrant_edge.Filter(must=None if chosen is None else [chosen], must_not=others)
+def query_request(
+    query: PointQuery, stored: Sequence[float] | None = None
+) -> qdrant_edge.QueryRequest:
+    """Convert a query.
+
+    Args:
+        query: The query.
+        stored: The vector of the point that it searches for; the answer has not this point.
+    """
+    nearest, effort, chosen, scoring = query.nearest, query.effort, None, None
+    if query.ids is not None or query.meta_filter is not None:
+        chosen = _chosen(query)
+    prefetches: list[qdrant_edge.Prefetch] = []
+    if query.candidates:
+        prefetches, effort = _prefetches(query, chosen), final_effort(query)
+    if nearest is not None:
+        vector: Any = nearest.vector if stored is None else stored
+        if stored is not None:
+            chosen = _without(nearest.vector, chosen)
+        scoring = _scoring(vector, nearest.using, query)
     return qdrant_edge.QueryRequest(
         limit=query.limit,
         offset=query.offset or None,
-        query=_scoring(query),
-        prefetches=[
-            qdrant_edge.Prefetch(
-                limit=query.depth,
-                query=_nearest(candidate),
-                filter=chosen,
-                params=_params(query.effort),
-            )
-            for candidate in query.candidates
-        ],
+        query=scoring,
+        prefetches=prefetches,
         with_payload=payload_selector(query.fields),
         with_vector=None if query.vector is None else [query.vector],
         filter=chosen,
         score_threshold=query.score_threshold,
-        params=_params(final_effort(query)),
+        params=_params(effort),
     )
+
+
+def _chosen(query: PointQuery) -> qdrant_edge.Filter | None:
+    """Return the ids and the conditions of a query as one filter; see `point_filter`."""
+    given = None if query.meta_filter is None else edge_filter(to_qdrant(query.meta_filter))
+    if query.ids is None and not query.candidates:
+        return given
+    must: list[Any] = [] if query.ids is None else [qdrant_edge.HasIdCondition({*query.ids})]
+    return qdrant_edge.Filter(must=must if given is None else [*must, given])
+
+
+def _prefetches(query: PointQuery, chosen: qdrant_edge.Filter | None) -> list[qdrant_edge.Prefetch]:
+    params = _params(query.effort)
+    return [
+        qdrant_edge.Prefetch(
+            limit=query.depth,
+            query=qdrant_edge.Query.Nearest(_to_edge(one.vector), using=one.using),
+            filter=chosen,
+            params=params,
+        )
+        for one in query.candidates
+    ]
+
+
+def _without(point: Any, chosen: qdrant_edge.Filter | None) -> qdrant_edge.Filter:
+    """Return a filter that also leaves out a point."""
+    others: list[Any] = [qdrant_edge.HasIdCondition({point})]
+    return qdrant_edge.Filter(must=None if chosen is None else [chosen], must_not=others)
 
 
 def payload_selector(fields: Sequence[str]) -> list[str] | bool:
@@ -174,20 +207,15 @@ def _params(effort: SearchEffort) -> qdrant_edge.SearchParams:
     return params
 
 
-def _scoring(query: PointQuery) -> qdrant_edge.Query | qdrant_edge.Mmr | None:
-    nearest = query.nearest
-    if nearest is None:
-        return None
+def _scoring(vector: Any, using: str, query: PointQuery) -> qdrant_edge.Query | qdrant_edge.Mmr:
+    numbers = _to_edge(vector)
     if query.diversity is None:
-        return _nearest(nearest)
-    vector: Any = nearest.vector
-    return qdrant_edge.Mmr(vector.tolist(), 1 - query.diversity, query.depth, using=nearest.using)
+        return qdrant_edge.Query.Nearest(numbers, using=using)
+    return qdrant_edge.Mmr(numbers, 1 - query.diversity, query.depth, using=using)
 
 
-def _nearest(nearest: Nearest) -> qdrant_edge.Query:
-    vector: Any = nearest.vector
+def _to_edge(vector: Any) -> Any:
+    """Convert a vector: Edge takes twice as long to read a NumPy row as a list."""
     if isinstance(vector, SparseVector):
-        vector = qdrant_edge.SparseVector(vector.indices, vector.values)
-    else:
-        vector = vector.tolist()  # Edge takes twice as long to read a NumPy row
-    return qdrant_edge.Query.Nearest(vector, using=nearest.using)
+        return qdrant_edge.SparseVector(vector.indices, vector.values)
+    return vector if isinstance(vector, list) else vector.tolist()

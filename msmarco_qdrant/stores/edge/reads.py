@@ -10,7 +10,7 @@ from uuid import UUID
 import qdrant_edge
 
 from msmarco_qdrant.core.collection_types import PointId
-from msmarco_qdrant.core.search_types import Nearest, PointQuery
+from msmarco_qdrant.core.search_types import PointQuery
 from msmarco_qdrant.errors import SchemaError
 from msmarco_qdrant.stores.edge.convert import payload_selector, query_request
 from msmarco_qdrant.stores.payload import to_id
@@ -33,16 +33,51 @@ def search_points(
     Raises:
         SchemaError: For a query by the vector of a point that does not exist.
     """
-    searches = [query for query in queries if not _is_read(query)]
-    found = iter(_search(shard, searches))
-    return [_read_points(shard, one) if _is_read(one) else next(found) for one in queries]
+    requests, later, reads = [], {}, {}
+    for place, query in enumerate(queries):
+        if query.nearest is None and query.ids is not None and query.meta_filter is None:
+            reads[place] = _read_points(shard, query)  # a search for them takes four times as long
+        elif (
+            query.diversity is not None and (found := _find_candidates(query, queries)) is not None
+        ):
+            later[place] = found
+        else:
+            requests.append(_request(shard, query))
+    answers = shard.query_batch(qdrant_edge.QueryBatchRequest(requests)) if requests else ()
+    if not reads and not later:
+        return answers
+    others = iter(answers)
+    known: dict[int, Sequence[Any]] = {
+        place: reads[place] if place in reads else next(others)
+        for place in range(len(queries))
+        if place not in later
+    }
+    for place, source in later.items():
+        known[place] = _order_candidates(shard, queries[place], known[source])
+    return [known[place] for place in range(len(queries))]
 
 
-def _search(shard: qdrant_edge.EdgeShard, queries: Sequence[PointQuery]) -> Sequence[Sequence[Any]]:
-    if not queries:
+def _find_candidates(query: PointQuery, queries: Sequence[PointQuery]) -> int | None:
+    """Return the place of a query that finds the points that another one orders by diversity."""
+    wanted = query.nearest, query.effort, query.meta_filter, query.ids
+    for place, one in enumerate(queries):
+        is_plain = one.diversity is None and one.score_threshold is None and not one.candidates
+        is_whole = one.limit > query.depth and not one.offset
+        is_same = wanted == (one.nearest, one.effort, one.meta_filter, one.ids)
+        if is_plain and is_whole and is_same:
+            return place
+    return None
+
+
+def _order_candidates(
+    shard: qdrant_edge.EdgeShard, query: PointQuery, candidates: Sequence[Any]
+) -> Sequence[Any]:
+    """Answer a query by diversity among these points: finding them again takes as long again."""
+    ids = [to_id(one.id) for one in candidates[: query.depth]]
+    if not ids:
         return ()
-    requests = [_request(shard, query) for query in queries]
-    return shard.query_batch(qdrant_edge.QueryBatchRequest(requests))
+    request = _request(shard, replace(query, meta_filter=None, ids=ids))
+    return shard.query(request)
 
 
 def _request(shard: qdrant_edge.EdgeShard, query: PointQuery) -> qdrant_edge.QueryRequest:
@@ -50,13 +85,7 @@ def _request(shard: qdrant_edge.EdgeShard, query: PointQuery) -> qdrant_edge.Que
     nearest = query.nearest
     if nearest is None or not isinstance(nearest.vector, int | UUID):
         return query_request(query)
-    found = _read_vector(shard, nearest.vector, nearest.using)
-    return query_request(replace(query, nearest=found), without=nearest.vector)
-
-
-def _is_read(query: PointQuery) -> bool:
-    """True for a query that only reads given points: a search for them takes four times as long."""
-    return query.ids is not None and query.nearest is None and query.meta_filter is None
+    return query_request(query, _read_vector(shard, nearest.vector, nearest.using))
 
 
 def _read_points(shard: qdrant_edge.EdgeShard, query: PointQuery) -> list[_Read]:
@@ -67,11 +96,10 @@ def _read_points(shard: qdrant_edge.EdgeShard, query: PointQuery) -> list[_Read]
     return [_Read(one.id, 0.0, one.payload, one.vector) for one in records[: query.limit]]
 
 
-def _read_vector(shard: qdrant_edge.EdgeShard, id_: PointId, name: str) -> Nearest:
-    import numpy as np
-
+def _read_vector(shard: qdrant_edge.EdgeShard, id_: PointId, name: str) -> Sequence[float]:
     for one in shard.retrieve([id_], with_payload=False, with_vector=[name]):
         vectors: Any = one.vector or {}
         if to_id(one.id) == id_ and name in vectors:
-            return Nearest(np.asarray(vectors[name], np.float32), name)
+            found: Sequence[float] = vectors[name]
+            return found
     raise SchemaError(f"no point {id_} with the vector '{name}'")
