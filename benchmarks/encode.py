@@ -4,7 +4,8 @@
 Inference": bfloat16 on a CPU, float16 and large batches on a GPU; it sorts by length itself), ours
 in the precision that it chooses, in float32 and in int8 (weights and activations), and the limit:
 plain matrix products of the model's linear layers, in bfloat16 and in float32
-(benchmarks/gemm_limit.py has the formula). Each vector is held against the float32 one of
+(benchmarks/gemm_limit.py has the formula). Where they are installed, ONNX Runtime and fastembed,
+too (benchmarks/onnx_peers.py). Each vector is held against the float32 one of
 `SentenceTransformer.encode`: the worst cosine is in the table.
 
 Each run in a process of its own, the candidates in turn, model loading and a first small batch
@@ -26,10 +27,12 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import onnx_peers
 from distilbert_shape import save_distilbert
 from gemm_limit import Work, gemm_rate, work_of
 from harness import (
@@ -99,14 +102,33 @@ def ours(location: str, *, precision: Any = None) -> Loaded:
     return Loaded(encode, encoder.precision)
 
 
+def onnx_runtime(location: str, *, quantized: bool) -> Loaded:
+    """The library's model as an export that ONNX Runtime optimizes, and quantizes if asked."""
+    return Loaded(
+        onnx_peers.onnx_runtime(location, quantized=quantized), "int8" if quantized else "float32"
+    )
+
+
+def fastembed(location: str) -> Loaded:
+    """`TextEmbedding.embed` of fastembed."""
+    return Loaded(onnx_peers.fastembed(location), "float32")
+
+
 BASE = "SentenceTransformer.encode"
-CANDIDATES: Mapping[str, Callable[[str], Loaded]] = {
+CANDIDATES: dict[str, Callable[[str], Loaded]] = {
     BASE: partial(library, tuned=False),
     "SentenceTransformer.encode, tuned": partial(library, tuned=True),
     "msmarco-qdrant": ours,
     "msmarco-qdrant, float32": partial(ours, precision="float32"),
     "msmarco-qdrant, int8": partial(ours, precision="int8"),
 }
+if find_spec("onnxruntime"):
+    CANDIDATES |= {
+        "ONNX Runtime": partial(onnx_runtime, quantized=False),
+        "ONNX Runtime, int8 weights": partial(onnx_runtime, quantized=True),
+    }
+if find_spec("fastembed"):
+    CANDIDATES |= {"fastembed": fastembed}
 LIMITS = {f"plain {precision} GEMMs": precision for precision in ("bfloat16", "float32")}
 LIMIT = next(iter(LIMITS))
 
