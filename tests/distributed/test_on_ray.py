@@ -256,6 +256,12 @@ def test_a_worker_that_dies_before_it_is_ready_is_replaced(
         ("-", "http://localhost", {}, "standard input or a pipe"),
         ([("1", "one")], "http://localhost", {}, "pass it to ingest_passages"),
         ("a.tsv", "http://localhost", {"model": "m"}, "either model=... or make_encoder"),
+        (
+            "a.tsv",
+            "http://localhost",
+            {"prompts": {"query": "q", "passage": "p"}},
+            "prompts need a model to load",
+        ),
     ],
 )
 def test_invalid_arguments_are_refused(

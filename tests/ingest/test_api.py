@@ -7,6 +7,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -535,6 +536,14 @@ def test_no_row_is_taken_beyond_max_passages(store: Store, encoder: HashingEncod
     assert (7, 3) == (report.written, report.unchanged)
     with pytest.raises(UsageError, match="max_passages must be 1 or more, or None for all, got 0"):
         ingest_passages([], store, encoder=encoder, max_passages=0)
+
+
+@pytest.mark.parametrize("window", [0, -1, 2.5, "9"])
+def test_another_window_is_refused(tmp_path: Path, window: Any) -> None:
+    """By the rule for all counts, before anything is created."""
+    with pytest.raises(UsageError, match=f"window must be an integer of 1 or more, got {window!r}"):
+        ingest_passages([], tmp_path / "new", encoder=HashingEncoder(), window=window)
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_window_is_bounded_by_its_text() -> None:

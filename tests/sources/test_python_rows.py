@@ -98,6 +98,13 @@ def test_names_of_fields_are_for_rows_with_fields() -> None:
         as_rows(rows, Reading("tsv"))
 
 
+def test_skipped_fields_may_come_once() -> None:
+    """An iterator of names is read when they are checked, and used for every row."""
+    reading = Reading(skip_field=iter(["secret"]))  # type: ignore[arg-type]
+    rows = [{"pid": pid, "text": "one", "secret": 1} for pid in ("1", "2")]
+    assert [Passage("1", "one"), Passage("2", "one")] == [*as_rows(rows, reading)]
+
+
 @pytest.mark.parametrize(
     ("source", "message"),
     [
