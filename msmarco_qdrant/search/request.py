@@ -161,9 +161,15 @@ class SearchRequest:
         """The number of passages to retrieve before reranking."""
         return self.end if self.rerank_depth is None else self.rerank_depth
 
-    def effort(self, limit: int) -> SearchEffort:
-        """Return the engine's parameters for retrieving so many passages."""
-        oversampling = self._page_oversampling(limit) if self.is_page else self.oversampling
+    def effort(self, limit: int, *, is_page: bool | None = None) -> SearchEffort:
+        """Return the engine's parameters for retrieving so many passages.
+
+        Args:
+            limit: Number of passages.
+            is_page: True for those of a page also if the search is not for one.
+        """
+        as_page = self.is_page if is_page is None else is_page
+        oversampling = self._page_oversampling(limit) if as_page else self.oversampling
         return _effort(breadth(self.ef, limit), self.exact, self.rescore, oversampling)
 
     def _page_oversampling(self, limit: int) -> float:

@@ -172,8 +172,8 @@ class Retriever:
             may be any of them, or if a point is not a passage, as it would count as a candidate.
             For a page every candidate is looked at, so that all pages have the same ones.
         """
-        plain = request.copy(offset=0, cursor=None, diversity=None)
-        parts, effort = self.parts_of(plain), plain.effort(depth)
+        effort = request.effort(depth, is_page=True)
+        parts = Parts(request.fields, self.vector_name if request.with_vectors else None)
         looked_at = ("pid",) if request.is_page else ()
         plans = [
             [

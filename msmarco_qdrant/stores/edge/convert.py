@@ -136,16 +136,21 @@ def payload_schema(
 
 
 def query_request(
-    query: PointQuery, stored: Sequence[float] | None = None
+    query: PointQuery,
+    stored: Sequence[float] | None = None,
+    among: Sequence[Any] | None = None,
 ) -> qdrant_edge.QueryRequest:
     """Convert a query.
 
     Args:
         query: The query.
+        among: The ids of the only points to consider, all of which it could find; None for all.
         stored: The vector of the point that it searches for; the answer has not this point.
     """
     nearest, effort, chosen, scoring = query.nearest, query.effort, None, None
-    if query.ids is not None or query.meta_filter is not None:
+    if among is not None:
+        chosen = qdrant_edge.Filter(must=[qdrant_edge.HasIdCondition({*among})])
+    elif query.ids is not None or query.meta_filter is not None:
         chosen = _chosen(query)
     prefetches: list[qdrant_edge.Prefetch] = []
     if query.candidates:

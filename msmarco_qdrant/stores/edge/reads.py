@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -73,19 +72,18 @@ def _order_candidates(
     shard: qdrant_edge.EdgeShard, query: PointQuery, candidates: Sequence[Any]
 ) -> Sequence[Any]:
     """Answer a query by diversity among these points: finding them again takes as long again."""
-    ids = [to_id(one.id) for one in candidates[: query.depth]]
-    if not ids:
-        return ()
-    request = _request(shard, replace(query, meta_filter=None, ids=ids))
-    return shard.query(request)
+    ids = [one.id for one in candidates[: query.depth]]
+    return shard.query(_request(shard, query, ids)) if ids else ()
 
 
-def _request(shard: qdrant_edge.EdgeShard, query: PointQuery) -> qdrant_edge.QueryRequest:
+def _request(
+    shard: qdrant_edge.EdgeShard, query: PointQuery, among: Sequence[Any] | None = None
+) -> qdrant_edge.QueryRequest:
     """Return the request of a query; the point whose vector it searches for is left out."""
     nearest = query.nearest
     if nearest is None or not isinstance(nearest.vector, int | UUID):
-        return query_request(query)
-    return query_request(query, _read_vector(shard, nearest.vector, nearest.using))
+        return query_request(query, among=among)
+    return query_request(query, _read_vector(shard, nearest.vector, nearest.using), among)
 
 
 def _read_points(shard: qdrant_edge.EdgeShard, query: PointQuery) -> list[_Read]:
