@@ -83,15 +83,16 @@ def _arguments(address: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def refuse_with_ray(ray: Mapping[str, Any] | None, options: Mapping[str, bool]) -> None:
+def refuse_with_ray(
+    ray: Mapping[str, Any] | None, options: Mapping[str, bool], work: str = "an ingest"
+) -> None:
     """Refuse options that need one process.
 
     Args:
         ray: The choice of a cluster, None without.
         options: True for each that was given.
+        work: What the command does.
     """
     for option, is_given in options.items():
         if ray is not None and is_given:
-            raise click.UsageError(
-                f"{option} needs an ingest by one process: omit {option}, or --ray"
-            )
+            raise click.UsageError(f"{option} needs {work} by one process: omit {option}, or --ray")

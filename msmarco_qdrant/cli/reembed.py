@@ -21,6 +21,7 @@ from msmarco_qdrant.cli.options import (
     settings_options,
 )
 from msmarco_qdrant.cli.output import echo, print_json, print_result
+from msmarco_qdrant.cli.ray_options import ray_options, refuse_with_ray
 from msmarco_qdrant.cli.signals import advise_resume, exit_on_sigterm
 from msmarco_qdrant.core.advice import advised_command
 from msmarco_qdrant.core.json_value import to_json_value
@@ -49,7 +50,13 @@ def _common_options(command: _F) -> Callable[..., Any]:
     return options(rejects(worse(json_option(command))))
 
 
-@click.command(cls=Command, examples=["--model msmarco-MiniLM-L6-v3"])
+@click.command(
+    cls=Command,
+    examples=[
+        "--model msmarco-MiniLM-L6-v3",
+        "--model msmarco-MiniLM-L6-v3 --store http://localhost --ray auto",
+    ],
+)
 @click.option(
     "--model",
     required=True,
@@ -70,6 +77,7 @@ def _common_options(command: _F) -> Callable[..., Any]:
     "Load the current model from here, for the comparison.  [default: its name in the collection]",
     "--old-model",
 )
+@ray_options("Encode and write")
 @_common_options
 def reembed(
     *,
@@ -77,6 +85,7 @@ def reembed(
     model: str,
     sources: tuple[Path, ...],
     old_model: str | None,
+    ray: dict[str, Any] | None,
     as_json: bool,
     **allowed: Any,
 ) -> None:
@@ -86,18 +95,43 @@ def reembed(
     the same command again to resume.
     """
     from msmarco_qdrant.encoding.matching import load_collection_encoder
-    from msmarco_qdrant.reembed.api import reembed_collection
 
+    refuse_with_ray(ray, {"--source": bool(sources)}, "a re-embedding")
+    models = settings.encoder_options
+    change: Callable[..., ReembedReport]
+    if ray is not None:
+        from msmarco_qdrant.distributed.values import check_server_url
+        from msmarco_qdrant.encoding.options import EncoderOptions
+
+        check_server_url(settings.store, "a re-embedding")  # before a directory is opened
+        models = EncoderOptions(device="cpu")  # the GPUs belong to the workers
+        change = partial(_reembed_on_ray, settings, ray)
+    else:
+        from msmarco_qdrant.reembed.api import reembed_collection
+
+        change = partial(reembed_collection, source=sources or None)
     change = partial(
-        reembed_collection,
+        change,
         model=model,
-        source=sources or None,
         load_old=lambda encoder_info: load_collection_encoder(
-            settings.collection, encoder_info, old_model, settings.encoder_options
+            settings.collection, encoder_info, old_model, models
         ),
         **allowed,
     )
     _change_model(change, settings, "new", as_json=as_json)
+
+
+def _reembed_on_ray(
+    settings: Settings,
+    ray: Mapping[str, Any],
+    store: Store,  # noqa: ARG001  # the workers open their own
+    collection: str,
+    **options: Any,
+) -> ReembedReport:
+    from msmarco_qdrant.distributed import reembed_on_ray
+
+    place = {"connection": settings.connection, **ray}
+    return reembed_on_ray(settings.store, collection, **place, **options)
 
 
 @click.command(cls=Command, examples=["--collection msmarco"])

@@ -106,7 +106,7 @@ class EncodeWorker:
         encoder = self._encoder
         if encoder is None:
             encoder = self._load()
-            _require_same_model(machine, job.info, encoder.info)
+            require_first_model(machine, job.info, encoder.info)
             encoder.warm_up()
         self._job = job
 
@@ -167,8 +167,12 @@ class EncodeWorker:
         return TokenizedShard(plan.split.number, plan.full, chunks, kept, tokens, 0)
 
 
-def _require_same_model(machine: str, wanted: EncoderInfo, found: EncoderInfo) -> None:
-    """Refuse the model of a machine whose files differ from those of another one."""
+def require_first_model(machine: str, wanted: EncoderInfo, found: EncoderInfo) -> None:
+    """Refuse the model of a machine whose files differ from those that were loaded first.
+
+    Raises:
+        ModelMismatchError: If they do.
+    """
     if not found.is_same_model_as(wanted):
         raise ModelMismatchError(
             f"{machine} has another {found.model} than the machine that loaded it first: "

@@ -33,15 +33,17 @@ from msmarco_qdrant.distributed.ingest_worker import IngestSettings, IngestWorke
 from msmarco_qdrant.distributed.pool import WorkerPool
 from msmarco_qdrant.distributed.splits import plan_splits, split_size
 from msmarco_qdrant.distributed.values import (
+    SPLITS_AT_ONCE_ON_GPU,
     ClusterOptions,
     check_model,
+    check_server_url,
     for_workers,
 )
 from msmarco_qdrant.encoding import Encoder
 from msmarco_qdrant.encoding.catalog import DEFAULT_MODEL
 from msmarco_qdrant.encoding.model_choice import ModelChoice
 from msmarco_qdrant.encoding.options import EncoderChoices
-from msmarco_qdrant.errors import CollectionNotFoundError, StoreNotFoundError, UsageError
+from msmarco_qdrant.errors import CollectionNotFoundError, StoreNotFoundError
 from msmarco_qdrant.ingest.checks import CollectionStart
 from msmarco_qdrant.ingest.options import IndexOptions, NewCollection
 from msmarco_qdrant.ingest.progress import IngestDisplay
@@ -63,12 +65,9 @@ from msmarco_qdrant.sources.extents import next_line
 from msmarco_qdrant.sources.rejects import RejectCount
 from msmarco_qdrant.sources.vector_shards import VectorShards
 from msmarco_qdrant.stores import DEFAULT_CONNECTION, Connection
-from msmarco_qdrant.stores.connection import hide_secret, is_url, parse_address
 
 RayDataset: TypeAlias = Any
 """A `ray.data.Dataset`."""
-
-_SPLITS_AT_ONCE_ON_GPU = 2  # the card has batches while one split begins or ends
 
 
 @suggest_keywords
@@ -161,7 +160,7 @@ def ingest_dataset(  # noqa: PLR0913  # all but two have defaults
         MissingExtraError: Without the extra `ray`.
         UsageError: If an argument is invalid, or `url` is not that of a server.
     """
-    _require_server(url)
+    check_server_url(url, "an ingest")
     cluster = ClusterOptions(address, workers, cpus_per_worker, gpus_per_worker)
     check_counts(split_bytes=split_bytes, window=window)
     models = for_workers(ModelChoice.of(model, encoder_options, default_model, prompts))
@@ -212,20 +211,11 @@ def _check_model(files: SourceFiles, models: ModelChoice, make_encoder: object) 
     check_model(models, make_encoder)
 
 
-def _require_server(url: object) -> None:
-    if not isinstance(url, str) or not is_url(url):
-        raise UsageError(
-            "an ingest on Ray needs the URL of a server, as several processes cannot write to a "
-            f"directory, got {hide_secret(str(url))!r}: pass http://HOST, or ingest without Ray"
-        )
-    parse_address(url, DEFAULT_CONNECTION)
-
-
 def _open_pool(
     stack: ExitStack, settings: IngestSettings, size: PoolSize
 ) -> WorkerPool[SplitOutcome]:
     """Return the workers, which are ended with the stack."""
-    splits_at_once = _SPLITS_AT_ONCE_ON_GPU if size.gpus else 1
+    splits_at_once = SPLITS_AT_ONCE_ON_GPU if size.gpus else 1
     pool = WorkerPool[SplitOutcome](IngestWorker, settings, size, splits_at_once)
     stack.callback(pool.close)
     return pool

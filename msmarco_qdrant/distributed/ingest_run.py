@@ -15,14 +15,13 @@ from msmarco_qdrant.distributed.counting import CountedSource
 from msmarco_qdrant.distributed.ingest_worker import IngestJob, SplitOutcome
 from msmarco_qdrant.distributed.pool import WorkerPool
 from msmarco_qdrant.distributed.rejects import OrderedRejects
-from msmarco_qdrant.distributed.tasks import TaskBoard, TaskPolicy
+from msmarco_qdrant.distributed.tasks import TaskBoard, outage_policy
 from msmarco_qdrant.ingest.checks import CollectionStart
 from msmarco_qdrant.ingest.steps import IngestSteps
 from msmarco_qdrant.ingest.target import Opened
 from msmarco_qdrant.sources.rejects import RejectCount
 
 _STAGES = ("read", "skip", "tokenize", "forward", "sparse", "write")
-_STALLED_RETRIES = 5
 
 
 class DistributedIngest(IngestSteps):
@@ -66,7 +65,7 @@ class DistributedIngest(IngestSteps):
         """
         board = TaskBoard(
             self._source.numbers,
-            TaskPolicy(stall_s=_STALLED_RETRIES * retry_s),
+            outage_policy(retry_s),
             random.random,
             time.monotonic(),
         )

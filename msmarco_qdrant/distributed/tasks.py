@@ -21,6 +21,7 @@ from msmarco_qdrant.errors import (
 )
 from msmarco_qdrant.service.retry import Retryability, retryability_of
 
+_STALLED_RETRIES = 5
 _CALM_S = 600.0  # longer than a failing attempt and the wait after it
 
 
@@ -54,6 +55,11 @@ class TaskPolicy:
             )
         if self.max_uncertain < 1 or self.max_lost < 1:
             raise UsageError(f"max_uncertain and max_lost must be 1 or more, got {self}")
+
+
+def outage_policy(retry_s: float) -> TaskPolicy:
+    """Return the policy of tasks that each retry a request to a server for so many seconds."""
+    return TaskPolicy(stall_s=_STALLED_RETRIES * retry_s)
 
 
 def _retryability_of(error: BaseException) -> Retryability:

@@ -14,6 +14,29 @@ from msmarco_qdrant.core.meta_values import with_article
 from msmarco_qdrant.distributed.cluster import PoolSize, check_address, connected
 from msmarco_qdrant.encoding.model_choice import ModelChoice
 from msmarco_qdrant.errors import UsageError
+from msmarco_qdrant.stores import DEFAULT_CONNECTION
+from msmarco_qdrant.stores.connection import hide_secret, is_url, parse_address
+
+SPLITS_AT_ONCE_ON_GPU = 2
+"""Splits of a worker with a GPU: the card has batches while one of them begins or ends."""
+
+
+def check_server_url(url: object, work: str) -> None:
+    """Refuse anything but the URL of a server.
+
+    Args:
+        url: What was given.
+        work: What is done, such as "an ingest".
+
+    Raises:
+        UsageError: If it is something else.
+    """
+    if not isinstance(url, str) or not is_url(url):
+        raise UsageError(
+            f"{work} on Ray needs the URL of a server, as several processes cannot write to a "
+            f"directory, got {hide_secret(str(url))!r}: pass http://HOST, or run it without Ray"
+        )
+    parse_address(url, DEFAULT_CONNECTION)
 
 
 @dataclass(frozen=True, slots=True)

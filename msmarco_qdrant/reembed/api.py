@@ -38,7 +38,7 @@ from msmarco_qdrant.reembed.target import prepare_target
 from msmarco_qdrant.runtime.progress import add_display
 from msmarco_qdrant.sources.corpus import as_rows
 from msmarco_qdrant.stores import DEFAULT_CONNECTION, Connection, Store, use_store
-from msmarco_qdrant.stores.migration_locks import hold_lock, require_lock
+from msmarco_qdrant.stores.migration_locks import HeldLock, hold_lock
 
 _Source: TypeAlias = (
     Iterable[Passage | Reject] | str | PathLike[str] | Sequence[str | PathLike[str]]
@@ -108,22 +108,40 @@ def reembed_collection(  # noqa: PLR0913  # all but one have defaults
         )
         options = ReembedOptions(
             texts,
-            load_old or _stored_model_loader(collection, models),
+            load_old or stored_model_loader(collection, models),
             allow_rejects,
             allow_worse,
             add_display(stack, ReembedDisplay("new") if progress else None, on_progress),
         )
-        with _lock(opened, collection) as check:
-            found = read_generations(opened, collection)
-            if found.copying is None and found.metadata.encoder.has_same_vectors_as(new.info):
-                # A remaining copied_from names a dropped source; else copying would not be None.
-                metadata = replace(found.metadata, copied_from=None)
-                _put_changed(opened, Generation(found.live, found.metadata), metadata, check)
-                done = Copying(found.live, found.live, metadata, is_swapped=True)
-                return _make_report(opened, found.name, done, ReembedResult(), started)
-            copying = prepare_target(opened, found, new.info, check)
-            result = ReembedRun(opened, found.name, copying, new, options, check).run()
-        return _make_report(opened, found.name, copying, result, started)
+        return change_model(opened, collection, new, options, started)
+
+
+def change_model(
+    store: Store, collection: str, new: Encoder, options: ReembedOptions, started: float
+) -> ReembedReport:
+    """Give a collection the vectors of an encoder.
+
+    Args:
+        store: An open store.
+        collection: The collection's name.
+        new: The encoder.
+        options: Options of the run.
+        started: The `time.perf_counter` of the start.
+
+    Raises:
+        Exception: See `reembed_collection`.
+    """
+    with _lock(store, collection) as lock:
+        found = read_generations(store, collection)
+        if found.copying is None and found.metadata.encoder.has_same_vectors_as(new.info):
+            # A remaining copied_from names a dropped source; else copying would not be None.
+            metadata = replace(found.metadata, copied_from=None)
+            _put_changed(store, Generation(found.live, found.metadata), metadata, lock)
+            done = Copying(found.live, found.live, metadata, is_swapped=True)
+            return _make_report(store, found.name, done, ReembedResult(), started)
+        copying = prepare_target(store, found, new.info, lock.check)
+        result = ReembedRun(store, found.name, copying, new, options, lock).run()
+    return _make_report(store, found.name, copying, result, started)
 
 
 @suggest_keywords
@@ -179,23 +197,23 @@ def rollback_collection(  # noqa: PLR0913  # all but one have defaults
         models.require_instead_of(encoder)
         options = ReembedOptions(
             None,
-            load_old or _stored_model_loader(collection, models),
+            load_old or stored_model_loader(collection, models),
             allow_rejects,
             allow_worse,
             add_display(stack, ReembedDisplay("older") if progress else None, on_progress),
         )
-        with _lock(opened, collection) as check:
+        with _lock(opened, collection) as lock:
             found = read_generations(opened, collection)
-            found = _finish_interrupted(opened, found, options, check)
+            found = _finish_interrupted(opened, found, options, lock)
             copying = _select_rollback(opened, found)
             encoder_info = copying.metadata.encoder
             if encoder is None:
                 encoder = models.load_for(copying.target, encoder_info)
             require_same_model(copying.target, encoder_info, encoder.info)
             if not copying.is_swapped:
-                check()
+                lock.check()
                 opened.put_metadata(copying.target, copying.metadata)
-            result = ReembedRun(opened, found.name, copying, encoder, options, check).run()
+            result = ReembedRun(opened, found.name, copying, encoder, options, lock).run()
         return _make_report(opened, found.name, copying, result, started)
 
 
@@ -232,7 +250,7 @@ def prune_collection(
         StoreInUseError: If another process is migrating it, or has taken the lock away.
     """
     with use_store(store, connection) as opened:
-        with _lock(opened, collection) as check:
+        with _lock(opened, collection) as lock:
             found = read_generations(opened, collection)
             if found.copying is not None and found.copying.is_swapped:
                 model = found.metadata.encoder.model
@@ -250,38 +268,36 @@ def prune_collection(
             dropped += found.unreadable
             if not dry_run:
                 for physical in dropped:
-                    check()
+                    lock.check()
                     opened.drop_collection(physical)
                 for other in begun:
                     if other.physical not in dropped:
-                        _put_changed(
-                            opened, other, replace(other.metadata, copied_from=None), check
-                        )
+                        _put_changed(opened, other, replace(other.metadata, copied_from=None), lock)
                 previous = found.metadata.previous if unfinished else None
                 alone = replace(found.metadata, copied_from=None, previous=previous)
-                _put_changed(opened, Generation(found.live, found.metadata), alone, check)
+                _put_changed(opened, Generation(found.live, found.metadata), alone, lock)
         return tuple(dropped)
 
 
 def _put_changed(
-    store: Store, generation: Generation, metadata: CollectionMetadata, check: Callable[[], None]
+    store: Store, generation: Generation, metadata: CollectionMetadata, lock: HeldLock
 ) -> None:
     """Write metadata if they differ from the stored ones."""
     if metadata != generation.metadata:
-        check()
+        lock.check()
         store.put_metadata(generation.physical, metadata)
 
 
 @contextmanager
-def _lock(store: Store, collection: str) -> Iterator[Callable[[], None]]:
-    """Hold the lock of a collection; yields a function that raises if the lock was taken away."""
+def _lock(store: Store, collection: str) -> Iterator[HeldLock]:
+    """Hold the lock of a collection."""
     read_generations(store, collection)  # no lock is taken for an unknown collection
     locks = store.migration_locks
     with hold_lock(locks, collection, store.dsn) as ours:
-        yield lambda: require_lock(locks, collection, ours)
+        yield HeldLock(locks, collection, ours)
 
 
-def _stored_model_loader(collection: str, models: ModelChoice) -> Callable[[EncoderInfo], Encoder]:
+def stored_model_loader(collection: str, models: ModelChoice) -> Callable[[EncoderInfo], Encoder]:
     """Return a function that loads a stored model, with the options of the chosen one."""
     stored = replace(models, model=None)
     return lambda encoder_info: stored.load_for(collection, encoder_info)
@@ -310,14 +326,14 @@ def _select_rollback(store: Store, found: Generations) -> Copying:
 
 
 def _finish_interrupted(
-    store: Store, found: Generations, options: ReembedOptions, check: Callable[[], None]
+    store: Store, found: Generations, options: ReembedOptions, lock: HeldLock
 ) -> Generations:
     """Run the last passes of a re-embedding that was interrupted after its swap."""
     copying = found.copying
     if copying is None or not copying.is_swapped or not _is_forward(found, copying):
         return found
     current = options.load_old(copying.metadata.encoder)
-    ReembedRun(store, found.name, copying, current, options, check).run()
+    ReembedRun(store, found.name, copying, current, options, lock).run()
     return read_generations(store, found.name)
 
 

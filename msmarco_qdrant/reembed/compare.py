@@ -54,6 +54,11 @@ class Sample:
         elif entry > self._heap[0]:
             heapq.heapreplace(self._heap, entry)
 
+    def merge(self, other: Sample) -> None:
+        """Offer the points of another sample, which has none of this one's."""
+        self._heap = heapq.nlargest(self._size, [*self._heap, *other._heap])
+        heapq.heapify(self._heap)
+
     @property
     def ids(self) -> Sequence[PointId]:
         """The points of the sample."""

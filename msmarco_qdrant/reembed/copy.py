@@ -14,20 +14,25 @@ clients may write to the source and delete from both collections during a pass:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from msmarco_qdrant.core.batched import in_batches
 from msmarco_qdrant.core.collection_types import PointBatch, PointId
 from msmarco_qdrant.core.digests import text_digest
+from msmarco_qdrant.core.id_ranges import IdRange
+from msmarco_qdrant.core.metadata_types import Copying
 from msmarco_qdrant.core.pid_set import PidSet
 from msmarco_qdrant.core.records import WINDOW, Passage
+from msmarco_qdrant.encoding import Bm25Encoder, Encoder
 from msmarco_qdrant.ingest.stages import IngestStages, IngestTarget, WindowDiff, WriteBatch
 from msmarco_qdrant.ingest.windows import Window
 from msmarco_qdrant.reembed.compare import Sample
 from msmarco_qdrant.runtime.pipeline import Pipeline
-from msmarco_qdrant.stores import AdminCollection, Collection
+from msmarco_qdrant.stores import Collection, Store
 from msmarco_qdrant.stores.foreign import ForeignPoints, has_seq
+from msmarco_qdrant.stores.migration_locks import HeldLock
 from msmarco_qdrant.stores.payload import point_id
 
 _WRITE = ("text_digest", "meta_digest", "seq")  # identify one write of a passage
@@ -35,6 +40,7 @@ _FIELDS = ("pid", "text", "meta", *_WRITE)
 _PAGE = 1000
 _PAGES_PER_PROGRESS = 64
 _WRITE_BATCH = 1024
+_ALL = IdRange()
 _MARK = "copy_of"
 """Payload field that identifies the copying, on copies in a collection that others write to.
 
@@ -49,28 +55,37 @@ class CopyJob:
     """The source and target of a copying.
 
     Attributes:
-        source: The collection that is read.
-        mark: Identifies the copies of this copying.
-        target: The collection that is filled, with its encoders.
-        admin: The same collection, for conditional writes.
-        is_swapped: True if the alias points to the target, so that other clients write to it; only
-            older writes are then replaced.
-        only_copies: True if the target contains nothing but copies. Otherwise copies are marked,
-            and only marked points are deleted as strays.
-        replicated: True if the target has replicas, which may differ.
-        check: Called before each write; raises `StoreInUseError` if the lock was taken away.
+        store: The store of both.
+        copying: Their names, and the target's metadata. If the alias points to the target, other
+            clients write to it, and only older writes are replaced.
+        lock: The lock of the collection, checked before each write.
+        encoder: The encoder of the target.
         on_progress: Called regularly with the counts of the current pass.
     """
 
-    source: Collection
-    mark: str
-    target: IngestTarget
-    admin: AdminCollection
-    is_swapped: bool
-    only_copies: bool
-    replicated: bool
-    check: Callable[[], None]
+    store: Store
+    copying: Copying
+    lock: HeldLock
+    encoder: Encoder
     on_progress: Callable[[CopyStats], None]
+
+    @property
+    def source(self) -> Collection:
+        """The collection that is read."""
+        return self.store.collection(self.copying.source)
+
+    @property
+    def only_copies(self) -> bool:
+        """True if the target contains nothing but copies.
+
+        Otherwise copies are marked, and only marked points are deleted as strays.
+        """
+        return self.copying.metadata.only_copies and not self.copying.is_swapped
+
+    @property
+    def mark(self) -> str:
+        """The value that identifies the copies of this copying."""
+        return f"{self.copying.source} {self.copying.metadata.swaps}"
 
 
 @dataclass(slots=True)
@@ -82,6 +97,8 @@ class CopyStats:
         copied: Points that were encoded and written.
         removed: Copies that were deleted, because the source lost them.
         lost: Points that were missing when they were read after their write.
+        retried: Attempts that ended early, whose counts are unknown; later ones covered the same
+            points.
         foreign: Points that are not passages, and that only the source has; they are not copied.
         without_vector: The pids of passages for which the model returns no finite vector.
         sample: A sample of the source's points.
@@ -91,9 +108,39 @@ class CopyStats:
     copied: int = 0
     removed: int = 0
     lost: int = 0
+    retried: int = 0
     foreign: int = 0
     without_vector: list[str] = field(default_factory=list)
     sample: Sample = field(default_factory=Sample)
+
+    def add(self, other: CopyStats) -> None:
+        """Add the counts of other points of the same pass."""
+        self.compared += other.compared
+        self.copied += other.copied
+        self.removed += other.removed
+        self.lost += other.lost
+        self.retried += other.retried
+        self.foreign += other.foreign
+        self.without_vector += other.without_vector
+        self.sample.merge(other.sample)
+
+
+class CopyPasses(Protocol):
+    """Passes of one job over all points."""
+
+    def copy(self, *, verify: bool = False) -> CopyStats:
+        """Copy all differences, durably.
+
+        Args:
+            verify: Read each batch after its write and count missing points.
+        """
+
+    def remove_strays(self) -> int:
+        """Delete copies that the source no longer has, durably; returns their number."""
+
+
+OpenPasses: TypeAlias = Callable[[CopyJob], AbstractContextManager[CopyPasses]]
+"""Begins the passes of a job; the block's end frees what they need."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,13 +158,19 @@ class Copier:
 
     Args:
         job: The job.
-        dsn: The path or URL of the store, for messages.
+        ids: The ids that the passes cover.
     """
 
-    def __init__(self, job: CopyJob, dsn: str | None = None) -> None:
+    def __init__(self, job: CopyJob, ids: IdRange = _ALL) -> None:
+        store, copying = job.store, job.copying
         self._job = job
-        self._source, self._target = job.source, job.target.collection
-        self._foreign = ForeignPoints(job.source.info().name, dsn)
+        self._ids = ids
+        self._source, self._target = job.source, store.collection(copying.target)
+        self._admin = store.admin_collection(copying.target)
+        self._info = copying.metadata.encoder
+        self._bm25 = Bm25Encoder(copying.metadata.bm25)
+        self._is_replicated = store.request_limits(copying.target).replicas > 1
+        self._foreign = ForeignPoints(copying.source, store.dsn)
 
     def copy(self, texts: Iterable[Passage] | None = None, *, verify: bool = False) -> CopyStats:
         """Copy all differences, durably.
@@ -130,12 +183,11 @@ class Copier:
         stats, pending = CopyStats(), dict[PointId, _Difference]()
         pages: Iterable[_Points]
         if texts is None:
-            pages = map(dict, in_batches(self._source.scan(("pid", *_WRITE)), _PAGE))
+            pages = map(dict, in_batches(self._scan(self._source, ("pid", *_WRITE)), _PAGE))
         else:
             pages = self._match_source(texts)
-        steps = IngestStages(
-            self._job.target, lambda window: WindowDiff(window, window.passages, [], 0, 0)
-        )
+        target = IngestTarget(self._target, self._info, self._bm25, self._job.encoder)
+        steps = IngestStages(target, lambda window: WindowDiff(window, window.passages, [], 0, 0))
         batch: list[WriteBatch] = []
         with Pipeline("write") as stages:
             for step in steps.run(stages, self._read_windows(pages, pending, stats)):
@@ -152,18 +204,23 @@ class Copier:
     def remove_strays(self) -> int:
         """Delete copies that the source no longer has, durably; returns their number."""
         job, removed = self._job, 0
-        for page in in_batches(self._target.scan(("seq", _MARK)), _PAGE):
+        for page in in_batches(self._scan(self._target, ("seq", _MARK)), _PAGE):
             copies = {
                 id_: payload["seq"]
                 for id_, payload in page
                 if has_seq(payload) and (job.only_copies or payload.get(_MARK) == job.mark)
             }
-            job.check()
+            job.lock.check()
             removed += self._remove_deleted(copies)
         self._target.flush()
         return removed
 
     # ---- reading ---------------------------------------------------------------------------
+
+    def _scan(
+        self, collection: Collection, fields: Sequence[str]
+    ) -> Iterator[tuple[PointId, dict[str, Any]]]:
+        return self._ids.until_stop(collection.scan(fields, start=self._ids.start))
 
     def _match_source(self, texts: Iterable[Passage]) -> Iterator[_Points]:
         """Yield the given passages that the source has with the same text, each once."""
@@ -199,11 +256,11 @@ class Copier:
         stats.foreign += sum(id_ not in stored for id_ in page if id_ not in passages)
         damaged = [id_ for id_ in passages if id_ in stored and not has_seq(stored[id_])]
         if damaged:  # another program overwrote their payloads: they are copied again
-            self._job.check()
-            self._job.admin.delete_if_seq(damaged, [None] * len(damaged))
+            self._job.lock.check()
+            self._admin.delete_if_seq(damaged, [None] * len(damaged))
         # These are new, or their replicas differ; then one replica may show the `seq`.
         missing = [id_ for id_ in passages if id_ not in stored]
-        ask_one = self._job.replicated and missing
+        ask_one = self._is_replicated and missing
         in_part = self._target.retrieve(missing, ("seq",)) if ask_one else {}
         for id_, payload in passages.items():
             stats.sample.add(id_, payload["pid"])
@@ -228,11 +285,11 @@ class Copier:
 
     def _is_newer(self, copy: Mapping[str, Any], payload: Mapping[str, Any]) -> bool:
         """True if another client is writing the point to the target, after the swap."""
-        return self._job.is_swapped and has_seq(copy) and copy["seq"] > payload["seq"]
+        return self._job.copying.is_swapped and has_seq(copy) and copy["seq"] > payload["seq"]
 
     def _differs(self, copy: Mapping[str, Any], payload: Mapping[str, Any]) -> bool:
         """True if the target's point must be replaced; before the swap it has only copies."""
-        if self._job.is_swapped:
+        if self._job.copying.is_swapped:
             return bool(copy["seq"] < payload["seq"])
         return any(copy.get(name) != payload[name] for name in _WRITE)
 
@@ -282,17 +339,17 @@ class Copier:
         for row in np.flatnonzero(~finite).tolist():
             self._leave_out(ids[row], differences[row], stats)
         batch = PointBatch(
-            using=self._job.target.info.vector_name,
+            using=self._info.vector_name,
             ids=[ids[row] for row in rows],
             dense=dense[finite],
             sparse=[sparse[row] for row in rows],
             payloads=[self._payload(differences[row].payload) for row in rows],
         )
-        self._job.check()
+        self._job.lock.check()
         for row in rows:  # one call each, because each has its own `seq`; they are few
             if differences[row].in_part:  # else some replicas would keep an older write
                 self._target.delete([ids[row]], up_to_seq=differences[row].payload["seq"])
-        self._job.admin.upsert_if_seq(batch, [differences[row].seen for row in rows])
+        self._admin.upsert_if_seq(batch, [differences[row].seen for row in rows])
         stats.copied += len(rows)
         written = {
             id_: differences[row].payload["seq"] for id_, row in zip(batch.ids, rows, strict=True)
@@ -308,7 +365,7 @@ class Copier:
         """Skip a passage without a vector, and delete an older copy that has one."""
         stats.without_vector.append(found.payload["pid"])
         if found.seen is not None:
-            self._job.check()
+            self._job.lock.check()
             self._target.delete([id_], up_to_seq=found.seen)
 
     def _remove_deleted(self, copies: Mapping[PointId, int]) -> int:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,12 +24,12 @@ from msmarco_qdrant.core.encoder_types import EncoderInfo
 from msmarco_qdrant.core.metadata_types import Copying
 from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.core.reports import ModelComparison, ReembedProgress, ReembedStage
-from msmarco_qdrant.encoding import Bm25Encoder, Encoder
+from msmarco_qdrant.encoding import Encoder
 from msmarco_qdrant.errors import MigrationError, MsmarcoQdrantError, StoreInUseError
-from msmarco_qdrant.ingest.stages import IngestTarget
 from msmarco_qdrant.reembed.compare import Sample, SearchableCollection, compare_models
-from msmarco_qdrant.reembed.copy import Copier, CopyJob, CopyStats
+from msmarco_qdrant.reembed.copy import Copier, CopyJob, CopyPasses, CopyStats, OpenPasses
 from msmarco_qdrant.stores import Collection, Store
+from msmarco_qdrant.stores.migration_locks import HeldLock
 
 _log = logging.getLogger(__name__)
 
@@ -40,23 +41,39 @@ _MAX_WITHOUT_VECTOR = 1000
 _NO_BOUND = 2**63 - 1
 
 
+def open_passes_here(job: CopyJob) -> AbstractContextManager[CopyPasses]:
+    """Begin passes in this process."""
+    return nullcontext(Copier(job))
+
+
 @dataclass(frozen=True, slots=True)
 class ReembedOptions:
-    """Options of `reembed_collection`; `texts` is None to read all texts from the source."""
+    """Options of `reembed_collection`.
+
+    Attributes:
+        texts: Passages with texts to use; None to read all texts from the source.
+        load_old: Loads the old model for the comparison.
+        allow_rejects: Swap even if passages have no vector.
+        allow_worse: Swap even if sample queries find less.
+        on_progress: Called regularly.
+        open_passes: Begins the passes: in this process, or on a cluster.
+    """
 
     texts: Iterable[Passage] | None
     load_old: Callable[[EncoderInfo], Encoder]
     allow_rejects: bool
     allow_worse: bool
     on_progress: Callable[[ReembedProgress], None] | None
+    open_passes: OpenPasses = open_passes_here
 
 
 @dataclass(slots=True)
 class ReembedResult:
-    """The counts of a run; see `ReembedReport`."""
+    """The counts of a run; see `ReembedReport` and `CopyStats`."""
 
     copied: int = 0
     removed: int = 0
+    retried: int = 0
     without_vector: frozenset[str] = frozenset()
     comparison: ModelComparison | None = None
 
@@ -64,11 +81,12 @@ class ReembedResult:
         """Add a pass; each pass tries passages without a vector again."""
         self.copied += stats.copied
         self.removed += stats.removed
+        self.retried += stats.retried
         self.without_vector = frozenset(stats.without_vector)
 
 
 class ReembedRun:
-    """One run, while the lock of `name` is held; `check` raises if it was taken away.
+    """One run, while the lock of `name` is held.
 
     `encoder` must be that of the target.
     """
@@ -80,14 +98,14 @@ class ReembedRun:
         copying: Copying,
         encoder: Encoder,
         options: ReembedOptions,
-        check: Callable[[], None],
+        lock: HeldLock,
     ) -> None:
         self._store = store
         self._name = name
         self._copying = copying
         self._encoder = encoder
         self._options = options
-        self._check = check
+        self._lock = lock
         self._source = store.collection(copying.source)
         self._target = store.collection(copying.target)
         self._result = ReembedResult()
@@ -97,7 +115,8 @@ class ReembedRun:
         for physical in (self._copying.source, self._copying.target):
             mark_unreachable_replicas(self._store, physical)
         if self._copying.is_swapped:
-            self._result.removed += self._copier("last pass", is_swapped=True).remove_strays()
+            with self._open_passes("last pass", is_swapped=True) as passes:
+                self._result.removed += passes.remove_strays()
         else:
             sample = self._fill()
             self._index()
@@ -116,9 +135,8 @@ class ReembedRun:
 
     def _fill(self) -> Sample:
         """Copy in passes until few differences are left; returns a sample of the source."""
-        copier = self._copier()
         if self._options.texts is not None:
-            stats = copier.copy(self._options.texts)
+            stats = Copier(self._job("copy")).copy(self._options.texts)
             self._result.add(stats)
             if not stats.compared:
                 _log.warning(
@@ -126,13 +144,14 @@ class ReembedRun:
                     self._name,
                 )
         previous: float = math.inf
-        while True:
-            stats = copier.copy()
-            self._result.add(stats)
-            self._require_vectors(stats, at_most=0)
-            if _is_settled(stats.copied, previous):
-                return stats.sample
-            previous = stats.copied
+        with self._open_passes("copy") as passes:
+            while True:
+                stats = passes.copy()
+                self._result.add(stats)
+                self._require_vectors(stats, at_most=0)
+                if _is_settled(stats.copied, previous):
+                    return stats.sample
+                previous = stats.copied
 
     def _require_vectors(self, stats: CopyStats, *, at_most: int) -> None:
         """Refuse a model that returns no vector for too many passages."""
@@ -208,11 +227,12 @@ class ReembedRun:
 
         The sizes of the collections are compared only if no client wrote during the pass.
         """
-        before, copier = self._source.info(), self._copier("verify")
-        stats = copier.copy(verify=True)
-        self._result.add(stats)
-        self._require_vectors(stats, at_most=0)
-        self._result.removed += copier.remove_strays()
+        before = self._source.info()
+        with self._open_passes("verify") as passes:
+            stats = passes.copy(verify=True)
+            self._result.add(stats)
+            self._require_vectors(stats, at_most=0)
+            self._result.removed += passes.remove_strays()
         after, copied = self._source.info(), _count(self._target)
         if (before.points, before.last_seq) != (after.points, after.last_seq):
             return stats, stats.lost
@@ -224,7 +244,7 @@ class ReembedRun:
 
     def _swap(self) -> None:
         self._report("swap", 0, 0)
-        self._check()
+        self._lock.check()
         self._require_unswapped()
         self._store.set_alias(self._name, self._copying.target)
         _log.info("'%s' points to %s now", self._name, self._copying.target)
@@ -251,22 +271,23 @@ class ReembedRun:
 
     def _run_last_passes(self) -> None:
         """Copy the source's writes from before the swap, until a pass finds none."""
-        copier, copied_before = self._copier("last pass", is_swapped=True), self._result.copied
-        for _ in range(_LAST_PASSES):
-            stats = copier.copy()
-            self._result.add(stats)
-            if not stats.copied:
-                break
-        else:
-            _log.warning(
-                "another client keeps writing to %s, though '%s' no longer points to it: its "
-                "writes so far were copied",
-                self._copying.source,
-                self._name,
-            )
-        if self._result.copied != copied_before:
-            # The server may have applied a timed-out request late, after its repetition.
-            self._result.removed += copier.remove_strays()
+        copied_before = self._result.copied
+        with self._open_passes("last pass", is_swapped=True) as passes:
+            for _ in range(_LAST_PASSES):
+                stats = passes.copy()
+                self._result.add(stats)
+                if not stats.copied:
+                    break
+            else:
+                _log.warning(
+                    "another client keeps writing to %s, though '%s' no longer points to it: its "
+                    "writes so far were copied",
+                    self._copying.source,
+                    self._name,
+                )
+            if self._result.retried or self._result.copied != copied_before:
+                # The server may have applied a timed-out request late, after its repetition.
+                self._result.removed += passes.remove_strays()
 
     def _finish(self) -> None:
         """Mark the target as complete. After a rollback it has no previous collection."""
@@ -274,7 +295,7 @@ class ReembedRun:
         is_rollback = self._store.metadata(source).previous == target
         previous = None if is_rollback else source
         metadata = self._store.metadata(target)
-        self._check()
+        self._lock.check()
         metadata = replace(metadata, copied_from=None, previous=previous, only_copies=False)
         self._store.put_metadata(target, metadata)
 
@@ -285,8 +306,13 @@ class ReembedRun:
 
     # ---- both ------------------------------------------------------------------------------
 
-    def _copier(self, stage: ReembedStage = "copy", *, is_swapped: bool = False) -> Copier:
-        total, copying = self._source.info().points, self._copying
+    def _open_passes(
+        self, stage: ReembedStage, *, is_swapped: bool = False
+    ) -> AbstractContextManager[CopyPasses]:
+        return self._options.open_passes(self._job(stage, is_swapped=is_swapped))
+
+    def _job(self, stage: ReembedStage, *, is_swapped: bool = False) -> CopyJob:
+        total = self._source.info().points
         self._report(stage, 0, total)
 
         def on_progress(stats: CopyStats) -> None:
@@ -294,19 +320,13 @@ class ReembedRun:
                 self._require_vectors(stats, at_most=_MAX_WITHOUT_VECTOR)
             self._report(stage, stats.compared, max(stats.compared, total))
 
-        bm25 = Bm25Encoder(copying.metadata.bm25)
-        job = CopyJob(
-            source=self._source,
-            mark=f"{copying.source} {copying.metadata.swaps}",
-            target=IngestTarget(self._target, copying.metadata.encoder, bm25, self._encoder),
-            admin=self._store.admin_collection(copying.target),
-            is_swapped=is_swapped,
-            only_copies=copying.metadata.only_copies and not is_swapped,
-            replicated=self._store.request_limits(copying.target).replicas > 1,
-            check=self._check,
+        return CopyJob(
+            store=self._store,
+            copying=replace(self._copying, is_swapped=is_swapped),
+            lock=self._lock,
+            encoder=self._encoder,
             on_progress=on_progress,
         )
-        return Copier(job, self._store.dsn)
 
     def _report(self, stage: ReembedStage, done: int, total: int) -> None:
         if self._options.on_progress is not None:

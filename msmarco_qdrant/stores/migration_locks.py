@@ -15,6 +15,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from msmarco_qdrant.core.advice import advised_command
@@ -46,6 +47,29 @@ class MigrationLocks(Protocol):
 
     def withdraw(self, name: str, token: str) -> None:
         """Release a lock that a failed `acquire` may have left, without retries."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeldLock:
+    """A lock that this process holds, or the process that it works for.
+
+    Attributes:
+        locks: The locks of a store.
+        name: The name that users see.
+        holder: The holder.
+    """
+
+    locks: MigrationLocks
+    name: str
+    holder: LockHolder
+
+    def check(self) -> None:
+        """Check that the lock was not removed by `migrate unlock`.
+
+        Raises:
+            StoreInUseError: If it was.
+        """
+        require_lock(self.locks, self.name, self.holder)
 
 
 @contextmanager

@@ -47,3 +47,24 @@ def test_an_encode_on_ray_refuses_the_processes_of_one_machine(tmp_path: Path) -
     assert (2, "") == (done.status, done.out)
     assert "--workers needs an encode by one process" in done.err
     assert [source] == [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--store", "folder"], "a re-embedding on Ray needs the URL of a server"),
+        (["--source", "a.tsv"], "--source needs a re-embedding by one process: omit --source"),
+        (["--ray-cpus", "1.5"], "--ray-cpus must be whole above 1, got 1.5"),
+    ],
+)
+def test_a_change_of_the_model_on_ray_refuses_what_it_cannot_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], message: str
+) -> None:
+    """In one line; no store is opened."""
+    monkeypatch.chdir(tmp_path)
+    place = ["--store", "http://localhost:1"] if "--store" not in options else []
+    done = command("migrate", "reembed", "--model", "m", "--ray", "auto", *place, *options)
+
+    assert (2, "") == (done.status, done.out)
+    assert message in done.err
+    assert [] == [*tmp_path.iterdir()]

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,6 +37,7 @@ from tests.conftest import ROOT
 from tests.loopback import LoopbackServer
 
 ray = pytest.importorskip("ray", reason="needs the extra ray: make integrations")
+pytestmark = pytest.mark.usefixtures("cluster")
 
 ONE_CPU: dict[str, Any] = {
     "workers": 2,
@@ -45,18 +45,6 @@ ONE_CPU: dict[str, Any] = {
     "gpus_per_worker": 0,
     "split_bytes": 4000,
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cluster() -> Iterator[None]:
-    """A Ray cluster in this machine; no encoder of these tests needs its GPU."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        ray.init(
-            "local", num_cpus=1, num_gpus=1, include_dashboard=False, object_store_memory=80 * 2**20
-        )
-        yield
-        ray.shutdown()
 
 
 def write_lines(path: Path, count: int = 600) -> Path:

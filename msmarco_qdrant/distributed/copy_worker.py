@@ -1,0 +1,133 @@
+"""The worker of a re-embedding on Ray: it copies one range of point ids after the other."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from msmarco_qdrant.core.encoder_types import EncoderInfo
+from msmarco_qdrant.core.id_ranges import IdRange
+from msmarco_qdrant.core.metadata_types import Copying, LockHolder
+from msmarco_qdrant.distributed.encode_worker import require_first_model
+from msmarco_qdrant.encoding import Encoder
+from msmarco_qdrant.encoding.checks import check_encoder
+from msmarco_qdrant.encoding.model_choice import ModelChoice
+from msmarco_qdrant.reembed.copy import Copier, CopyJob, CopyStats
+from msmarco_qdrant.stores import Connection, Store, open_store
+from msmarco_qdrant.stores.migration_locks import HeldLock
+
+PassKind: TypeAlias = Literal["copy", "verify", "strays"]
+"""Copy differences, also read again what was written, or delete strays."""
+
+
+@dataclass(frozen=True, slots=True)
+class CopySettings:
+    """Settings of every worker of one re-embedding; they are sent to other machines.
+
+    Attributes:
+        url: URL of the server.
+        connection: Its settings.
+        models: The new model.
+        make_encoder: Makes the encoder, instead of the model.
+    """
+
+    url: str
+    connection: Connection
+    models: ModelChoice
+    make_encoder: Callable[[], Encoder] | None
+
+
+@dataclass(frozen=True, slots=True)
+class CopyWork:
+    """A range of ids to copy.
+
+    Attributes:
+        kind: What is done.
+        copying: The source and the target.
+        name: The name of the collection that is locked.
+        holder: The holder of its lock, for whom the worker writes.
+        ids: The range.
+    """
+
+    kind: PassKind
+    copying: Copying
+    name: str
+    holder: LockHolder
+    ids: IdRange
+
+
+class CopyWorker:
+    """Loads the encoder once, then copies ranges, also several at once in threads.
+
+    Args:
+        settings: The same for all workers.
+    """
+
+    def __init__(self, settings: CopySettings) -> None:
+        self._settings = settings
+        self._encoder: Encoder | None = None
+        self._opened: Store | None = None
+        self._running: dict[object, CopyStats] = {}
+
+    def load(self, wanted: EncoderInfo) -> None:
+        """Load the encoder.
+
+        Args:
+            wanted: The encoder of the driver.
+
+        Raises:
+            ModelError: If it cannot be loaded, or is another one.
+        """
+        settings = self._settings
+        if settings.make_encoder is not None:
+            encoder = settings.make_encoder()
+            check_encoder(encoder)
+        else:
+            encoder = settings.models.load()
+        require_first_model(platform.node(), wanted, encoder.info)
+        encoder.warm_up()
+        self._encoder = encoder
+
+    def begin(self, wanted: EncoderInfo) -> None:
+        """Prepare for work; load the encoder unless that is done."""
+        if self._encoder is None:
+            self.load(wanted)
+        self._store()
+
+    def run_split(self, work: CopyWork) -> Iterator[CopyStats]:
+        """Copy a range; yield its counts.
+
+        Raises:
+            MsmarcoQdrantError: If it ended early; the same range can be copied again.
+        """
+        encoder = self._encoder
+        if encoder is None:
+            raise RuntimeError("begin was not called")
+        store, key = self._store(), object()
+        job = CopyJob(
+            store,
+            work.copying,
+            HeldLock(store.migration_locks, work.name, work.holder),
+            encoder,
+            on_progress=lambda stats: self._running.update({key: stats}),
+        )
+        copier = Copier(job, work.ids)
+        try:
+            if work.kind == "strays":
+                stats = CopyStats(removed=copier.remove_strays())
+            else:
+                stats = copier.copy(verify=work.kind == "verify")
+        finally:
+            self._running.pop(key, None)
+        yield stats
+
+    def done(self) -> int:
+        """Return the points of unfinished ranges that were compared."""
+        return sum(stats.compared for stats in [*self._running.values()])
+
+    def _store(self) -> Store:
+        if self._opened is None:
+            self._opened = open_store(self._settings.url, connection=self._settings.connection)
+        return self._opened
