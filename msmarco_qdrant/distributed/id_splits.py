@@ -20,7 +20,7 @@ PROBED = 100
 """Number of ids that a `FirstIds` returns."""
 
 FirstIds: TypeAlias = Callable[[PointId], Sequence[PointId]]
-"""Returns the first `PROBED` stored ids from an id on, fewer only if there are no more."""
+"""Returns the first `PROBED` stored ids from an id on, fewer only if these are all."""
 
 _SPLITS_PER_WORKER = 8  # so that the last ones end at about the same time
 _SMALLEST, _LARGEST = 4096, 131_072
@@ -70,7 +70,7 @@ class _Segment:
     Attributes:
         first: Positions of the first points, at least one.
         stop: The position after the last.
-        is_whole: True if there are no other points.
+        is_whole: True if these are all its points.
     """
 
     first: tuple[int, ...]
