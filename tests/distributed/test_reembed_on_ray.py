@@ -59,6 +59,7 @@ class LostEncoder(HashingEncoder):
         return super().encode_passages(passages)
 
 
+@pytest.mark.slow
 def test_it_ends_as_in_one_process_though_it_loses_a_worker(store: Store, tmp_path: Path) -> None:
     """The same points and counts; the second call finds nothing to do."""
     before, seen = payloads(store, "things"), list[ReembedProgress]()
