@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from msmarco_qdrant.collection.optimize import optimize_collection
 from msmarco_qdrant.collection.passages import get_passages
 from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.errors import CollectionNotFoundError
@@ -18,6 +19,7 @@ from msmarco_qdrant.stores import open_store
 from msmarco_qdrant.testing import HashingEncoder
 from tests.cli.runner import command
 from tests.generations import physical
+from tests.loopback import LoopbackServer
 
 
 def is_now(moment: str) -> bool:
@@ -157,3 +159,21 @@ def test_info_shows_state_and_settings(filled: str) -> None:
     assert {"m": 16, "ef_construct": 256} == spec["hnsw"]
     assert {"on_disk": True, "quantization": "int8"} == spec["storage"]
     assert {"seq": "integer"} == spec["payload_indexes"]
+
+
+# ---- optimize ------------------------------------------------------------------------------
+
+
+def test_optimize_sends_the_requests_of_the_function() -> None:
+    """It checks the collection before it announces the build, and not again after that."""
+    counts = []
+    with LoopbackServer() as server:
+        ingest_passages([Passage("1", "one")], server.url, encoder=HashingEncoder())
+        for run in (
+            lambda: optimize_collection(server.url),
+            lambda: command("optimize", "--store", server.url),
+        ):
+            server.requests.clear()
+            run()
+            counts.append(server.requests.count())
+    assert counts[0] == counts[1] > 0
