@@ -30,11 +30,20 @@ from msmarco_qdrant.collection.create import drop_collection
 from msmarco_qdrant.collection.describe import describe_store
 from msmarco_qdrant.collection.passages import delete_passages, export_passages, get_passages
 from msmarco_qdrant.core.records import Passage, PrunePolicy
-from msmarco_qdrant.errors import MsmarcoQdrantError, StoreAccessError, StoreUnavailableError
+from msmarco_qdrant.encode.api import encode_corpus
+from msmarco_qdrant.errors import (
+    MsmarcoQdrantError,
+    StoreAccessError,
+    StoreUnavailableError,
+    UsageError,
+)
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.search.async_client import AsyncSearchClient
 from msmarco_qdrant.search.client import SearchClient
 from msmarco_qdrant.settings import Settings, load_settings
+from msmarco_qdrant.sources.corpus import Corpus
+from msmarco_qdrant.sources.preview import preview_sources
+from msmarco_qdrant.sources.vector_shards import VectorShards
 from msmarco_qdrant.stores import Connection, Store, open_async_collection, open_store
 from msmarco_qdrant.stores.server.collection import ServerCollection
 from msmarco_qdrant.stores.server.store import ServerStore
@@ -444,6 +453,30 @@ def test_commands_do_not_show_the_key(
         assert [] == [text for text in watch.kept[before:] if MARK in text]
     expected = dict.fromkeys(given, 0 if key == KEY else 1) | {"models": 0}
     assert expected.items() <= statuses.items()
+
+
+@pytest.mark.parametrize("url", [f"s3://me:{KEY}@host/a", f"https://host/a?signature={KEY}"])
+def test_urls_of_files_do_not_show_the_key(watch: Watch, url: str) -> None:
+    """One with a password or a query is refused, wherever a path may be a URL."""
+    Path("p.tsv").write_text("1\tone\n")
+    encoder = HashingEncoder()
+    calls: list[Callable[[], object]] = [
+        lambda: Corpus(["p.tsv", url]),
+        lambda: VectorShards(url),
+        lambda: encode_corpus("p.tsv", url, encoder=encoder),
+        lambda: ingest_passages(url, "store", encoder=encoder),
+        lambda: preview_sources(["p.tsv", url]),
+    ]
+    assert [UsageError] * len(calls) == [type(watch.failed(call)) for call in calls]
+    for arguments in (
+        ["encode", "p.tsv", "--out", url],
+        ["encode", url, "--out", "vectors"],
+        ["ingest", url],
+        ["ingest", url, "--dry-run"],
+        ["ingest", "--vectors", url],
+        ["ingest", "p.tsv", "--vectors", url],
+    ):
+        assert 0 != main(arguments)
 
 
 @pytest.mark.slow

@@ -44,7 +44,7 @@ _REJECTS = 3
     examples=[
         "passages.tsv --out vectors",
         "collection.tsv.gz --out vectors --device all",
-        "collection.tsv --out /shared/vectors --ray auto",
+        "collection.tsv --out s3://bucket/vectors --ray auto",
     ],
 )
 @click.argument(
@@ -52,10 +52,11 @@ _REJECTS = 3
 )
 @click.option(
     "--out",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=click.Path(file_okay=False),
     required=True,
     metavar="DIR",
-    help="Write the vectors to this folder, as Parquet files.",
+    help="Write the vectors to this folder, as Parquet files: a path, or a URL such as "
+    "s3://BUCKET/FOLDER.",
 )
 @model_option(
     "Encode with this model.  [default: MSMARCO_QDRANT_MODEL or msmarco-distilbert-base-v3]"
@@ -88,7 +89,7 @@ _REJECTS = 3
 def encode(  # noqa: PLR0913  # one for each option
     *,
     sources: tuple[str, ...],
-    out: Path,
+    out: str,
     model: str | None,
     settings: Settings,
     dtype: VectorType,
@@ -108,6 +109,7 @@ def encode(  # noqa: PLR0913  # one for each option
     from msmarco_qdrant.encode.progress import EncodeDisplay
     from msmarco_qdrant.encoding.options import ALL_GPUS, EncoderOptions
     from msmarco_qdrant.sources.corpus import Corpus
+    from msmarco_qdrant.sources.file_path import to_path
     from msmarco_qdrant.sources.rejects import RejectsFile
 
     if ray is not None and workers is not None:
@@ -118,7 +120,7 @@ def encode(  # noqa: PLR0913  # one for each option
     corpus = Corpus(sources, max_line_bytes=settings.max_line_bytes, **reading)
     path = rejects_path(rejects, sources)
     logging.getLogger("msmarco_qdrant.encoding").setLevel(logging.INFO)  # logs the backend
-    echo(f"encoding into {out}", err=True)
+    echo(f"encoding into {to_path(out)}", err=True)
     with (
         RejectsFile(path, append=True, source_bytes=corpus.size) as rejected,
         closing(EncodeDisplay()) as display,

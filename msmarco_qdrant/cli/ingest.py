@@ -63,10 +63,10 @@ _OF_MODEL = ("model", "query_prompt", "passage_prompt")
 @click.argument("sources", nargs=-1, metavar="[SOURCE]...", shell_complete=complete_files)
 @click.option(
     "--vectors",
-    type=click.Path(path_type=Path),
+    type=click.Path(),
     metavar="DIR",
-    help="Instead of a SOURCE: a folder of passages with vectors, made by `encode`. No model is "
-    "loaded.",
+    help="Instead of a SOURCE: a folder of passages with vectors, made by `encode`; a path or a "
+    "URL. No model is loaded.",
 )
 @settings_options("store", "transport", "collection", *ENCODER)
 @model_option(
@@ -101,7 +101,7 @@ _OF_MODEL = ("model", "query_prompt", "passage_prompt")
 def ingest(  # noqa: PLR0913  # one for each option
     *,
     sources: tuple[str, ...],
-    vectors: Path | None,
+    vectors: str | None,
     settings: Settings,
     model: str | None,
     query_prompt: str | None,
@@ -189,7 +189,7 @@ def _preview(
     return HAS_REJECTS if is_rejected and not allow_rejects else 0
 
 
-def _check_sources(sources: tuple[str, ...], vectors: Path | None) -> None:
+def _check_sources(sources: tuple[str, ...], vectors: str | None) -> None:
     """Require either a SOURCE or --vectors; refuse options of a SOURCE with --vectors."""
     if vectors is None and not sources:
         raise click.UsageError(
@@ -197,15 +197,15 @@ def _check_sources(sources: tuple[str, ...], vectors: Path | None) -> None:
         )
     if vectors is not None and sources:
         raise click.UsageError(
-            f"pass a SOURCE or --vectors, got both: --vectors {vectors} contains its passages, so "
-            f"ingest {sources[0]!r} separately"
+            "pass a SOURCE or --vectors, got both: --vectors DIR contains its passages, so ingest "
+            "the SOURCE separately"
         )
     needed = "a SOURCE; --vectors DIR has vectors already"
     refuse_unused(needed, used=vectors is None, options=[*_OF_MODEL, *READING, *ENCODER])
 
 
 def _open_source(
-    sources: tuple[str, ...], vectors: Path | None, reading: dict[str, Any], settings: Settings
+    sources: tuple[str, ...], vectors: str | None, reading: dict[str, Any], settings: Settings
 ) -> tuple[Corpus | VectorShards, Sequence[str]]:
     """Return the source, and the files that it reads."""
     from msmarco_qdrant.sources.corpus import Corpus

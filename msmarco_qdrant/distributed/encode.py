@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from os import PathLike
-from pathlib import Path
 
 from msmarco_qdrant.core.arguments import suggest_keywords
 from msmarco_qdrant.core.encoder_types import EncoderInfo
@@ -32,7 +31,7 @@ from msmarco_qdrant.distributed.shards import ShardPlan, plan_shards
 from msmarco_qdrant.distributed.shared_folder import marked
 from msmarco_qdrant.distributed.tasks import TaskBoard, TaskPolicy
 from msmarco_qdrant.distributed.values import ClusterOptions, check_model, for_workers
-from msmarco_qdrant.encode.api import check_layout, default_chunks, info_of_shards, make_folder
+from msmarco_qdrant.encode.api import check_layout, default_chunks, info_of_shards, open_folder
 from msmarco_qdrant.encode.counts import ended_by_errors
 from msmarco_qdrant.encode.feed import (
     Layout,
@@ -51,6 +50,7 @@ from msmarco_qdrant.runtime.progress import add_display
 from msmarco_qdrant.sources.chunk_extents import chunk_extents
 from msmarco_qdrant.sources.corpus import Corpus, Reading
 from msmarco_qdrant.sources.extents import Extent
+from msmarco_qdrant.sources.file_path import FilePath, to_path
 from msmarco_qdrant.sources.rejects import RejectCount
 from msmarco_qdrant.sources.shard_file import (
     ShardHeader,
@@ -94,7 +94,8 @@ def encode_dataset(  # noqa: PLR0913  # all but two have defaults
     Args:
         source: One or several paths that every machine can read, or a `Corpus`: TSV, JSON lines or
             Parquet, not compressed.
-        folder: The folder of the shards, which every machine can write; created if missing.
+        folder: The folder of the shards, which every machine can write: a path that all of them
+            share, or a URL such as ``s3://bucket/folder``; created if missing.
         address: The cluster; see `ingest_dataset`.
         workers: Processes that encode; by default one per GPU, or one per 4 processors.
         cpus_per_worker: Processors of each. With GPUs, other processors parse and tokenize.
@@ -126,6 +127,7 @@ def encode_dataset(  # noqa: PLR0913  # all but two have defaults
         UsageError: If an argument is invalid.
     """
     check_layout(dtype, shard_chunks)
+    path = to_path(folder).absolute()
     cluster = ClusterOptions(address, workers, cpus_per_worker, gpus_per_worker)
     models = for_workers(ModelChoice.of(model, encoder_options))
     check_model(models, make_encoder)
@@ -137,7 +139,7 @@ def encode_dataset(  # noqa: PLR0913  # all but two have defaults
         shown = add_display(stack, EncodeDisplay() if progress else None, on_progress)
         size = stack.enter_context(cluster.connected(feeds_gpus=True))
         full = shard_chunks or default_chunks(size.gpus)
-        layout = Layout(make_folder(Path(folder).absolute()), full, dtype)
+        layout = Layout(open_folder(path), full, dtype)
         job, preparers, pool = _load(stack, settings, size, layout)
         existing, plans = _plan(chunks, job)
         counted = stack.enter_context(open_counting(files, [plan.split for plan in plans]))
@@ -230,7 +232,7 @@ def _read_headers(job: EncodeJob) -> dict[int, ShardHeader]:
 
 
 def _require_same_rows(
-    source: CountedSource, existing: Mapping[int, ShardHeader], folder: Path
+    source: CountedSource, existing: Mapping[int, ShardHeader], folder: FilePath
 ) -> None:
     """Refuse existing shards of other rows than those of the source."""
     numbers = sorted(existing)

@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path
 
 from msmarco_qdrant.core.encoder_types import EncoderInfo
 from msmarco_qdrant.core.records import Reject
@@ -26,6 +25,7 @@ from msmarco_qdrant.errors import ModelMismatchError
 from msmarco_qdrant.sources.chunk_extents import LateChunks, read_chunks
 from msmarco_qdrant.sources.corpus import Reading
 from msmarco_qdrant.sources.extents import Extent
+from msmarco_qdrant.sources.file_path import FilePath
 from msmarco_qdrant.sources.rejects import RejectCount
 
 
@@ -58,7 +58,7 @@ class EncodeJob:
 
     info: EncoderInfo
     layout: Layout
-    marker: Path
+    marker: FilePath
 
 
 def prepare_extent(

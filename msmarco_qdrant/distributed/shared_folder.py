@@ -5,13 +5,13 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from msmarco_qdrant.errors import OutputError
+from msmarco_qdrant.sources.file_path import FilePath
 
 
 @contextmanager
-def marked(folder: Path) -> Iterator[Path]:
+def marked(folder: FilePath) -> Iterator[FilePath]:
     """Keep an empty file in a folder, and yield its path.
 
     The next encode into the folder removes it after a crash, as any unfinished file.
@@ -21,7 +21,7 @@ def marked(folder: Path) -> Iterator[Path]:
     """
     marker = folder / f".{secrets.token_hex(8)}.parquet.marker.tmp"
     try:
-        marker.touch(exist_ok=False)
+        marker.write_bytes(b"")
     except OSError as exc:
         raise OutputError(f"cannot write to {folder}: {exc.strerror}") from exc
     try:
@@ -30,7 +30,7 @@ def marked(folder: Path) -> Iterator[Path]:
         marker.unlink(missing_ok=True)
 
 
-def require_marker(marker: Path, machine: str) -> None:
+def require_marker(marker: FilePath, machine: str) -> None:
     """Refuse a folder that is another one than where the marker was made.
 
     Args:
@@ -43,5 +43,5 @@ def require_marker(marker: Path, machine: str) -> None:
     if not marker.exists():
         raise OutputError(
             f"{marker.parent} on {machine} is not the folder of the machine that began the encode: "
-            "pass one that is mounted on every machine"
+            "pass one that every machine can write"
         )

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from os import PathLike
-from pathlib import Path
 from typing import Any, get_args
 
 from msmarco_qdrant.core.arguments import suggest_keywords
@@ -32,6 +31,7 @@ from msmarco_qdrant.errors import OutputError, UsageError
 from msmarco_qdrant.runtime.progress import add_display
 from msmarco_qdrant.runtime.subprocesses import SubprocessIterator
 from msmarco_qdrant.sources.corpus import Corpus, as_rows
+from msmarco_qdrant.sources.file_path import FilePath, make_folder, to_path
 from msmarco_qdrant.sources.parquet import check_extra
 from msmarco_qdrant.sources.python_rows import Rows
 from msmarco_qdrant.sources.rejects import RejectCount
@@ -66,7 +66,8 @@ def encode_corpus(  # noqa: PLR0913  # all but two have defaults
         source: A path or several, a `Corpus`, or passages as `ingest_passages` takes them, with the
             same order at each iteration; not standard input or a pipe, which cannot be read again
             to resume.
-        folder: The folder of the shards; created if missing.
+        folder: The folder of the shards, a path or a URL such as ``s3://bucket/folder``; created
+            if missing.
         model: The model to encode with: a directory, a name of the catalog, or a hub id; by
             default `catalog.DEFAULT_MODEL`.
         encoder: A loaded encoder instead of `model`.
@@ -95,6 +96,7 @@ def encode_corpus(  # noqa: PLR0913  # all but two have defaults
         UsageError: For invalid arguments.
     """
     check_layout(dtype, shard_chunks)
+    path = to_path(folder)
     if workers is not None and workers < 0:
         raise UsageError(f"workers must be 0 or more, got {workers}")
     _check_encoder(encoder, model, encoder_options)
@@ -103,7 +105,7 @@ def encode_corpus(  # noqa: PLR0913  # all but two have defaults
     loaded = encoder or ModelChoice.of(model, encoder_options, device=ALL_GPUS).open()
     gpus = loaded.gpus if isinstance(loaded, BiEncoder) else 0
     full = shard_chunks or default_chunks(gpus)
-    layout = Layout(Path(folder), full, dtype)
+    layout = Layout(path, full, dtype)
     info = info_of_shards(layout.folder, loaded.info)
     feed = Feed(rows, layout, info, loaded.tokenizer, _feed_workers(workers, loaded, gpus))
     with RejectCount(on_reject) as rejected, ExitStack() as stack:
@@ -138,7 +140,7 @@ def _start(
     if feeder is not None:
         stack.callback(feeder.close)
     encoder.warm_up()
-    make_folder(feed.layout.folder)
+    open_folder(feed.layout.folder)
     if feeder is None:
         return feed
     feeder.wait_for_item()
@@ -167,14 +169,14 @@ def _check_encoder(encoder: Encoder | None, model: object, encoder_options: obje
     check_encoder(encoder)
 
 
-def make_folder(folder: Path) -> Path:
+def open_folder(folder: FilePath) -> FilePath:
     """Create a folder for shards, and remove what a killed encode left in it.
 
     Raises:
         OutputError: If it cannot be written.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         for leftover in folder.glob(".*.parquet.*.tmp"):  # left by a killed run
             leftover.unlink(missing_ok=True)
     except OSError as exc:
@@ -182,7 +184,7 @@ def make_folder(folder: Path) -> Path:
     return folder
 
 
-def info_of_shards(folder: Path, info: EncoderInfo) -> EncoderInfo:
+def info_of_shards(folder: FilePath, info: EncoderInfo) -> EncoderInfo:
     """Return the encoder's info under the fingerprint of existing shards of the same model.
 
     So an encode that version 0.1 began is finished under one fingerprint.

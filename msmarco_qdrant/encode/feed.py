@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import count, islice
-from pathlib import Path
 from typing import Any, cast
 
 from msmarco_qdrant.core.encoder_types import EncoderInfo
@@ -23,6 +22,7 @@ from msmarco_qdrant.encoding.matching import require_same_vectors
 from msmarco_qdrant.errors import OutputError
 from msmarco_qdrant.runtime.pipeline import Pipeline
 from msmarco_qdrant.sources.corpus import Chunk, Corpus, RowChunk, to_chunks
+from msmarco_qdrant.sources.file_path import FilePath
 from msmarco_qdrant.sources.rejects import check_row
 from msmarco_qdrant.sources.shard_file import (
     ShardHeader,
@@ -41,7 +41,7 @@ _SHARDS_AHEAD = 1
 class Layout:
     """Folder of the shards, chunks per shard, and type of the stored vectors."""
 
-    folder: Path
+    folder: FilePath
     chunks: int
     dtype: VectorType
 
@@ -211,7 +211,7 @@ def chunks_of_full(layout: Layout) -> int:
     return read_footer(found[0]).header.full if found else layout.chunks
 
 
-def read_matching_header(path: Path, info: EncoderInfo, dtype: VectorType) -> ShardHeader:
+def read_matching_header(path: FilePath, info: EncoderInfo, dtype: VectorType) -> ShardHeader:
     """Return the header of an existing shard; refuse one that cannot belong to an encode.
 
     Args:
@@ -233,7 +233,7 @@ def read_matching_header(path: Path, info: EncoderInfo, dtype: VectorType) -> Sh
     return header
 
 
-def _shard_pids(path: Path, header: ShardHeader, chunks: list[Chunk]) -> list[str]:
+def _shard_pids(path: FilePath, header: ShardHeader, chunks: list[Chunk]) -> list[str]:
     """Return all pids, also of passages without a vector: repeating one is rejected in any run."""
     if header.rejected:
         rows = (row for chunk in chunks for row in chunk.rows())
@@ -241,7 +241,7 @@ def _shard_pids(path: Path, header: ShardHeader, chunks: list[Chunk]) -> list[st
     return read_column(path, "pid")
 
 
-def require_same_rows(path: Path, header: ShardHeader, digests: Sequence[bytes]) -> None:
+def require_same_rows(path: FilePath, header: ShardHeader, digests: Sequence[bytes]) -> None:
     """Refuse a shard of other rows than those of the source, by the digests of its chunks."""
     found = hashlib.sha256(b"".join(digests)).hexdigest()
     if len(digests) != header.chunks or found != header.source_sha256:
@@ -251,7 +251,7 @@ def require_same_rows(path: Path, header: ShardHeader, digests: Sequence[bytes])
         )
 
 
-def require_no_shards_beyond(folder: Path, shards: int) -> None:
+def require_no_shards_beyond(folder: FilePath, shards: int) -> None:
     """Refuse a folder with more shards than those of the source."""
     # By name, not by count, because missing shards are not written yet.
     expected = {shard_path(folder, number) for number in range(shards)}

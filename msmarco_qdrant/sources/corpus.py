@@ -21,7 +21,7 @@ from msmarco_qdrant.core.source_types import Format
 from msmarco_qdrant.errors import SourceError, UsageError
 from msmarco_qdrant.sources.content import STDIN, named_source
 from msmarco_qdrant.sources.fields import PASSAGE, QUERY, Fields, passage_fields
-from msmarco_qdrant.sources.files import file_size, open_source, read_text
+from msmarco_qdrant.sources.files import file_size, list_matching, open_source, read_text
 from msmarco_qdrant.sources.lines import Block, Line, read_blocks
 from msmarco_qdrant.sources.python_rows import PythonRows, Rows
 from msmarco_qdrant.sources.rows import RowError, decode_utf8, hashed_reason
@@ -197,7 +197,7 @@ class Corpus:
         )
         if isinstance(sources, str | PathLike):
             sources = [sources]
-        self._sources = [str(source) for source in sources]
+        self._sources = [file for source in sources for file in list_matching(str(source))]
         if not self._sources:
             raise UsageError("sources must not be empty: pass a file, or '-' for standard input")
         self.position = 0

@@ -11,7 +11,6 @@ import io
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from msmarco_qdrant.core.encoder_types import Similarity
@@ -19,6 +18,7 @@ from msmarco_qdrant.core.records import EncodedPassage, Passage, Reject
 from msmarco_qdrant.errors import SourceError
 from msmarco_qdrant.sources.content import read_content
 from msmarco_qdrant.sources.corpus import Corpus, Reading, check_first_rows
+from msmarco_qdrant.sources.file_path import to_path
 from msmarco_qdrant.sources.files import open_source
 from msmarco_qdrant.sources.lines import read_lines
 from msmarco_qdrant.sources.parquet import (
@@ -112,7 +112,7 @@ def list_shards(shards: VectorShards) -> list[SourceFile]:
 
 
 def _source_file(source: str, reading: Reading) -> SourceFile:
-    size = Path(source).stat().st_size
+    size = to_path(source).stat().st_size
     with open_source(source) as raw:
         shape = detect_shape(source, raw, reading.format, reading.fields)
         if shape.lines is not None and shape.content.compression is None:
@@ -126,7 +126,7 @@ def _source_file(source: str, reading: Reading) -> SourceFile:
 
 
 def _whole(source: str, kind: ExtentKind, stop: int, size: int, **more: Any) -> Extent:
-    return Extent(source, str(Path(source).absolute()), kind, 0, stop, size, **more)
+    return Extent(source, str(to_path(source).absolute()), kind, 0, stop, size, **more)
 
 
 def next_line(source: str, offset: int) -> int:
@@ -166,7 +166,7 @@ def read_extent(
         SourceError: If it cannot be read, or its file was cut since it was listed.
     """
     if extent.kind == "shard":
-        yield from shard_rows(Path(extent.path), extent.similarity, extent.source)
+        yield from shard_rows(to_path(extent.path), extent.similarity, extent.source)
     elif extent.kind == "block":
         yield from _block_rows(next(blocks), reading, rows_before)
     elif extent.kind == "file":

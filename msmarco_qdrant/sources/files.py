@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import re
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import BinaryIO
 from msmarco_qdrant.errors import SourceError
 from msmarco_qdrant.sources.compression import SAMPLE_BYTES
 from msmarco_qdrant.sources.content import STDIN, read_content
+from msmarco_qdrant.sources.file_path import RemotePath, to_path
 from msmarco_qdrant.sources.lines import FullFirstRead, Line, read_lines
 
 
@@ -22,19 +25,36 @@ def file_size(source: str) -> int | None:
     """
     if source == STDIN:
         return None
-    path = Path(source)
-    if path.is_dir():
-        raise SourceError(f"{source} is a directory: pass the files in it")
+    path = to_path(source)
     try:
         status = path.stat()
     except FileNotFoundError as exc:
+        where = f" (relative to {Path.cwd()})" if isinstance(path, Path) else ""
         raise SourceError(
-            f"no such file: {source} (relative to {Path.cwd()}); check the path, or pass '-' for "
-            "standard input"
+            f"no such file: {source}{where}; check the path, or pass '-' for standard input"
         ) from exc
     except (OSError, ValueError) as exc:
         raise SourceError(f"cannot read {source!r}: {_reason(exc)}") from exc
-    return status.st_size if path.is_file() else None
+    if stat.S_ISDIR(status.st_mode):
+        raise SourceError(f"{source} is a directory: pass the files in it")
+    return status.st_size if stat.S_ISREG(status.st_mode) else None
+
+
+def list_matching(source: str) -> list[str]:
+    """Return the files that a URL with `*` or `[` in its last part matches; else the source.
+
+    The shell does this for paths.
+
+    Raises:
+        SourceError: If none matches.
+    """
+    path = STDIN if source == STDIN else to_path(source)
+    if not isinstance(path, RemotePath) or not re.search(r"[*\[]", path.name):
+        return [source]
+    found = sorted(str(one) for one in path.parent.glob(path.name))
+    if not found:
+        raise SourceError(f"no file matches {source}; check the folder and the pattern")
+    return found
 
 
 @contextmanager
@@ -50,7 +70,7 @@ def open_source(source: str) -> Iterator[io.BufferedReader]:
             yield make_peekable(stdin)
         return
     try:
-        file = Path(source).open("rb", buffering=SAMPLE_BYTES)  # noqa: SIM115  # closed below
+        file = to_path(source).open("rb", buffering=SAMPLE_BYTES)
     except OSError as exc:
         raise SourceError(f"cannot read {source}: {exc.strerror}") from exc
     with file:

@@ -13,6 +13,7 @@ from msmarco_qdrant.core.records import Passage, Reject
 from msmarco_qdrant.core.source_types import Format
 from msmarco_qdrant.errors import MissingExtraError, SourceError
 from msmarco_qdrant.sources.corpus import MAX_LINE_BYTES, Corpus
+from msmarco_qdrant.sources.files import list_matching
 from msmarco_qdrant.sources.rejects import duplicate_pid_reason, reject_passage
 
 
@@ -66,12 +67,13 @@ def preview_sources(  # noqa: PLR0913  # all but one have defaults
         shown: Number of first passages and rejects to return of each source.
 
     Returns:
-        One value for each source, in order.
+        One value for each source, in order; for a pattern of a URL, one for each file.
 
     Raises:
         UsageError: If an argument is invalid.
     """
-    names = [sources] if isinstance(sources, str | PathLike) else list(sources)
+    given = [sources] if isinstance(sources, str | PathLike) else list(sources)
+    names = [file for source in given for file in _matching(str(source))]
     seen, previews = PidSet(), []
     for source in names or [""]:
         try:
@@ -85,11 +87,19 @@ def preview_sources(  # noqa: PLR0913  # all but one have defaults
                 skip_field=skip_field,
             )
         except (SourceError, MissingExtraError) as exc:
-            previews.append(SourcePreview(str(source), None, 0, 0, (), (), str(exc)))
+            previews.append(SourcePreview(source, None, 0, 0, (), (), str(exc)))
             continue
         left = None if max_passages is None else max_passages - len(seen)
         previews.append(_preview(corpus, seen, shown, left))
     return previews
+
+
+def _matching(source: str) -> list[str]:
+    """Return the files that a pattern of a URL matches; the source itself if there are none."""
+    try:
+        return list_matching(source)
+    except SourceError:  # the source is refused, like any other that is missing
+        return [source]
 
 
 def _preview(corpus: Corpus, seen: PidSet, shown: int, left: int | None) -> SourcePreview:

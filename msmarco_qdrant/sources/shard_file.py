@@ -23,12 +23,11 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, cast
 
 from msmarco_qdrant.core.encoder_types import EncoderInfo, Prompts
 from msmarco_qdrant.errors import OutputError, SourceError, UsageError
-from msmarco_qdrant.runtime.atomic_file import atomic_write, atomic_write_text
+from msmarco_qdrant.sources.file_path import FilePath, write_whole
 from msmarco_qdrant.sources.parquet import check_extra
 
 if TYPE_CHECKING:
@@ -36,6 +35,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 VectorType: TypeAlias = Literal["float16", "float32"]
+
+_Folder = TypeVar("_Folder", bound=FilePath)
 
 VERSION = 1
 MANIFEST = "manifest.json"
@@ -116,20 +117,20 @@ class ShardRows:
     vectors: NDArray[np.float32]
 
 
-def shard_path(folder: Path, number: int) -> Path:
+def shard_path(folder: _Folder, number: int) -> _Folder:
     """Return the path of a shard, counted from 0."""
-    return folder / f"{number:05d}.parquet"
+    return cast("_Folder", folder / f"{number:05d}.parquet")
 
 
-def shard_paths(folder: Path) -> list[Path]:
+def shard_paths(folder: _Folder) -> list[_Folder]:
     """List the Parquet files of a folder in order, shards or not."""
-    return sorted(folder.glob("[!.]*.parquet"))
+    return cast("list[_Folder]", sorted(folder.glob("[!.]*.parquet")))
 
 
 # ---- writing -------------------------------------------------------------------------------
 
 
-def write_shard(path: Path, header: ShardHeader, table: Any, vectors: NDArray[Any]) -> None:
+def write_shard(path: FilePath, header: ShardHeader, table: Any, vectors: NDArray[Any]) -> None:
     """Write a shard, which appears under its name when it is complete and on disk.
 
     Args:
@@ -151,7 +152,7 @@ def write_shard(path: Path, header: ShardHeader, table: Any, vectors: NDArray[An
     try:
         rows = _with_vectors(header, table, vectors)
         with (
-            atomic_write(path) as file,
+            write_whole(path) as file,
             pq.ParquetWriter(file, rows.schema, **_writer_options()) as writer,
         ):
             writer.write_table(rows, row_group_size=_GROUP_ROWS)
@@ -196,20 +197,20 @@ def _writer_options() -> dict[str, Any]:
     }
 
 
-def write_manifest(folder: Path, manifest: Manifest) -> None:
+def write_manifest(folder: FilePath, manifest: Manifest) -> None:
     """Mark a folder as complete.
 
     Raises:
         OutputError: If the manifest cannot be written.
     """
-    with atomic_write_text(folder / MANIFEST) as file:
-        file.write(json.dumps(asdict(manifest), indent=2) + "\n")
+    with write_whole(folder / MANIFEST) as file:
+        file.write(f"{json.dumps(asdict(manifest), indent=2)}\n".encode())
 
 
 # ---- reading -------------------------------------------------------------------------------
 
 
-def read_footer(path: Path) -> Footer:
+def read_footer(path: FilePath) -> Footer:
     """Read the footer of a shard.
 
     Raises:
@@ -229,7 +230,7 @@ def read_footer(path: Path) -> Footer:
         return Footer(header, file.metadata.num_rows, dimension)
 
 
-def read_column(path: Path, name: str) -> list[str]:
+def read_column(path: FilePath, name: str) -> list[str]:
     """Read a column of `TEXT_COLUMNS`, such as `pid`, of all rows of a shard.
 
     Raises:
@@ -242,7 +243,7 @@ def read_column(path: Path, name: str) -> list[str]:
         return _strings(file.read(columns=[name]).column(name))
 
 
-def read_rows(path: Path) -> Iterator[ShardRows]:
+def read_rows(path: FilePath) -> Iterator[ShardRows]:
     """Yield the rows of a shard in batches, with one row group in memory.
 
     Raises:
@@ -259,14 +260,17 @@ def read_rows(path: Path) -> Iterator[ShardRows]:
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[Any]:
+def _open(path: FilePath) -> Iterator[Any]:
     """Open a Parquet file, and map errors of reading it."""
     check_extra(f"reading vectors ({path})")
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        with (
+            path.open("rb") as stream,
+            pq.ParquetFile(stream, page_checksum_verification=True) as file,
+        ):
             yield file
     except FileNotFoundError as exc:
         raise SourceError(f"no such file: {path}") from exc
@@ -276,7 +280,7 @@ def _open(path: Path) -> Iterator[Any]:
         ) from exc
 
 
-def _header_of(path: Path, content: bytes) -> ShardHeader:
+def _header_of(path: FilePath, content: bytes) -> ShardHeader:
     try:
         fields = json.loads(content)
         _check_version(path, fields.pop("version"))
@@ -291,7 +295,7 @@ def _header_of(path: Path, content: bytes) -> ShardHeader:
         raise SourceError(f"the header of {path} cannot be read ({exc!r}): {_RECREATE}") from exc
 
 
-def _check_version(path: Path, found: object) -> None:
+def _check_version(path: FilePath, found: object) -> None:
     if found != VERSION:
         raise SourceError(
             f"{path} must be of version {VERSION}, got {found}: use the version of msmarco-qdrant "
@@ -299,7 +303,7 @@ def _check_version(path: Path, found: object) -> None:
         )
 
 
-def _check_columns(path: Path, header: ShardHeader, schema: Any) -> int:
+def _check_columns(path: FilePath, header: ShardHeader, schema: Any) -> int:
     """Check the columns of a shard, and return the length of its vectors."""
     import pyarrow as pa
 
@@ -336,7 +340,7 @@ def _strings(column: Any) -> list[str]:
     return strings
 
 
-def remove_manifest(folder: Path) -> None:
+def remove_manifest(folder: FilePath) -> None:
     """Mark a folder as incomplete. A missing manifest is not an error."""
     path = folder / MANIFEST
     try:
@@ -345,7 +349,7 @@ def remove_manifest(folder: Path) -> None:
         raise OutputError(f"cannot remove {path}: {exc.strerror}") from exc
 
 
-def read_manifest(folder: Path) -> Manifest | None:
+def read_manifest(folder: FilePath) -> Manifest | None:
     """Read the manifest of a folder, None if the folder is not complete.
 
     Raises:

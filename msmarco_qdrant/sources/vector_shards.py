@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msmarco_qdrant.core.digests import meta_digest, text_digest
 from msmarco_qdrant.core.encoder_types import EncoderInfo, Similarity
 from msmarco_qdrant.core.records import EncodedPassage, Passage, Reject
 from msmarco_qdrant.errors import SourceError
+from msmarco_qdrant.sources.file_path import FilePath, to_path
 from msmarco_qdrant.sources.lines import RAW_BYTES_KEPT
 from msmarco_qdrant.sources.parquet import check_extra
 from msmarco_qdrant.sources.rows import RowError, check_passage, json_object
@@ -38,7 +38,7 @@ class VectorShards:
     It can be iterated more than once, with one row group of one file in memory.
 
     Args:
-        folder: The folder.
+        folder: The folder, a path or a URL such as ``s3://bucket/folder``.
 
     Attributes:
         folder: The folder.
@@ -54,10 +54,10 @@ class VectorShards:
     """
 
     def __init__(self, folder: str | PathLike[str]) -> None:
-        self.folder = Path(folder)
+        self.folder: FilePath = to_path(folder)
         check_extra(f"reading vectors ({self.folder})")
         manifest = _require_manifest(self.folder)
-        self.paths: Sequence[Path] = _list_shards(self.folder, manifest)
+        self.paths: Sequence[FilePath] = _list_shards(self.folder, manifest)
         footers = [read_footer(path) for path in self.paths]
         self.encoder: EncoderInfo = footers[0].header.encoder
         self.size: int = manifest.passages
@@ -85,7 +85,7 @@ class VectorShards:
 
 
 def shard_rows(
-    path: Path, similarity: Similarity, source: str | None = None
+    path: FilePath, similarity: Similarity, source: str | None = None
 ) -> Iterator[EncodedPassage | Reject]:
     """Yield every row of one file, as a passage with its vector or as a reject.
 
@@ -106,7 +106,7 @@ def shard_rows(
             yield _row(source or str(path), line, rows, index, vector)
 
 
-def _require_manifest(folder: Path) -> Manifest:
+def _require_manifest(folder: FilePath) -> Manifest:
     """Read the folder's manifest; without it the folder is not complete."""
     manifest = read_manifest(folder) if folder.is_dir() else None
     if manifest is not None:
@@ -122,7 +122,7 @@ def _require_manifest(folder: Path) -> Manifest:
     )
 
 
-def _list_shards(folder: Path, manifest: Manifest) -> list[Path]:
+def _list_shards(folder: FilePath, manifest: Manifest) -> list[FilePath]:
     """List the shards, which must be exactly those of the manifest."""
     expected = [shard_path(folder, number) for number in range(manifest.shards)]
     found = shard_paths(folder)
@@ -143,7 +143,7 @@ def _list_shards(folder: Path, manifest: Manifest) -> list[Path]:
 
 
 def _check_shard(
-    path: Path, footer: Footer, number: int, manifest: Manifest, encoder: EncoderInfo
+    path: FilePath, footer: Footer, number: int, manifest: Manifest, encoder: EncoderInfo
 ) -> None:
     """Refuse a shard of another encode, with the property that differs."""
     header = footer.header

@@ -218,7 +218,7 @@ def test_a_folder_of_another_machine_is_refused(tmp_path: Path) -> None:
     with marked(tmp_path) as marker:
         job = EncodeJob(encode.info, Layout(tmp_path, SHARD_CHUNKS, "float16"), marker)
         encode.worker.begin(job)
-        marker.rename(tmp_path / "b")
+        (tmp_path / marker.name).rename(tmp_path / "b")
         with pytest.raises(OutputError, match="is not the folder of the machine that began"):
             encode.worker.begin(job)
 
