@@ -203,8 +203,7 @@ def rollback_collection(  # noqa: PLR0913  # all but one have defaults
             add_display(stack, ReembedDisplay("older") if progress else None, on_progress),
         )
         with _lock(opened, collection) as lock:
-            found = read_generations(opened, collection)
-            found = _finish_interrupted(opened, found, options, lock)
+            found = _finish_interrupted(opened, collection, options, lock)
             copying = _select_rollback(opened, found)
             encoder_info = copying.metadata.encoder
             if encoder is None:
@@ -326,9 +325,14 @@ def _select_rollback(store: Store, found: Generations) -> Copying:
 
 
 def _finish_interrupted(
-    store: Store, found: Generations, options: ReembedOptions, lock: HeldLock
+    store: Store, collection: str, options: ReembedOptions, lock: HeldLock
 ) -> Generations:
-    """Run the last passes of a re-embedding that was interrupted after its swap."""
+    """Run the last passes of a re-embedding that was interrupted after its swap, if there is one.
+
+    Returns:
+        The collections of the name after that.
+    """
+    found = read_generations(store, collection)
     copying = found.copying
     if copying is None or not copying.is_swapped or not _is_forward(found, copying):
         return found
