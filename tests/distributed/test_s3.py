@@ -86,6 +86,7 @@ def write_remote(source: Path, name: str) -> str:
     return str(path)
 
 
+@pytest.mark.slow
 def test_an_encode_on_ray_writes_to_s3_what_one_process_writes_here(
     tmp_path: Path, server: LoopbackServer
 ) -> None:
