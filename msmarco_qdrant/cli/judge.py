@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
@@ -20,6 +23,7 @@ from msmarco_qdrant.cli.options import (
     tenant_option,
 )
 from msmarco_qdrant.cli.output import print_result
+from msmarco_qdrant.cli.ray_options import ray_options
 from msmarco_qdrant.cli.run_options import depth_option, judge_option
 from msmarco_qdrant.cli.signals import advise_resume, exit_on_sigterm
 from msmarco_qdrant.core.json_value import to_json_value
@@ -29,6 +33,7 @@ if TYPE_CHECKING:
     from msmarco_qdrant.core.records import Query
     from msmarco_qdrant.evaluation import Qrels
     from msmarco_qdrant.settings import Settings
+    from msmarco_qdrant.train import JudgeReport
 
 
 class _Files(NamedTuple):
@@ -74,7 +79,7 @@ _EXAMPLE = (
 
 @click.command(
     cls=Command,
-    examples=[_EXAMPLE],
+    examples=[_EXAMPLE, f"{_EXAMPLE} --ray auto"],
 )
 @settings_options("store", "transport", "collection", *ENCODER)
 @judge_option(
@@ -106,29 +111,23 @@ _EXAMPLE = (
     is_flag=True,
     help="Use a judge that ranks no better than the search.",
 )
+@ray_options("Score")
 @tenant_option
 @model_option("Load the collection's model from here.")
 @json_option
-def judge(*, settings: Settings, **options: Any) -> None:
+def judge(*, settings: Settings, ray: dict[str, Any] | None, **options: Any) -> None:
     """Score positives and mined candidates with a stronger model.
 
     First the judge is judged: it must rank the candidates of the dev queries better than the
     search. Run the same command again to resume.
     """
-    from msmarco_qdrant.train import judge_negatives, load_judge
     from msmarco_qdrant.train.mined_mode import mined_mode
 
     given = _Given(**options)
     files = given.read()
     mode = given.mode or mined_mode(given.negatives)
-    with (
-        exit_on_sigterm(),
-        advise_resume("Scores are kept"),
-        open_search_client(settings, given.model, bm25=mode == "bm25") as client,
-    ):
-        report = judge_negatives(
-            load_judge(given.judge, settings.encoder_options),
-            client,
+    with exit_on_sigterm(), advise_resume("Scores are kept"), ExitStack() as stack:
+        report = _judge(stack, settings, given, mode, ray)(
             files.queries,
             given.negatives,
             given.out,
@@ -141,3 +140,32 @@ def judge(*, settings: Settings, **options: Any) -> None:
             progress=True,
         )
     print_result(to_json_value(report), *str(report).splitlines(), as_json=given.as_json)
+
+
+def _judge(
+    stack: ExitStack,
+    settings: Settings,
+    given: _Given,
+    mode: SearchMode,
+    ray: dict[str, Any] | None,
+) -> Callable[..., JudgeReport]:
+    """Return the function that judges: in this process, or on a cluster."""
+    if ray is None:
+        from msmarco_qdrant.train import judge_negatives, load_judge
+
+        opened = open_search_client(settings, given.model, bm25=mode == "bm25")
+        client = stack.enter_context(opened)
+        loaded = load_judge(given.judge, settings.encoder_options)
+        return partial(judge_negatives, loaded, client)
+    from msmarco_qdrant.distributed import judge_on_ray
+
+    return partial(
+        judge_on_ray,
+        given.judge,
+        settings.store,
+        collection=settings.collection,
+        model=given.model,
+        encoder_options=settings.encoder_options,
+        connection=settings.connection,
+        **ray,
+    )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -30,6 +31,7 @@ from msmarco_qdrant.cli.options import (
     tenant_option,
 )
 from msmarco_qdrant.cli.output import print_result
+from msmarco_qdrant.cli.ray_options import ray_options, refuse_with_ray
 from msmarco_qdrant.cli.run_options import depth_option, modes_option
 from msmarco_qdrant.cli.signals import advise_resume, exit_on_sigterm
 from msmarco_qdrant.core.json_value import to_json_value
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
     from msmarco_qdrant.core.records import Query
     from msmarco_qdrant.search.client import SearchClient
     from msmarco_qdrant.settings import Settings
-    from msmarco_qdrant.train import Positives
+    from msmarco_qdrant.train import MineReport, Positives
     from msmarco_qdrant.train.mine_systems import Clients
 
 
@@ -77,6 +79,7 @@ class _Given:
     examples=[
         "--queries queries.tsv --qrels qrels.txt --out mined",
         "--clicks clicks.tsv --mode dense --mode bm25 --out mined",
+        "--queries queries.tsv --qrels qrels.txt --out mined --ray auto",
     ],
 )
 @settings_options("store", "transport", "collection", *ENCODER)
@@ -112,27 +115,22 @@ class _Given:
     help="Processes that search a store in a directory; each has the graph in its own memory.  "
     "[default: one per core, up to 4, where they pay]",
 )
+@ray_options("Search")
 @tenant_option
 @model_option("Load the collection's model from here.")
 @json_option
-def mine(*, settings: Settings, **options: object) -> None:
+def mine(*, settings: Settings, ray: dict[str, Any] | None, **options: object) -> None:
     """Search for candidates for hard negatives.
 
     They are the passages that rank high for a training query and are not among its positives. Run
     the same command again to resume.
     """
-    from msmarco_qdrant.train import mine_negatives
-
     given = _Given(**options)  # type: ignore[arg-type]
     given.check()
+    refuse_with_ray(ray, {"--processes": given.processes is not None}, "mining")
     queries, positives = _read(given)
-    with (
-        exit_on_sigterm(),
-        advise_resume("Mined queries are kept"),
-        _open_clients(settings, given) as client,
-    ):
-        report = mine_negatives(
-            client,
+    with exit_on_sigterm(), advise_resume("Mined queries are kept"), ExitStack() as stack:
+        report = _miner(stack, settings, given, ray)(
             queries,
             positives,
             given.out,
@@ -140,7 +138,6 @@ def mine(*, settings: Settings, **options: object) -> None:
             depth=given.depth,
             first_rank=given.first_rank,
             tenant=given.tenant,
-            processes=given.processes,
             progress=True,
         )
     if given.clicks is not None:
@@ -159,6 +156,29 @@ def _read(given: _Given) -> tuple[Iterable[Query], Positives]:
     file_size(str(given.queries))  # refuse a missing file before the positives are read
     positives = read_positives(str(given.qrels), min_grade=given.min_grade)
     return read_queries(str(given.queries)), positives
+
+
+def _miner(
+    stack: ExitStack, settings: Settings, given: _Given, ray: dict[str, Any] | None
+) -> Callable[..., MineReport]:
+    """Return the function that mines: in this process, or on a cluster."""
+    if ray is None:
+        from msmarco_qdrant.train import mine_negatives
+
+        clients = stack.enter_context(_open_clients(settings, given))
+        return partial(mine_negatives, clients, processes=given.processes)
+    from msmarco_qdrant.distributed import mine_on_ray
+
+    return partial(
+        mine_on_ray,
+        settings.store,
+        collection=settings.collection,
+        also=given.also,
+        model=given.model,
+        encoder_options=settings.encoder_options,
+        connection=settings.connection,
+        **ray,
+    )
 
 
 @contextmanager

@@ -51,8 +51,8 @@ def _options(what: str, cpus: str) -> list[Callable[[_F], _F]]:
             "--ray-workers",
             type=click.IntRange(min=1),
             metavar="N",
-            help="With --ray: number of processes that encode.  [default: one per GPU, or one per "
-            "4 processors]",
+            help=f"With --ray: number of processes that {what.lower()}.  [default: one per GPU, or "
+            "one per 4 processors]",
         ),
         click.option(
             "--ray-cpus",

@@ -1,4 +1,4 @@
-"""Encode, ingest and change of the model by many processes on several machines, by Ray.
+"""Encode, ingest, change of the model, mining and judging by many processes, on Ray.
 
 The names are imported on first use.
 """
@@ -12,11 +12,19 @@ from msmarco_qdrant.core.lazy import lazy_attributes
 if TYPE_CHECKING:
     from msmarco_qdrant.distributed.encode import encode_dataset
     from msmarco_qdrant.distributed.ingest import ingest_dataset
+    from msmarco_qdrant.distributed.judge import judge_on_ray
+    from msmarco_qdrant.distributed.mine import mine_on_ray
     from msmarco_qdrant.distributed.reembed import reembed_on_ray
 
-_MODULES = {"encode": "encode_dataset", "ingest": "ingest_dataset", "reembed": "reembed_on_ray"}
+_MODULES = {
+    "encode": "encode_dataset",
+    "ingest": "ingest_dataset",
+    "judge": "judge_on_ray",
+    "mine": "mine_on_ray",
+    "reembed": "reembed_on_ray",
+}
 
-__all__ = ["encode_dataset", "ingest_dataset", "reembed_on_ray"]
+__all__ = ["encode_dataset", "ingest_dataset", "judge_on_ray", "mine_on_ray", "reembed_on_ray"]
 
 
 __getattr__ = lazy_attributes(__name__, _MODULES)

@@ -11,6 +11,7 @@ from itertools import chain
 from msmarco_qdrant.core.encoder_types import EncoderInfo
 from msmarco_qdrant.core.records import Reject
 from msmarco_qdrant.core.reports import EncodeReport
+from msmarco_qdrant.distributed.machine import named_machine
 from msmarco_qdrant.distributed.rejects import SpilledRejects
 from msmarco_qdrant.distributed.shards import ShardPlan, drop_repeats
 from msmarco_qdrant.distributed.shared_folder import require_marker
@@ -146,7 +147,8 @@ class EncodeWorker:
             self._encoder = settings.make_encoder()
             check_encoder(self._encoder)
         else:
-            self._encoder = settings.models.load()
+            with named_machine():
+                self._encoder = settings.models.load()
         return self._encoder
 
     def _prepare(self, counted: CountedSplit, tokenizer: Tokenizer) -> list[list[PreparedChunk]]:

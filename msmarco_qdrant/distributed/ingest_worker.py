@@ -10,6 +10,7 @@ from msmarco_qdrant.core.encoder_types import EncoderInfo
 from msmarco_qdrant.core.metadata_types import CollectionMetadata
 from msmarco_qdrant.core.pid_set import UniquePids
 from msmarco_qdrant.core.records import Reject
+from msmarco_qdrant.distributed.machine import named_machine
 from msmarco_qdrant.distributed.rejects import SpilledRejects
 from msmarco_qdrant.distributed.splits import CountedSplit
 from msmarco_qdrant.encoding import Bm25Encoder, Encoder
@@ -105,10 +106,11 @@ class IngestWorker:
         settings = self._settings
         encoder = None if settings.make_encoder is None else settings.make_encoder()
         choice = EncoderChoice(settings.models, encoder)
-        if stored is None:
-            info, self._encoder = choice.for_new()
-            return info
-        info, self._encoder = choice.for_existing(settings.collection, stored)
+        with named_machine():
+            if stored is None:
+                info, self._encoder = choice.for_new()
+                return info
+            info, self._encoder = choice.for_existing(settings.collection, stored)
         if self._encoder is not None:
             carry_over(resolve_alias(self._store(), settings.collection), self._encoder)
         return info

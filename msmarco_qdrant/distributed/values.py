@@ -21,20 +21,23 @@ SPLITS_AT_ONCE_ON_GPU = 2
 """Splits of a worker with a GPU: the card has batches while one of them begins or ends."""
 
 
-def check_server_url(url: object, work: str) -> None:
+def check_server_url(
+    url: object, work: str, why: str = "several processes cannot write to a directory"
+) -> None:
     """Refuse anything but the URL of a server.
 
     Args:
         url: What was given.
         work: What is done, such as "an ingest".
+        why: The reason.
 
     Raises:
         UsageError: If it is something else.
     """
     if not isinstance(url, str) or not is_url(url):
         raise UsageError(
-            f"{work} on Ray needs the URL of a server, as several processes cannot write to a "
-            f"directory, got {hide_secret(str(url))!r}: pass http://HOST, or run it without Ray"
+            f"{work} on Ray needs the URL of a server, as {why}, got {hide_secret(str(url))!r}: "
+            "pass http://HOST, or run it without Ray"
         )
     parse_address(url, DEFAULT_CONNECTION)
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from msmarco_qdrant.core.arguments import suggest_keywords
 from msmarco_qdrant.core.json_value import from_json_value, to_json_value
@@ -24,7 +24,7 @@ from msmarco_qdrant.train.judge_parts import (
     require_texts,
     split_parts,
 )
-from msmarco_qdrant.train.judge_scorer import Judge, Scorer, to_scorer
+from msmarco_qdrant.train.judge_scorer import Judge, JudgeInfo, Scorer, to_scorer
 from msmarco_qdrant.train.mined_mode import mined_mode
 from msmarco_qdrant.train.negatives_file import read_negatives
 from msmarco_qdrant.train.out_folder import OutFolder
@@ -128,43 +128,166 @@ def judge_negatives(  # noqa: PLR0913  # eight have defaults
     check_extra("judging")
     check_count("depth", depth)
     check_dev(dev_queries, dev_qrels)
-    scorer = to_scorer(judge)
-    queries, mode = [*queries], mode or mined_mode(negatives)
-    if not isinstance(negatives, str | PathLike):
-        negatives = [*negatives]
-    settings = {
-        **scorer.identity(),
-        "collection": client.collection,
-        "negatives": digest_negatives(negatives),
-        "queries": digest_queries(queries),
-        "dev queries": digest_queries(dev_queries),
-        "dev qrels": digest_grades(dev_qrels),
-        "mode": mode,
-        "depth": depth,
-        "tenant": tenant,
-    }
-    texts = {query.qid: query.text for query in queries}
-    run = _JudgeRun(scorer, client, texts, negatives, tenant)
-    with OutFolder(out, "judge", settings) as folder:
+    inputs = JudgeInputs.of(
+        collection=client.collection,
+        queries=queries,
+        negatives=negatives,
+        dev_queries=dev_queries,
+        dev_qrels=dev_qrels,
+        mode=mode,
+        depth=depth,
+        tenant=tenant,
+    )
+    steps = _LocalSteps(to_scorer(judge), client, inputs)
+    return run_judging(out, steps, inputs, allow_weak=allow_weak, progress=progress)
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeInputs:
+    """Mined queries to judge, and the dev queries that judge the judge.
+
+    Attributes:
+        collection: Name of the collection.
+        queries: The mined queries.
+        negatives: A file or folder of mined negatives, or the queries.
+        dev_queries: The dev queries.
+        dev_qrels: Their judgments.
+        mode: Mode of the search that the judge must improve on.
+        depth: Candidates per dev query.
+        tenant: Only this tenant's passages.
+    """
+
+    collection: str
+    queries: Sequence[Query]
+    negatives: Negatives
+    dev_queries: Sequence[Query]
+    dev_qrels: Qrels
+    mode: SearchMode
+    depth: int
+    tenant: str | None
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        queries: Iterable[Query],
+        negatives: Negatives,
+        mode: SearchMode | None,
+        **others: Any,
+    ) -> JudgeInputs:
+        """Return the inputs of a call, with the mode of the mined folder if none is given."""
+        mode = mode or mined_mode(negatives)
+        if not isinstance(negatives, str | PathLike):
+            negatives = [*negatives]
+        return cls(queries=[*queries], negatives=negatives, mode=mode, **others)
+
+    def settings(self, identity: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what decides about the scores, for the settings of a folder.
+
+        Args:
+            identity: What decides about those of the judge.
+        """
+        return {
+            **identity,
+            "collection": self.collection,
+            "negatives": digest_negatives(self.negatives),
+            "queries": digest_queries(self.queries),
+            "dev queries": digest_queries(self.dev_queries),
+            "dev qrels": digest_grades(self.dev_qrels),
+            "mode": self.mode,
+            "depth": self.depth,
+            "tenant": self.tenant,
+        }
+
+    def texts(self) -> dict[str, str]:
+        """Return the text of each mined query, by qid."""
+        return {query.qid: query.text for query in self.queries}
+
+    def parts(self) -> Iterator[Part]:
+        """Read the mined queries, and yield their parts."""
+        if isinstance(self.negatives, str | PathLike):
+            return split_parts(read_negatives(self.negatives))
+        return split_parts(self.negatives)
+
+
+class JudgeSteps(Protocol):
+    """The steps of a judging that need the judge: in this process or on other machines."""
+
+    @property
+    def judge(self) -> JudgeInfo:
+        """The judge's properties."""
+        ...
+
+    def check(self, on_queries: Callable[[int, int], None]) -> JudgeCheck:
+        """Compare the judge with the search; see `check_judge`."""
+        ...
+
+    def judge_parts(self, files: PartFiles, on_pairs: Callable[[int], None]) -> None:
+        """Write the parts that are missing; see `judge_parts`."""
+        ...
+
+
+class _LocalSteps:
+    """The judge in this process."""
+
+    def __init__(self, scorer: Scorer, client: SearchClient, inputs: JudgeInputs) -> None:
+        self._scorer = scorer
+        self._client = client
+        self._inputs = inputs
+        self.judge = JudgeInfo.of(scorer)
+
+    def check(self, on_queries: Callable[[int, int], None]) -> JudgeCheck:
+        inputs = self._inputs
+        return check_judge(
+            self._scorer,
+            self._client,
+            inputs.dev_queries,
+            inputs.dev_qrels,
+            mode=inputs.mode,
+            depth=inputs.depth,
+            tenant=inputs.tenant,
+            on_queries=on_queries,
+        )
+
+    def judge_parts(self, files: PartFiles, on_pairs: Callable[[int], None]) -> None:
+        inputs = self._inputs
+        texts = PassageTexts(self._client, tenant=inputs.tenant)
+        judge_parts(inputs.parts(), files, self._scorer, inputs.texts(), texts, on_pairs)
+
+
+def run_judging(
+    out: str | PathLike[str],
+    steps: JudgeSteps,
+    inputs: JudgeInputs,
+    *,
+    allow_weak: bool,
+    progress: bool,
+) -> JudgeReport:
+    """Check the judge and score what is missing, unless that is done; return the report.
+
+    Args:
+        out: The output folder.
+        steps: The judge.
+        inputs: What it judges.
+        allow_weak: True to use a judge that is not better than the search.
+        progress: Show it on standard error.
+
+    Raises:
+        WeakJudgeError: If the judge is not better than the search.
+        UsageError: For a mined query without text, or a folder of another call.
+        OutputError: If the folder cannot be written, or another process judges into it.
+    """
+    with OutFolder(out, "judge", inputs.settings(steps.judge.identity)) as folder:
         check = _stored_check(folder)
         if check is None:
             with counted_progress(None, progress=progress, unit="dev queries") as count:
-                check = check_judge(
-                    scorer,
-                    client,
-                    dev_queries,
-                    dev_qrels,
-                    mode=mode,
-                    depth=depth,
-                    tenant=tenant,
-                    on_queries=count,
-                )
+                check = steps.check(count)
             folder.write_json(_CHECK, to_json_value(check))
         if not check.is_better and not allow_weak:
-            raise WeakJudgeError(_weak(scorer.model, check), check.judge, check.search)
+            raise WeakJudgeError(_weak(steps.judge.model, check), check.judge, check.search)
         files = PartFiles(folder.path)
         if (stored := folder.read_json(_REPORT)) is None:
-            report = run.judge(folder, files, check, progress=progress)
+            report = _judge(folder, files, steps, inputs, check, progress=progress)
             folder.write_json(_REPORT, to_json_value(report))
         else:
             report = from_json_value(JudgeReport, stored)
@@ -172,50 +295,38 @@ def judge_negatives(  # noqa: PLR0913  # eight have defaults
         return report
 
 
-class _JudgeRun:
-    """One call: judges the parts that are missing, and then joins them."""
+def _judge(
+    folder: OutFolder,
+    files: PartFiles,
+    steps: JudgeSteps,
+    inputs: JudgeInputs,
+    check: JudgeCheck,
+    *,
+    progress: bool,
+) -> JudgeReport:
+    """Judge the parts that are missing, write the scores, and return the report."""
+    started = time.perf_counter()
+    total = sum(part.pairs for part in require_texts(inputs.parts(), inputs.texts()))
+    with counted_progress(None, progress=progress, unit="pairs") as show:
+        done = 0
 
-    def __init__(
-        self,
-        scorer: Scorer,
-        client: SearchClient,
-        queries: dict[str, str],
-        negatives: Negatives,
-        tenant: str | None,
-    ) -> None:
-        self._scorer = scorer
-        self._texts = PassageTexts(client, tenant=tenant)
-        self._queries = queries
-        self._negatives = negatives
-        self._done = 0
+        def count(pairs: int) -> None:
+            nonlocal done
+            done += pairs
+            show(done, total)
 
-    def judge(
-        self, folder: OutFolder, files: PartFiles, check: JudgeCheck, *, progress: bool
-    ) -> JudgeReport:
-        """Judge the parts that are missing, write the scores, and return the report."""
-        started = time.perf_counter()
-        total = sum(part.pairs for part in require_texts(self._parts(), self._queries))
-        with counted_progress(None, progress=progress, unit="pairs") as show:
-
-            def count(pairs: int) -> None:
-                self._done += pairs
-                show(self._done, total)
-
-            judge_parts(self._parts(), files, self._scorer, self._queries, self._texts, count)
-        counted = _Counted(files.read(self._parts()))
-        queries = write_scores(folder.path / SCORES_FILE, counted)
-        return JudgeReport(
-            self._scorer.model,
-            self._scorer.scale,
-            check,
-            queries,
-            counted.scores,
-            total - counted.scores,
-            round(time.perf_counter() - started, 3),
-        )
-
-    def _parts(self) -> Iterator[Part]:
-        return split_parts(_read(self._negatives))
+        steps.judge_parts(files, count)
+    counted = _Counted(files.read(inputs.parts()))
+    queries = write_scores(folder.path / SCORES_FILE, counted)
+    return JudgeReport(
+        steps.judge.model,
+        steps.judge.scale,
+        check,
+        queries,
+        counted.scores,
+        total - counted.scores,
+        round(time.perf_counter() - started, 3),
+    )
 
 
 class _Counted:
@@ -229,12 +340,6 @@ class _Counted:
         for qid, found in self._scores:
             self.scores += len(found)
             yield qid, found
-
-
-def _read(negatives: Negatives) -> Iterable[MinedQuery]:
-    if isinstance(negatives, str | PathLike):
-        return read_negatives(negatives)
-    return negatives
 
 
 def _stored_check(folder: OutFolder) -> JudgeCheck | None:

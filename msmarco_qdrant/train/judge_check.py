@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -83,17 +83,74 @@ def check_judge(
         MissingExtraError: Without the extra `train`.
     """
     check_dev(queries, qrels)
+    batches = dev_batches(queries, qrels)
+    total, done, rankings = sum(map(len, batches)), 0, list[DevRankings]()
+    for batch in batches:
+        rankings.append(rank_batch(scorer, client, batch, mode=mode, depth=depth, tenant=tenant))
+        done += len(batch)
+        on_queries(done, total)
+    return compare_rankings(queries, qrels, rankings)
+
+
+@dataclass(frozen=True, slots=True)
+class DevRankings:
+    """Rankings of the candidates of some dev queries, by qid.
+
+    Attributes:
+        search: Those of the search.
+        judge: Those of the judge.
+    """
+
+    search: Mapping[str, Ranking]
+    judge: Mapping[str, Ranking]
+
+
+def dev_batches(queries: Iterable[Query], qrels: Qrels) -> list[list[Query]]:
+    """Return the dev queries that have judgments, in batches."""
+    return [*in_batches((query for query in queries if query.qid in qrels), _QUERIES_PER_BATCH)]
+
+
+def rank_batch(
+    scorer: Scorer,
+    client: SearchClient,
+    batch: Sequence[Query],
+    *,
+    mode: SearchMode,
+    depth: int,
+    tenant: str | None,
+) -> DevRankings:
+    """Search for some dev queries, and have the judge rank what was found.
+
+    Raises:
+        StoreError: If the engine fails.
+    """
+    found: dict[str, Ranking] = {}
+    ordered: dict[str, Ranking] = {}
+    hits = client.search_many(
+        [query.text for query in batch], limit=depth, mode=mode, tenant=tenant
+    )
+    for query, own, scores in _scored(scorer, batch, hits):
+        found[query.qid] = rank_scores({hit.pid: hit.score for hit in own})
+        pids = (hit.pid for hit in own)
+        ordered[query.qid] = rank_scores(dict(zip(pids, scores, strict=True)))
+    return DevRankings(found, ordered)
+
+
+def compare_rankings(
+    queries: Iterable[Query], qrels: Qrels, rankings: Iterable[DevRankings]
+) -> JudgeCheck:
+    """Compare the rankings of all batches.
+
+    Raises:
+        UsageError: If the search found no candidates.
+        MissingExtraError: Without the extra `train`.
+    """
     judged = [query for query in queries if query.qid in qrels]
     found: dict[str, Ranking] = {}
     ordered: dict[str, Ranking] = {}
-    for batch in in_batches(judged, _QUERIES_PER_BATCH):
-        texts = [query.text for query in batch]
-        hits = client.search_many(texts, limit=depth, mode=mode, tenant=tenant)
-        for query, own, scores in _scored(scorer, batch, hits):
-            found[query.qid] = rank_scores({hit.pid: hit.score for hit in own})
-            pids = (hit.pid for hit in own)
-            ordered[query.qid] = rank_scores(dict(zip(pids, scores, strict=True)))
-        on_queries(len(found), len(judged))
+    for one in rankings:
+        found |= one.search
+        ordered |= one.judge
     if not any(found.values()):
         raise UsageError("the search must find candidates of the dev queries, got none")
     runs = [Run("search", found), Run("judge", ordered)]

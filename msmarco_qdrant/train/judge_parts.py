@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import shutil
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.runtime.pipeline import Pipeline
@@ -15,6 +16,10 @@ from msmarco_qdrant.train.out_folder import digest_of
 from msmarco_qdrant.train.records import MinedQuery
 from msmarco_qdrant.train.score_files import read_scores, write_scores
 from msmarco_qdrant.train.texts import PassageTexts
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 PAIRS_PER_PART = 16_384
 """A killed run loses the scores of fewer pairs than this, and those that are read ahead."""
@@ -43,6 +48,41 @@ class Part:
     def pairs(self) -> int:
         """Number of pairs to judge."""
         return sum(map(len, self.pids.values()))
+
+    def passages(self) -> Iterator[str]:
+        """Yield the pid of each pair."""
+        for pids in self.pids.values():
+            yield from pids
+
+    def pairs_of(self, queries: Mapping[str, str], texts: Mapping[str, str]) -> PartPairs:
+        """Return the pairs whose passages have a text.
+
+        Args:
+            queries: The text of each query, by qid.
+            texts: The texts of the passages, by pid.
+        """
+        keys = [(qid, pid) for qid, pids in self.pids.items() for pid in pids if pid in texts]
+        return PartPairs(keys, [(queries[qid], texts[pid]) for qid, pid in keys])
+
+
+@dataclass(frozen=True, slots=True)
+class PartPairs:
+    """Pairs of a part that can be scored.
+
+    Attributes:
+        keys: The qid and the pid of each.
+        texts: Their texts.
+    """
+
+    keys: Sequence[tuple[str, str]]
+    texts: Pairs
+
+    def by_query(self, part: Part, scores: NDArray[np.float32]) -> dict[str, dict[str, float]]:
+        """Return the scores, float32 `(len(keys),)`, of each query of the part by pid."""
+        found: dict[str, dict[str, float]] = {qid: {} for qid in part.pids}
+        for (qid, pid), score in zip(self.keys, scores.tolist(), strict=True):
+            found[qid][pid] = score
+        return found
 
 
 class PartFiles:
@@ -109,30 +149,25 @@ def judge_parts(
         texts: The texts of the passages.
         on_pairs: Called with the number of pairs of each completed part.
     """
-    waiting: deque[tuple[Part, list[tuple[str, str]]]] = deque()
+    waiting: deque[tuple[Part, PartPairs]] = deque()
 
-    def read() -> Iterator[tuple[Part, list[tuple[str, str]], Pairs]]:
+    def read() -> Iterator[tuple[Part, PartPairs]]:
         for part in parts:
             if files.has(part):
                 on_pairs(part.pairs)
                 continue
-            found = texts.get(pid for pids in part.pids.values() for pid in pids)
-            keys = [(qid, pid) for qid, pids in part.pids.items() for pid in pids if pid in found]
-            yield part, keys, [(queries[qid], found[pid]) for qid, pid in keys]
+            yield part, part.pairs_of(queries, texts.get(part.passages()))
 
-    def pairs(items: Iterable[tuple[Part, list[tuple[str, str]], Pairs]]) -> Iterator[Pairs]:
-        for part, keys, of_part in items:
-            waiting.append((part, keys))
-            yield of_part
+    def pairs(items: Iterable[tuple[Part, PartPairs]]) -> Iterator[Pairs]:
+        for part, of_part in items:
+            waiting.append((part, of_part))
+            yield of_part.texts
 
     with Pipeline() as pipeline:
         scored = scorer.score_batches(pairs(pipeline.run(read(), prefetch=1, name="texts")))
         for scores in scored:
-            part, keys = waiting.popleft()
-            by_query: dict[str, dict[str, float]] = {qid: {} for qid in part.pids}
-            for (qid, pid), score in zip(keys, scores.tolist(), strict=True):
-                by_query[qid][pid] = score
-            files.write(part, by_query.items())
+            part, of_part = waiting.popleft()
+            files.write(part, of_part.by_query(part, scores).items())
             on_pairs(part.pairs)
 
 

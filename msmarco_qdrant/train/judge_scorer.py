@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
@@ -51,6 +52,26 @@ class Scorer(Protocol):
     def score_batches(self, batches: Iterable[Pairs]) -> Iterator[NDArray[np.float32]]:
         """Yield the scores of each batch of pairs (query, passage), float32 `(n,)`, in order."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeInfo:
+    """Properties of a judge.
+
+    Attributes:
+        model: The model's name.
+        scale: The kind of its scores.
+        identity: What decides about its scores.
+    """
+
+    model: str
+    scale: str
+    identity: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, scorer: Scorer) -> JudgeInfo:
+        """Return the properties of a scorer."""
+        return cls(scorer.model, scorer.scale, scorer.identity())
 
 
 def to_scorer(judge: Judge) -> Scorer:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import ExitStack, closing
 from os import PathLike
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 from msmarco_qdrant.collection.graph import graph_note
 from msmarco_qdrant.core.arguments import suggest_keywords
@@ -16,38 +16,35 @@ from msmarco_qdrant.core.pid_set import PidSet
 from msmarco_qdrant.core.records import Query
 from msmarco_qdrant.core.search_types import SearchMode
 from msmarco_qdrant.errors import UsageError
-from msmarco_qdrant.evaluation.coverage import (
-    SearchedPassages,
-    count_missing_relevant,
-    quoted_examples,
-)
-from msmarco_qdrant.evaluation.plan import check_texts
-from msmarco_qdrant.runtime.daemon_executor import DaemonExecutor
+from msmarco_qdrant.evaluation.coverage import quoted_examples
 from msmarco_qdrant.runtime.progress import ProgressDisplay, with_display
 from msmarco_qdrant.search.request import check_count
 from msmarco_qdrant.train.mine_parts import (
+    MinedPart,
     PartCounts,
     PartFiles,
+    QueryPart,
     add_counts,
-    digest_queries,
     other_queries,
 )
-from msmarco_qdrant.train.mine_processes import MineProcesses
 from msmarco_qdrant.train.mine_report import MineReport, read_report, write_report
-from msmarco_qdrant.train.mine_systems import Clients, MiningSystem, limit_for, make_systems
+from msmarco_qdrant.train.mine_search import PartMiner, require_positives
+from msmarco_qdrant.train.mine_systems import (
+    Clients,
+    MiningSystem,
+    make_systems,
+    mine_settings,
+    require_encoders,
+)
 from msmarco_qdrant.train.negatives_file import NEGATIVES_FILE
 from msmarco_qdrant.train.out_folder import OutFolder, digest_of
-from msmarco_qdrant.train.records import MinedQuery, Positives
-
-if TYPE_CHECKING:
-    from concurrent.futures import Future
+from msmarco_qdrant.train.records import Positives
 
 OnMined: TypeAlias = Callable[[int, int], None]
 
 QUERIES_PER_PART = 1024
 """A killed run loses the searches for fewer queries than this."""
 
-_QUERIES_PER_BATCH = 32
 _log = logging.getLogger(__name__)
 
 
@@ -96,26 +93,41 @@ def mine_negatives(  # noqa: PLR0913  # all but four have defaults
         OutputError: If the folder cannot be written, or another process mines into it.
         StoreError: If an engine fails.
     """
-    _check_ranks(depth, first_rank)
+    ranks = to_ranks(depth, first_rank)
     systems = make_systems(client, modes, tenant)
-    settings = {
-        "depth": depth,
-        "first_rank": first_rank,
-        "systems": {system.name: system.settings() for system in systems},
-    }
-    searching = MineProcesses(systems, processes)
-    _warn_without_graph(systems)
-    with OutFolder(out, "mine", settings) as folder, closing(searching), ExitStack() as stack:
+    require_encoders(systems)
+    miner = PartMiner(systems, ranks, processes)
+    warn_without_graph(systems)
+    settings = mine_settings(systems, ranks)
+    with OutFolder(out, "mine", settings) as folder, closing(miner), ExitStack() as stack:
         if progress:
-            display = ProgressDisplay(unit="queries")
-            on_progress = with_display(stack, display, display.show_of, on_progress)
-        total = len(queries) if isinstance(queries, Sized) else 0
-        ranks = range(first_rank - 1, depth)
-        run = _MineRun(systems, searching, positives, folder, ranks, on_progress, total)
-        return run.mine(queries)
+            on_progress = with_bar(stack, on_progress)
+        run = MineRun(systems, positives, folder, ranks, on_progress)
+
+        def complete(parts: Iterator[QueryPart]) -> None:
+            for part in parts:
+                if part.number == 0:
+                    require_positives(systems, part)
+                run.add(part, miner.mine(part, run.show))
+
+        return run.mine(queries, complete)
 
 
-def _warn_without_graph(systems: Sequence[MiningSystem]) -> None:
+def to_ranks(depth: int, first_rank: int) -> range:
+    """Return the ranks of the candidates, from 0.
+
+    Raises:
+        UsageError: If they are out of range.
+    """
+    check_count("depth", depth)
+    check_count("first_rank", first_rank)
+    if first_rank > depth:
+        raise UsageError(f"first_rank must be 1 to depth ({depth}), got {first_rank}")
+    return range(first_rank - 1, depth)
+
+
+def warn_without_graph(systems: Sequence[MiningSystem]) -> None:
+    """Warn of a collection that is searched without an index."""
     clients = {id(one.client): one.client for one in systems if one.mode != "bm25"}
     for client in clients.values():
         info = client.session.collection.info(all_replicas=False)
@@ -123,61 +135,101 @@ def _warn_without_graph(systems: Sequence[MiningSystem]) -> None:
             _log.warning("%s first, or mining takes long", note)
 
 
-def _check_ranks(depth: int, first_rank: int) -> None:
-    check_count("depth", depth)
-    check_count("first_rank", first_rank)
-    if first_rank > depth:
-        raise UsageError(f"first_rank must be 1 to depth ({depth}), got {first_rank}")
+def with_bar(stack: ExitStack, on_progress: OnMined | None) -> OnMined:
+    """Return a callback that also shows the progress."""
+    display = ProgressDisplay(unit="queries")
+    return with_display(stack, display, display.show_of, on_progress)
 
 
-class _MineRun:
-    """One call: mines the parts that are missing, and then writes the file and the report."""
+class MineRun:
+    """One call: finds the parts that are missing, and writes the file and the report.
+
+    Args:
+        systems: The systems.
+        positives: The pids that answer each query, by qid.
+        folder: The output folder.
+        ranks: The ranks of the candidates, from 0.
+        on_progress: Called with the number of queries done, and of all.
+    """
 
     def __init__(
         self,
         systems: Sequence[MiningSystem],
-        searching: MineProcesses,
         positives: Positives,
         folder: OutFolder,
         ranks: range,
         on_progress: OnMined | None,
-        total: int,
     ) -> None:
         self._systems = systems
-        self._searching = searching
         self._positives = positives
         self._folder = folder
         self._ranks = ranks
         self._on_progress = on_progress or (lambda _done, _total: None)
-        self._total = total
+        self._total = self._queries = 0
         self._parts = PartFiles(folder.path / "parts")
+        self._counts: list[PartCounts] = []
+        self._digests: list[str] = []
         self._qids = PidSet()
         self._skipped = 0
         self._done = 0
         self._example = ""
 
-    def mine(self, queries: Iterable[Query]) -> MineReport:
-        """Mine what is missing, and return the report."""
+    def mine(
+        self, queries: Iterable[Query], complete: Callable[[Iterator[QueryPart]], None]
+    ) -> MineReport:
+        """Mine what is missing, and return the report.
+
+        Args:
+            queries: The training queries.
+            complete: Mines missing parts, and passes each to `add`; it reads all of them.
+
+        Raises:
+            UsageError: See `mine_negatives`.
+            OutputError: If the folder cannot be written.
+        """
         started = time.perf_counter()
+        self._total = len(queries) if isinstance(queries, Sized) else 0
         before = read_report(self._folder)
-        counts: list[PartCounts] = []
-        digests: list[str] = []
-        executor = DaemonExecutor(self._searching.threads, "msmarco-qdrant-mine")
-        try:
-            for batch in in_batches(self._with_positives(queries), QUERIES_PER_PART):
-                digests.append(digest_queries(batch, self._positives))
-                if before is None:
-                    counts.append(self._complete(len(counts), digests[-1], batch, executor))
-        finally:
-            executor.shutdown(wait=False, cancel_futures=True)
-        self._check_any(bool(digests))
-        inputs = digest_of(digests)
-        if before is not None:
-            if before.inputs != inputs:
-                raise other_queries(self._folder.path)
-            self._parts.remove()
-            return before.report
-        return self._finish(add_counts(counts), inputs, len(counts), started)
+        parts = self._split(queries)
+        if before is None:
+            complete(part for part in parts if not self._is_done(part))
+        for _ in parts:  # of a complete folder, to compare the queries
+            pass
+        self._check_any()
+        inputs = digest_of(self._digests)
+        if before is None:
+            return self._finish(inputs, started)
+        if before.inputs != inputs:
+            raise other_queries(self._folder.path)
+        self._parts.remove()
+        return before.report
+
+    def add(self, part: QueryPart, mined: MinedPart) -> None:
+        """Write a part, and count it. Parts may come in any order."""
+        self._parts.write(part, mined)
+        self._counts.append(mined.counts)
+
+    def show(self, searches: int) -> None:
+        """Report the progress in queries; each system searches for each of them."""
+        self._done += searches
+        self._on_progress(self._done // len(self._systems), self._total)
+
+    def _split(self, queries: Iterable[Query]) -> Iterator[QueryPart]:
+        for batch in in_batches(self._with_positives(queries), QUERIES_PER_PART):
+            part = QueryPart.of(len(self._digests), batch, self._positives)
+            self._digests.append(part.digest)
+            self._queries += len(batch)
+            yield part
+        self._total = self._total or self._queries  # known where parts are mined later
+
+    def _is_done(self, part: QueryPart) -> bool:
+        """True if an earlier run has mined a part; count it."""
+        counts = self._parts.read_counts(part)
+        if counts is None:
+            return False
+        self._counts.append(counts)
+        self.show(len(part.queries) * len(self._systems))
+        return True
 
     def _with_positives(self, queries: Iterable[Query]) -> Iterator[Query]:
         """Yield the queries that have a positive; count the others."""
@@ -190,8 +242,8 @@ class _MineRun:
             else:
                 self._skipped += 1
 
-    def _check_any(self, is_any: bool) -> None:
-        if is_any:
+    def _check_any(self) -> None:
+        if self._digests:
             return
         if not self._example:
             raise UsageError("queries must be one query or more, got none")
@@ -201,90 +253,15 @@ class _MineRun:
             "positives of these queries"
         )
 
-    def _complete(
-        self, number: int, digest: str, batch: Sequence[Query], executor: DaemonExecutor
-    ) -> PartCounts:
-        """Mine a part, unless an earlier run has; return its counts."""
-        counts = self._parts.read_counts(number, digest)
-        if counts is None:
-            check_texts(batch)
-            missing = self._count_missing(batch, is_first=number == 0)
-            mined = self._search(batch, executor)
-            counts = self._count(mined, missing)
-            self._parts.write(number, digest, counts, mined)
-        else:
-            self._show(len(batch) * len(self._systems))
-        return counts
-
-    def _count_missing(self, batch: Sequence[Query], *, is_first: bool) -> int:
-        """Count the positives that the first collection lacks; refuse if one has none at all."""
-        pids = {pid: 1 for query in batch for pid in self._positives[query.qid]}
-        if is_first:
-            for system in {id(one.client): one for one in self._systems}.values():
-                passages = SearchedPassages(system.client, system.tenant)
-                count_missing_relevant(passages, {"": pids})
-        first = self._systems[0]
-        return len(pids) - len(SearchedPassages(first.client, first.tenant).find(pids))
-
-    def _search(self, batch: Sequence[Query], executor: DaemonExecutor) -> list[MinedQuery]:
-        """Return the candidates of each query. Batches of searches run at the same time."""
-        self._searching.start(len(batch) * len(self._systems))
-        tasks: list[tuple[MiningSystem, list[Query], Future[list[list[str]]]]] = []
-        for system in self._systems:
-            for limit, group in self._by_limit(batch).items():
-                for some in in_batches(group, _QUERIES_PER_BATCH):
-                    texts = [query.text for query in some]
-                    future = executor.submit(self._searching.search, system, texts, limit)
-                    tasks.append((system, some, future))
-        found: dict[str, dict[str, tuple[str, ...]]] = {query.qid: {} for query in batch}
-        for system, some, future in tasks:
-            for query, pids in zip(some, future.result(), strict=True):
-                found[query.qid][system.name] = self._choose(query, pids)
-            self._show(len(some))
-        return [
-            MinedQuery(query.qid, tuple(self._positives[query.qid]), found[query.qid])
-            for query in batch
-        ]
-
-    def _by_limit(self, batch: Sequence[Query]) -> dict[int, list[Query]]:
-        """Return the queries by the number of hits to search for."""
-        groups: dict[int, list[Query]] = {}
-        for query in batch:
-            limit = limit_for(self._ranks.stop, len(self._positives[query.qid]))
-            groups.setdefault(limit, []).append(query)
-        return groups
-
-    def _choose(self, query: Query, pids: Sequence[str]) -> tuple[str, ...]:
-        """Return the candidates of the ranks, counted without positives."""
-        positives = {*self._positives[query.qid]}
-        others = [pid for pid in pids if pid not in positives]
-        return tuple(others[self._ranks.start : self._ranks.stop])
-
-    def _count(self, mined: Sequence[MinedQuery], missing: int) -> PartCounts:
-        sizes = {
-            system.name: [len(one.negatives[system.name]) for one in mined]
-            for system in self._systems
-        }
-        return PartCounts(
-            len(mined),
-            missing,
-            {name: sum(each) for name, each in sizes.items()},
-            {name: sum(size < len(self._ranks) for size in each) for name, each in sizes.items()},
-        )
-
-    def _show(self, searches: int) -> None:
-        """Report the progress in queries; each system searches for each of them."""
-        self._done += searches
-        self._on_progress(self._done // len(self._systems), self._total)
-
-    def _finish(self, counts: PartCounts, inputs: str, parts: int, started: float) -> MineReport:
+    def _finish(self, inputs: str, started: float) -> MineReport:
         """Write the file, then the report, which marks the folder as complete."""
-        self._parts.join(parts, self._folder.path / NEGATIVES_FILE)
+        self._parts.join(len(self._digests), self._folder.path / NEGATIVES_FILE)
+        counts = add_counts(self._counts)
         unused = sum(qid not in self._qids for qid in self._positives)
         report = MineReport(
             counts.queries,
-            counts.candidates,
-            counts.short,
+            {system.name: counts.candidates[system.name] for system in self._systems},
+            {system.name: counts.short[system.name] for system in self._systems},
             len(self._ranks),
             self._skipped,
             unused,

@@ -25,6 +25,29 @@ from msmarco_qdrant.train.records import MinedQuery, Positives
 
 
 @dataclass(frozen=True, slots=True)
+class QueryPart:
+    """Neighboring queries that are mined together.
+
+    Attributes:
+        number: Place of the part, from 0.
+        queries: The queries.
+        positives: Their positives, by qid.
+        digest: A digest of both.
+    """
+
+    number: int
+    queries: Sequence[Query]
+    positives: Positives
+    digest: str
+
+    @classmethod
+    def of(cls, number: int, queries: Sequence[Query], positives: Positives) -> QueryPart:
+        """Return a part of some queries, with only their positives."""
+        own = {query.qid: positives[query.qid] for query in queries}
+        return cls(number, queries, own, _digest_queries(queries, own))
+
+
+@dataclass(frozen=True, slots=True)
 class PartCounts:
     """Counts of one part.
 
@@ -41,6 +64,24 @@ class PartCounts:
     short: Mapping[str, int]
 
 
+@dataclass(frozen=True, slots=True)
+class MinedPart:
+    """The candidates of a part.
+
+    Attributes:
+        counts: Their counts.
+        data: The lines of the file, as one gzip member.
+    """
+
+    counts: PartCounts
+    data: bytes
+
+    @classmethod
+    def of(cls, counts: PartCounts, mined: Iterable[MinedQuery]) -> MinedPart:
+        """Return the part of some queries. The same queries give the same bytes."""
+        return cls(counts, gzip.compress(b"".join(map(to_line, mined)), mtime=0))
+
+
 class PartFiles:
     """The parts in a folder.
 
@@ -51,14 +92,14 @@ class PartFiles:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def read_counts(self, number: int, digest: str) -> PartCounts | None:
+    def read_counts(self, part: QueryPart) -> PartCounts | None:
         """Return the counts of a part; None if it is not yet mined.
 
         Raises:
             UsageError: If it was mined for other queries or positives.
             OutputError: If it cannot be read.
         """
-        path = self._path(number)
+        path = self._path(part.number)
         try:
             with path.open("rb") as file:
                 head = json.loads(file.readline())
@@ -67,25 +108,23 @@ class PartFiles:
             return None
         except (OSError, ValueError, TypeError, KeyError) as exc:
             raise OutputError(f"cannot read {path}: {exc}; delete it to mine it again") from exc
-        if found != digest:
+        if found != part.digest:
             raise other_queries(self._folder.parent)
         return counts
 
-    def write(
-        self, number: int, digest: str, counts: PartCounts, mined: Iterable[MinedQuery]
-    ) -> None:
+    def write(self, part: QueryPart, mined: MinedPart) -> None:
         """Write a part, atomically.
 
         Raises:
             OutputError: If it cannot be written.
         """
-        path = self._path(number)
+        path, counts = self._path(part.number), mined.counts
         try:
             self._folder.mkdir(exist_ok=True)
         except OSError as exc:
             raise OutputError(f"cannot make {self._folder}: {exc.strerror}") from exc
         head: dict[str, Any] = {
-            "digest": digest,
+            "digest": part.digest,
             "queries": counts.queries,
             "missing_positives": counts.missing_positives,
             "candidates": dict(counts.candidates),
@@ -93,7 +132,7 @@ class PartFiles:
         }
         with atomic_write(path) as file:
             file.write(json.dumps(head).encode() + b"\n")
-            file.write(gzip.compress(b"".join(map(to_line, mined)), mtime=0))
+            file.write(mined.data)
 
     def join(self, count: int, path: Path) -> None:
         """Write the file of the first `count` parts, atomically.
@@ -119,8 +158,7 @@ class PartFiles:
         return self._folder / f"{number:06}.part"
 
 
-def digest_queries(queries: Sequence[Query], positives: Positives) -> str:
-    """Return a digest of queries with their positives."""
+def _digest_queries(queries: Sequence[Query], positives: Positives) -> str:
     return digest_of(
         part
         for query in queries

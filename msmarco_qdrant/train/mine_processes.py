@@ -1,13 +1,15 @@
 """Mining by several processes: each searches shared files of the collections.
 
 Edge holds the GIL during a search, so a process mines with one core. Its files are shared until
-somebody writes to a collection; then, and if a process fails, this process searches on alone.
+somebody writes to a collection; then, and if a process fails, this process searches on alone. The
+first searches are made by this process, to measure whether others pay.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import CancelledError
 from contextlib import ExitStack
@@ -37,9 +39,9 @@ _log = logging.getLogger(__name__)
 MAX_PROCESSES = 4
 """Processes by default: each has the graph in its own memory."""
 _MOST_PROCESSES = 64
-_LEAST_SEARCHES = 512
-_LEAST_PASSAGES = 10_000
-"""Below these, processes take longer to start than to search."""
+_START_S = 1.5
+"""Processor time of a process that starts and reads a graph of 47,283 passages, by RESULTS.md."""
+_SAMPLES = 4  # batches of searches that are measured, after as many that also load files
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +120,10 @@ class MineProcesses:
         self._folders: dict[str, Path] = {}
         self._pool: SubprocessPool[Task, list[list[str]] | None] | None = None
         self._is_over = processes == 1
+        self._is_begun = not all(one.client.store.capabilities.shared_files for one in systems)
+        self._expected = self._largest = self._done = self._batches = 0
+        self._has_more = True
+        self._first = (0.0, 0)  # processor seconds and searches of the first batches
 
     @property
     def threads(self) -> int:
@@ -125,20 +131,19 @@ class MineProcesses:
         count = self._count()
         return count if self._is_over else 2 * count  # some encode while others search
 
-    def start(self, searches: int) -> None:
-        """Start the processes, if so many searches are worth it and they are not yet started."""
-        if self._is_over or self._folders or not self._pays(searches):
-            return
-        try:
-            shared = self._share()
-            with self._lock:
-                if not self._is_over:
-                    self._pool = SubprocessPool(SharedSearch(shared), self._count())
-        except MsmarcoQdrantError as exc:
-            self._give_up(exc)
+    def expect(self, searches: int) -> None:
+        """Note that a part with so many searches follows; a wanted number of processes starts."""
+        with self._lock:
+            self._has_more = searches >= self._largest  # else it is the last part
+            self._largest = max(searches, self._largest)
+            self._expected += searches
+        if self._wanted is not None:
+            self._start()
 
     def search(self, system: MiningSystem, queries: Sequence[str], limit: int) -> list[list[str]]:
         """Return the pids of the best passages of each query, as `MiningSystem.search` does."""
+        if self._pays():
+            self._start()
         pool = self._pool
         if pool is not None:
             vectors, request = system.prepare(queries, limit)
@@ -149,7 +154,9 @@ class MineProcesses:
             else:
                 if found is not None:
                     return found
-        return system.search(queries, limit)
+        found_here = system.search(queries, limit)
+        self._measure(len(queries))
+        return found_here
 
     def close(self) -> None:
         """End the processes, and remove the shared files."""
@@ -159,16 +166,40 @@ class MineProcesses:
     def _count(self) -> int:
         return self._wanted or min(usable_cores(), MAX_PROCESSES)
 
-    def _pays(self, searches: int) -> bool:
-        if self._wanted is not None:
-            return True
-        if self._count() == 1 or searches < _LEAST_SEARCHES:
-            return False
-        return all(
-            system.client.store.capabilities.shared_files
-            and system.client.session.collection.info().points >= _LEAST_PASSAGES
-            for system in self._systems
-        )
+    def _measure(self, searches: int) -> None:
+        """Note that a batch was searched for by this process."""
+        with self._lock:
+            self._batches += 1
+            self._done += searches
+            if self._batches == _SAMPLES:
+                self._first = time.process_time(), self._done
+
+    def _pays(self) -> bool:
+        """True if processes save more time than they take to start.
+
+        The number of queries is unknown: before the last part, as many again are expected.
+        """
+        with self._lock:
+            if self._is_begun or self._wanted is not None or self._batches < 2 * _SAMPLES:
+                return False
+            seconds, searches = self._first
+            left = self._expected - (0 if self._has_more else self._done)
+            left_s = left * (time.process_time() - seconds) / (self._done - searches)
+        return left_s * (1 - 1 / self._count()) > _START_S
+
+    def _start(self) -> None:
+        """Start the processes, unless that was begun."""
+        with self._lock:
+            if self._is_begun or self._is_over:
+                return
+            self._is_begun = True
+        try:
+            shared = self._share()
+            with self._lock:
+                if not self._is_over:
+                    self._pool = SubprocessPool(SharedSearch(shared), self._count())
+        except MsmarcoQdrantError as exc:
+            self._give_up(exc)
 
     def _share(self) -> dict[Path, _Shared]:
         """Share the files of each collection; note the folder of each system."""

@@ -110,9 +110,8 @@ def make_systems(
     names, "NAME bm25" and "NAME hybrid".
 
     Raises:
-        UsageError: For no or an unknown mode, no client, two systems of one name, a client without
-            the encoder that a mode needs, a collection with tenants if none is given, or the other
-            way round.
+        UsageError: For no or an unknown mode, no client, two systems of one name, a collection with
+            tenants if none is given, or the other way round.
     """
     check_modes(modes)
     systems = [
@@ -123,6 +122,26 @@ def make_systems(
         if names.count(name) > 1:
             raise UsageError(f"each system needs its own name, got {name!r} twice: rename a client")
     return systems
+
+
+def mine_settings(systems: Sequence[MiningSystem], ranks: range) -> dict[str, Any]:
+    """Return what decides about the candidates, for the settings of a folder."""
+    return {
+        "depth": ranks.stop,
+        "first_rank": ranks.start + 1,
+        "systems": {system.name: system.settings() for system in systems},
+    }
+
+
+def require_encoders(systems: Sequence[MiningSystem]) -> None:
+    """Refuse clients without the encoder that a mode needs.
+
+    Raises:
+        UsageError: If one has none.
+    """
+    for system in systems:
+        if system.mode != "bm25":
+            _ = system.client.encoder
 
 
 def check_modes(modes: Sequence[SearchMode]) -> None:
@@ -164,8 +183,6 @@ def _named(client: Clients) -> Mapping[str, SearchClient]:
 
 def _make(name: str, client: SearchClient, mode: SearchMode, tenant: str | None) -> MiningSystem:
     client.session.current.scope(tenant)  # refuse a tenant too much or too few
-    if mode != "bm25":
-        _ = client.encoder  # refuse a client without one
     request: SearchRequest = to_request({"mode": mode}, client.metadata.search_defaults)
     return MiningSystem(
         " ".join(_words(name, client, mode)),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from msmarco_qdrant.core.batched import in_batches
@@ -50,14 +50,19 @@ class PassageTexts:
                 pids so far: they are another collection's.
             StoreError: If the store fails.
         """
-        texts: dict[str, str] = {}
         wanted = dict.fromkeys(pids)
-        for batch in in_batches(wanted, _BATCH):
-            found = self._client.get(batch, tenant=self._tenant)
-            texts |= {pid: found[pid].text for pid in batch if pid in found}
-        self._has_found = self._has_found or bool(texts)
-        self._count_missing(pid for pid in wanted if pid not in texts)
+        texts = read_texts(self._client, wanted, tenant=self._tenant)
+        self.note(wanted, texts)
         return texts
+
+    def note(self, wanted: Iterable[str], found: Collection[str]) -> None:
+        """Count missing passages of those that were read, here or by another process.
+
+        Raises:
+            UsageError: As `get`.
+        """
+        self._has_found = self._has_found or bool(found)
+        self._count_missing(pid for pid in wanted if pid not in found)
 
     def _count_missing(self, pids: Iterator[str]) -> None:
         for pid in pids:
@@ -71,3 +76,19 @@ class PassageTexts:
                     "the collection %r lacks the passage %r; such passages are left out",
                     *(self._client.collection, pid),
                 )
+
+
+def read_texts(
+    client: SearchClient, pids: Iterable[str], *, tenant: str | None = None
+) -> dict[str, str]:
+    """Read the texts of different passages; those that the collection lacks are left out.
+
+    Raises:
+        UsageError: If a pid is not a non-empty string.
+        StoreError: If the store fails.
+    """
+    texts: dict[str, str] = {}
+    for batch in in_batches(pids, _BATCH):
+        found = client.get(batch, tenant=tenant)
+        texts |= {pid: found[pid].text for pid in batch if pid in found}
+    return texts

@@ -22,6 +22,7 @@ from msmarco_qdrant.errors import (
     ModelMismatchError,
     OutputError,
     UsageError,
+    WorkerError,
 )
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.migrate.tenants import set_tenant_field
@@ -362,6 +363,32 @@ def test_this_process_goes_on_alone(
     assert 24 == len(mined)
     warned = "this one mines alone" in caplog.text
     assert (kind == "kill", kind == "foreign") == (warned, foreign > 0)
+
+
+@pytest.mark.parametrize(("start_s", "starts"), [(0.0, 1), (1e9, 0)])
+def test_processes_start_where_the_measured_searches_pay(
+    start_s: float,
+    starts: int,
+    client: SearchClient,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """After some batches were measured, and once; a start that costs too much is not made."""
+    tried: list[int] = []
+
+    def start(_function: object, count: int) -> None:
+        tried.append(count)
+        raise WorkerError("no room for another process")
+
+    monkeypatch.setattr(mine_processes, "SubprocessPool", start)
+    monkeypatch.setattr(mine_processes, "usable_cores", lambda: 2)
+    monkeypatch.setattr(mine_processes, "_START_S", start_s)
+    queries = many_queries(12 * 32)
+    positives = {query.qid: POSITIVES[f"q{int(query.qid) % 8}"] for query in queries}
+    report = mine_negatives(client, queries, positives, tmp_path / "out", depth=3)
+
+    assert [2] * starts == tried
+    assert len(queries) == report.queries
 
 
 def test_a_collection_that_is_re_embedded_is_refused(store: Store, tmp_path: Path) -> None:
