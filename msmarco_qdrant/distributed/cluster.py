@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,6 +17,7 @@ from msmarco_qdrant.distributed.files import SourceFiles
 from msmarco_qdrant.errors import MissingExtraError, SourceError, UsageError, WorkerError
 from msmarco_qdrant.sources.corpus import Reading
 
+_ANSWER_S = 5.0
 _CPUS_PER_WORKER = 4
 _CPUS_PER_FED_GPU = 2
 
@@ -49,6 +51,24 @@ def check_address(address: str | None) -> None:
         raise UsageError(f"the Ray address must be auto, local or HOST:PORT, got {address!r}")
 
 
+def require_answer(address: str | None) -> None:
+    """Refuse a HOST:PORT where nothing listens: Ray would try for minutes.
+
+    Raises:
+        WorkerError: If no connection is made within five seconds.
+    """
+    if address is None or address in ("auto", "local"):
+        return
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _ANSWER_S).close()
+    except (OSError, OverflowError) as exc:
+        raise WorkerError(
+            f"no Ray cluster answers at {address}: {exc}; pass the address that `ray start --head` "
+            "printed on its first node"
+        ) from exc
+
+
 @contextmanager
 def connected(address: str | None) -> Iterator[None]:
     """Connect to a cluster, unless this process is connected; disconnect at the end.
@@ -61,6 +81,7 @@ def connected(address: str | None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    require_answer(address)
     is_main = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGTERM) if is_main else None
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent on our behalf

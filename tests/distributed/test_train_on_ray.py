@@ -203,6 +203,7 @@ mine_small(sys.argv[1], Path(sys.argv[2]), address=sys.argv[3], on_progress=end)
 """
 
 
+@pytest.mark.slow
 def test_a_killed_driver_loses_no_part(
     url: str, tmp_path: Path, expected: dict[str, bytes]
 ) -> None:
