@@ -132,11 +132,13 @@ def digest_options(request: SearchRequest, metadata: CollectionMetadata, collect
     canonical = "null"
     if chosen is not None:
         canonical = json.dumps(_sort(json.loads(chosen.model_dump_json())))
-    return _digest(collection, _ordering(request), canonical, metadata.encoder.fingerprint)
+    return _digest(collection, canonical, metadata.encoder.fingerprint, *_ordering(request))
 
 
-@lru_cache(maxsize=64)  # most searches of a client have the same options
-def _digest(collection: str, values: Sequence[Any], conditions: str, model: str) -> str:
+# Most searches of a client have the same options. Their types count: 1 equals 1.0, and is another
+# text in the digest.
+@lru_cache(maxsize=64, typed=True)
+def _digest(collection: str, conditions: str, model: str, *values: Any) -> str:
     options = dict(zip(_ORDERING, values, strict=True))
     text = f"{collection} {options!r} {conditions} {model}"
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

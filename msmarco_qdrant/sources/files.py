@@ -72,7 +72,7 @@ def open_source(source: str) -> Iterator[io.BufferedReader]:
     try:
         file = to_path(source).open("rb", buffering=SAMPLE_BYTES)
     except OSError as exc:
-        raise SourceError(f"cannot read {source}: {exc.strerror}") from exc
+        raise SourceError(f"cannot read {source}: {_reason(exc)}") from exc
     with file:
         yield make_peekable(file)
 

@@ -222,6 +222,12 @@ def test_a_cursor_belongs_to_its_search(client: SearchClient) -> None:
         client.search(_QUERY, cursor=other, **options)
 
 
+def test_a_cursor_does_not_depend_on_earlier_searches(client: SearchClient) -> None:
+    """Another process, which had none of them, makes the same one: 0 is not 0.0 in its digest."""
+    cursors = [client.search(_QUERY, limit=2, diversity=value).cursor for value in (0, 0.0)]
+    assert 2 == len({parse_cursor(cursor).search for cursor in cursors})
+
+
 def _with_model(cursor: str, model: str) -> Any:
     from dataclasses import replace
 

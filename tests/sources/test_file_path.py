@@ -191,6 +191,16 @@ def test_a_connection_that_breaks_while_a_file_is_read(monkeypatch: pytest.Monke
         list(Corpus("cut://a/x.tsv"))
 
 
+def test_a_file_that_was_removed_after_it_was_listed() -> None:
+    """The libraries of some URLs give no number of the error, only a text."""
+    path = to_path(FOLDER) / "gone.tsv"
+    path.write_bytes(b"a\tone\n")
+    corpus = Corpus(str(path))
+    path.unlink()
+    with pytest.raises(SourceError, match=f"cannot read {path}: .*gone.tsv"):
+        list(corpus)
+
+
 def test_a_file_appears_when_it_is_complete() -> None:
     """One whose writer fails leaves what was there."""
     path = to_path(FOLDER) / "file"
