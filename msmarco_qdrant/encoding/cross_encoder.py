@@ -14,6 +14,7 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 # At the top: this module is imported when a model is loaded.
@@ -22,7 +23,10 @@ import torch
 from torch import nn
 
 from msmarco_qdrant.core.first_line import first_line
-from msmarco_qdrant.encoding.backends.packed_linear import pack_linears_if_faster
+from msmarco_qdrant.encoding.backends.packed_linear import (
+    call_unpacking,
+    pack_linears_if_faster,
+)
 from msmarco_qdrant.encoding.backends.torch_device import (
     default_tokens_per_batch,
     resolve_dtype,
@@ -333,9 +337,12 @@ class _Forward:
 
     def _score(self, batch: TokenizedPairs) -> torch.Tensor:
         """Return float32 `(len(batch),)`, which a GPU may still be computing."""
+        return call_unpacking(self._model, partial(self._run, batch)).float().reshape(-1)
+
+    def _run(self, batch: TokenizedPairs) -> torch.Tensor:
         features = self._padded(batch) if self.needs_padding else self._varlen(batch)
         scores: torch.Tensor = self._model(features)["scores"]
-        return scores.float().reshape(-1)
+        return scores
 
     def _varlen(self, batch: TokenizedPairs) -> dict[str, Any]:
         return varlen_features(batch.tokens, self.device, self._offset, batch.segments)

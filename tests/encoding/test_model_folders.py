@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -28,6 +28,9 @@ from tests.encoding.model_folders import (
 )
 from tests.encoding.tiny_cross_encoders import PairRecipe
 from tests.encoding.tiny_models import MAX_POSITIONS, Recipe, texts_of_lengths
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @pytest.fixture
@@ -126,7 +129,23 @@ def test_c5_without_a_length_nothing_is_cut(tmp_path: Path) -> None:
 
 def save_t5(folder: Path) -> Path:
     """Save a tiny T5 encoder whose tokenizer has no length."""
-    from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
+    from transformers import T5Config, T5EncoderModel
+
+    sizes: dict[str, Any] = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4}
+    return _save(folder / "t5", lambda words: T5EncoderModel(T5Config(vocab_size=words, **sizes)))
+
+
+def save_mamba(folder: Path) -> Path:
+    """Save a tiny Mamba."""
+    from transformers import MambaConfig, MambaModel
+
+    sizes: dict[str, Any] = {"hidden_size": 32, "state_size": 4, "num_hidden_layers": 2}
+    return _save(folder / "mamba", lambda words: MambaModel(MambaConfig(vocab_size=words, **sizes)))
+
+
+def _save(folder: Path, make: Callable[[int], PreTrainedModel]) -> Path:
+    """Save a model made for the size of a small vocabulary."""
+    from transformers import PreTrainedTokenizerFast
 
     from tests.encoding.tiny_models import SPECIAL, WORDS, randomize, word_piece
 
@@ -134,25 +153,31 @@ def save_t5(folder: Path) -> Path:
     tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=word_piece(tokens, lowercase=True), **SPECIAL
     )
-    sizes: dict[str, Any] = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4}
-    model = T5EncoderModel(T5Config(vocab_size=len(tokenizer), **sizes))
+    model = make(len(tokenizer))
     randomize(model, 0)
-    model.save_pretrained(folder / "t5")
-    tokenizer.save_pretrained(folder / "t5")
-    return folder / "t5"
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
 
 
 @pytest.mark.usefixtures("in_bfloat16")
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_c3_t5_has_vectors(precision: str, tmp_path: Path) -> None:
-    """T5 reads the dtype of its linear layers, packed ones too."""
-    encoder = load_encoder(
-        save_t5(tmp_path),
-        device="cpu",
-        precision=precision,  # type: ignore[arg-type]
+@pytest.mark.parametrize("save", [save_t5, save_mamba])
+def test_c3_models_that_read_weights_have_the_library_s_vectors(
+    save: Callable[[Path], Path], precision: str, tmp_path: Path
+) -> None:
+    """T5 reads the dtype of its linear layers, Mamba their numbers, of packed ones too."""
+    from sentence_transformers import SentenceTransformer
+
+    texts, folder = ["big city", "cold iceberg"], save(tmp_path)
+    encoder = load_encoder(folder, device="cpu", precision=precision)  # type: ignore[arg-type]
+    vectors = encoder.encode_queries(texts)
+    expected = SentenceTransformer(str(folder), device="cpu").encode(
+        texts, normalize_embeddings=True
     )
-    vectors = encoder.encode_queries(["big city", "cold iceberg"])
-    assert np.isfinite(vectors).all()
+    np.testing.assert_allclose(
+        (vectors * expected).sum(axis=1), 1, atol=1e-5 if precision == "float32" else 1e-2
+    )
 
 
 # ---- rerankers ---------------------------------------------------------------------------------

@@ -9,7 +9,9 @@ and 2.13.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
+from typing import TypeVar
 
 # At the top, because a class derives from it; this module is imported when a model is loaded.
 import torch
@@ -17,16 +19,22 @@ from torch import nn
 
 from msmarco_qdrant.encoding.backends import processor
 
+_T = TypeVar("_T")
+
 
 class PackedLinear(nn.Module):
     """A linear layer in float32 or bfloat16 on a CPU, for inference only.
 
     Args:
         linear: The layer whose weights and bias to use.
+
+    Attributes:
+        is_read: True after a model's code has read the weights.
     """
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
+        self.is_read = False
         self.in_features, self.out_features = linear.in_features, linear.out_features
         # Without a batch size the layout serves any.
         self._weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), None)  # noqa: SLF001
@@ -34,8 +42,9 @@ class PackedLinear(nn.Module):
 
     @property
     def weight(self) -> torch.Tensor:
-        """The packed weights: T5 reads their dtype. Their numbers cannot be read."""
+        """The packed weights: T5 reads their dtype. An error follows if their numbers are used."""
         weight: torch.Tensor = self._weight
+        self.is_read = True
         return weight
 
     @property
@@ -49,6 +58,14 @@ class PackedLinear(nn.Module):
             values, self._weight, self._bias, "none", [], ""
         )
         return output
+
+    def unpacked(self) -> nn.Linear:
+        """Return the plain layer, with the same numbers."""
+        linear = nn.Linear(self.in_features, self.out_features, bias=False, device="meta")
+        linear.weight = nn.Parameter(self._weight.to_dense(), requires_grad=False)
+        if self._bias is not None:
+            linear.bias = nn.Parameter(self._bias, requires_grad=False)
+        return linear
 
 
 def pack_linears_if_faster(module: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
@@ -91,3 +108,26 @@ def pack_linears(module: nn.Module) -> None:
             setattr(module, name, PackedLinear(child))
         else:
             pack_linears(child)
+
+
+def call_unpacking(module: nn.Module, call: Callable[[], _T]) -> _T:
+    """Call; if the code of `module` fails, and has read packed weights, call it with plain layers.
+
+    Mamba and `nn.TransformerEncoderLayer` compute with the weights of linear layers by themselves.
+    """
+    try:
+        return call()
+    except Exception:
+        packed = [one for one in module.modules() if isinstance(one, PackedLinear)]
+        if not any(one.is_read for one in packed):
+            raise
+        _unpack_linears(module)
+        return call()
+
+
+def _unpack_linears(module: nn.Module) -> None:
+    for name, child in module.named_children():
+        if isinstance(child, PackedLinear):
+            setattr(module, name, child.unpacked())
+        else:
+            _unpack_linears(child)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 # At the top: this module is imported when a model is loaded.
@@ -16,7 +17,10 @@ import torch
 
 from msmarco_qdrant.core.first_line import first_line
 from msmarco_qdrant.encoding.backends.base import FinishedPass, ForwardPass, Task
-from msmarco_qdrant.encoding.backends.packed_linear import pack_linears_if_faster
+from msmarco_qdrant.encoding.backends.packed_linear import (
+    call_unpacking,
+    pack_linears_if_faster,
+)
 from msmarco_qdrant.encoding.backends.torch_device import (
     default_tokens_per_batch,
     resolve_dtype,
@@ -82,16 +86,20 @@ class TorchBackend:
 
     def launch(self, batch: Tokenized, task: Task) -> ForwardPass:
         """Start a forward pass; see `Backend.launch`."""
-        make = self._padded_features if self.needs_padding else self._varlen_features
         try:
             with torch.inference_mode():
-                features = make(batch)
-                if (prompt_length := self._prompt_lengths[task]) is not None:
-                    features["prompt_length"] = prompt_length
-                output: torch.Tensor = self._model(features, task=task)["sentence_embedding"]
+                output = call_unpacking(self._model, partial(self._forward, batch, task))
                 return copy_to_host(output.float(), batch, self.device)
         except Exception as exc:  # mostly out of memory, else an error of the model's code
             raise forward_error(batch, self.device, exc) from exc
+
+    def _forward(self, batch: Tokenized, task: Task) -> torch.Tensor:
+        make = self._padded_features if self.needs_padding else self._varlen_features
+        features = make(batch)
+        if (prompt_length := self._prompt_lengths[task]) is not None:
+            features["prompt_length"] = prompt_length
+        output: torch.Tensor = self._model(features, task=task)["sentence_embedding"]
+        return output
 
     def _padded_features(self, batch: Tokenized) -> dict[str, Any]:
         ids, mask = batch.padded(int(self._model.tokenizer.pad_token_id or 0))

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import nn
 
-from msmarco_qdrant.encoding.backends.packed_linear import PackedLinear, has_operators, pack_linears
+from msmarco_qdrant.encoding.backends.packed_linear import (
+    PackedLinear,
+    call_unpacking,
+    has_operators,
+    pack_linears,
+)
 
 TOLERANCES = {torch.float32: 1e-5, torch.bfloat16: 1e-2}
 DTYPES = [
@@ -48,3 +55,55 @@ def test_only_plain_linear_layers_are_replaced(dtype: torch.dtype) -> None:
     pack_linears(model)
     kinds = [type(module).__name__ for module in model.modules()]
     assert kinds == ["Sequential", "Sequential", "PackedLinear", "GELU", "Special", "LayerNorm"]
+
+
+class ReadsWeights(nn.Module):
+    """A module that computes with the weights of its linear layers by itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(8, 8), nn.Linear(8, 8, bias=False)
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        """`(n, 8)` to the same shape."""
+        return torch.relu(self.first(values)) @ self.second.weight.t()
+
+
+def transformer() -> nn.Module:
+    """A layer of torch, whose inference in one operator takes the weights."""
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+    return nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("make", [ReadsWeights, transformer])
+@torch.inference_mode()
+def test_code_that_reads_weights_gets_plain_layers(
+    make: Callable[[], nn.Module], dtype: torch.dtype
+) -> None:
+    """It computes what it did before the layers were packed."""
+    torch.manual_seed(1)
+    model, values = make().eval().to(dtype), torch.randn(1, 5, 8, dtype=dtype)
+    expected = model(values)
+    pack_linears(model)
+    assert any(isinstance(one, PackedLinear) for one in model.modules())
+    for _ in range(2):
+        torch.testing.assert_close(call_unpacking(model, lambda: model(values)), expected)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@torch.inference_mode()
+def test_another_error_leaves_the_layers_packed(dtype: torch.dtype) -> None:
+    """Want of memory, for example: it is raised, after one call."""
+    model = nn.Sequential(nn.Linear(8, 8, dtype=dtype))
+    pack_linears(model)
+    calls = []
+
+    def fail() -> None:
+        calls.append(model(torch.zeros(1, 8, dtype=dtype)))
+        raise RuntimeError("not enough memory")
+
+    with pytest.raises(RuntimeError, match="not enough memory"):
+        call_unpacking(model, fail)
+    assert isinstance(model[0], PackedLinear)
+    assert len(calls) == 1
