@@ -3,13 +3,14 @@
 The first thousand passages are encoded in float32, which gives the ranges of the activations. The
 next ones decide whether int8 is used: their vectors and the time are compared with those of floats.
 Queries stay in floats. Ranges with which int8 was used are kept for this model and machine: the
-next process begins with the comparison.
+next process begins with the comparison, and calibrates only if the kept ranges fail it.
 """
 
 from __future__ import annotations
 
 import logging
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -81,19 +82,20 @@ class Int8Backend:
         self.max_in_flight = self._floats.max_in_flight
         self._ranges = {layer: Ranges(layer) for layer in model.layers}
         self._path = locate_measurement("int8", f"{fingerprint}.npz", _CODE)
-        self._is_kept = load_ranges(self._path, self._ranges)
-        # It records ranges unless they were kept, until it is decided what encodes the passages
-        # that follow.
-        form = exact_form() if self._is_kept else recording_form(self._ranges)
-        self._passages = FusedBackend(model, form=form)
-        self._is_decided = False
-        self._calibrated, self._held = _CALIBRATED if self._is_kept else 0, 0
+        self._begin(is_kept=load_ranges(self._path, self._ranges))
+
+    def _begin(self, *, is_kept: bool) -> None:
+        """Encode passages in float32 until int8 is decided, recording ranges unless kept ones."""
+        form = exact_form() if is_kept else recording_form(self._ranges)
+        self._passages = FusedBackend(self._model, form=form)
+        self._is_decided, self._is_kept = False, is_kept
+        self._calibrated, self._held = _CALIBRATED if is_kept else 0, 0
         self._launched: list[ForwardPass] = []
         self._compared: list[tuple[Tokenized, ForwardPass]] = []
         _log.info(
-            "%s: the first %d passages %s int8 and are encoded in float32",
-            *(name, _CALIBRATED - self._calibrated + _COMPARED),
-            "are compared with" if self._is_kept else "calibrate",
+            "%s: the next %d passages %s int8 and are encoded in float32",
+            *(self._model_name, _CALIBRATED - self._calibrated + _COMPARED),
+            "are compared with" if is_kept else "calibrate",
         )
 
     def launch(self, batch: Tokenized, task: Task) -> ForwardPass:
@@ -123,25 +125,36 @@ class Int8Backend:
         self._launched, self._compared = [], []
         form = int8_form(self._ranges, self._floats.precision)
         refusal = self._refusal(form, compared)
-        self._keep_ranges(is_used=refusal is None)
+        if refusal is not None and self._is_kept:
+            self._calibrate_again(refusal)
+            return
         if refusal is None:
             self._passages = FusedBackend(self._model, form=form)
-            return
-        self.precision = self._floats.precision
-        _log.warning(
-            "int8 is refused for %s: %s; %s goes on",
-            *(self._model_name, refusal, self._floats.precision),
-        )
+            self._keep_ranges()
+        else:
+            self.precision = self._floats.precision
+            _log.warning(
+                "int8 is refused for %s: %s; %s goes on",
+                *(self._model_name, refusal, self._floats.precision),
+            )
+        # The layers in use hold the weights that they need.
+        self._ranges.clear()
+        self._model = replace(self._model, layers=())
 
-    def _keep_ranges(self, *, is_used: bool) -> None:
-        """Keep the ranges for the next process, or remove them so that it calibrates."""
-        if is_used and not self._is_kept:
-            save_ranges(self._path, self._ranges)
-        elif is_used:
+    def _calibrate_again(self, refusal: str) -> None:
+        """Begin anew without the kept ranges: passages of another kind may need others."""
+        _log.info("%s: the kept calibration is not used: %s", self._model_name, refusal)
+        with suppress(OSError):
+            self._path.unlink(missing_ok=True)
+        self._ranges = {layer: Ranges(layer) for layer in self._model.layers}
+        self._begin(is_kept=False)
+
+    def _keep_ranges(self) -> None:
+        """Keep the ranges for the next process."""
+        if self._is_kept:
             mark_used(self._path)
         else:
-            with suppress(OSError):
-                self._path.unlink(missing_ok=True)
+            save_ranges(self._path, self._ranges)
 
     def _refusal(
         self, form: Form, compared: Sequence[tuple[Tokenized, NDArray[np.float32]]]

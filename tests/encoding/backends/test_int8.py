@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import logging
 import re
+import weakref
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +15,15 @@ import pytest
 import torch
 
 from msmarco_qdrant.encoding import load_encoder
-from msmarco_qdrant.encoding.backends import int8, processor
+from msmarco_qdrant.encoding.backends import fused, int8, processor
 from msmarco_qdrant.encoding.backends.cache import model_cache
 from msmarco_qdrant.encoding.backends.choice import cosines
 from msmarco_qdrant.encoding.backends.fused import FORMS, FusedBackend, FusedForward
 from msmarco_qdrant.encoding.backends.int8 import Int8Backend
 from msmarco_qdrant.encoding.backends.int8_layers import Ranges
+from msmarco_qdrant.encoding.backends.packed_linear import has_operators
 from msmarco_qdrant.encoding.backends.processor import Processor
-from msmarco_qdrant.encoding.compact import CompactModel, read_compact
+from msmarco_qdrant.encoding.compact import CompactModel, Linear, read_compact
 from msmarco_qdrant.encoding.tokens import Tokenized
 from msmarco_qdrant.errors import EncodingError
 from tests.encoding.conftest import Tiny
@@ -157,16 +161,57 @@ def test_a_damaged_calibration_is_made_again(content: bytes | None, compact: Com
     np.testing.assert_array_equal(encode(_backend(compact)), expected)
 
 
+def test_a_kept_calibration_that_fails_is_made_again(
+    compact: CompactModel, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In the same process: passages of another kind may need other ranges."""
+    encode(_backend(compact))
+    (path,) = files()
+    with np.load(path) as kept:
+        np.savez(path, *(kept[name] / 1000 for name in kept.files))
+    backend = _backend(compact)
+    found, expected = encode(backend, 16), encode(FusedBackend(compact), 16)
+
+    np.testing.assert_allclose(found[:9], expected[:9], rtol=0, atol=1e-5)  # 16 + 40 + 16 passages
+    assert cosines(expected[9], found[9]).min() > 0.98
+    assert "int8" == backend.precision
+    assert [] == [entry for entry in caplog.records if entry.levelno >= logging.WARNING]
+    np.testing.assert_array_equal(encode(_backend(compact), 16)[9:], found[9:])
+
+
 def test_a_kept_calibration_that_is_refused_is_removed(
     compact: CompactModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Passages of another kind may need other ranges: the next process calibrates with its own."""
+    """So is one that was made in its place."""
     encode(_backend(compact))
     monkeypatch.setattr(int8, "_MIN_MEAN", 1.1)
     backend = _backend(compact)
     encode(backend)
     assert "float32" == backend.precision
     assert [] == files()
+
+
+@pytest.mark.skipif(not has_operators(torch.float32), reason="layers share their weights here")
+@pytest.mark.parametrize("is_used", [True, False])
+def test_the_model_s_weights_are_not_held_twice(
+    is_used: bool,
+    compact: CompactModel,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Once int8 is decided, only the layers in use hold weights."""
+    monkeypatch.setattr(fused, "packs", lambda _: True)
+    if not is_used:
+        set_rates(monkeypatch, floats=300.0, int8_rate=200.0)
+    inner = [Linear(one.inner.weight.copy(), one.inner.bias) for one in compact.layers]
+    held = [weakref.ref(one.weight) for one in inner]
+    layers = [replace(one, inner=own) for one, own in zip(compact.layers, inner, strict=True)]
+    backend = _backend(replace(compact, layers=tuple(layers)))
+    del inner, layers
+    encode(backend)
+    gc.collect()
+    assert "int8" == backend.precision if is_used else "float32" == backend.precision
+    # The first layer gives the sizes of all.
+    assert [None] == [one() for one in held[1:]]
 
 
 @pytest.mark.parametrize("calls", [range(2), range(5, 7)], ids=["calibrated", "compared"])
