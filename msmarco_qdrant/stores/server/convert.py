@@ -139,7 +139,9 @@ def bulk_holders(info: models.CollectionInfo) -> dict[str, BulkHolder]:
     }
 
 
-def _bulk_holder(token: str, value: Mapping[str, Any]) -> BulkHolder:
+def _bulk_holder(token: str, value: Any) -> BulkHolder:
+    if not isinstance(value, Mapping):  # the threshold alone, by an earlier version
+        return BulkHolder(token, "", 0, "", threshold_kb=int(value), order=0, is_done=True)
     return BulkHolder(
         token=token,
         host=value["host"],

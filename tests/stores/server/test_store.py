@@ -25,7 +25,9 @@ import pytest
 from qdrant_client import QdrantClient, models
 
 from msmarco_qdrant import Passage, SearchClient, Text, ingest_passages
-from msmarco_qdrant.core.collection_types import PointBatch
+from msmarco_qdrant.collection.bulk import BulkMode
+from msmarco_qdrant.core.collection_types import PointBatch, SettingsChange
+from msmarco_qdrant.core.metadata_types import bulk_threshold
 from msmarco_qdrant.errors import (
     CollectionNotFoundError,
     SchemaError,
@@ -439,6 +441,17 @@ def test_a_foreign_collection_of_that_name_is_refused(store: Store, neighbor: Qd
             store.collection(name).upsert(points(1))
     assert before == [neighbor.get_collection(name) for name in ("things", NAME)]
     assert {} == store.aliases()
+
+
+def test_the_bulk_mode_of_an_earlier_version_is_ended(store: Store, neighbor: QdrantClient) -> None:
+    """It recorded the former threshold as a number: of an ingest that has ended."""
+    make_things(store)
+    neighbor.update_collection("things", metadata={"msmarco_qdrant_bulk_threshold_kb": 777})
+    store.admin_collection("things").alter(SettingsChange(indexing_threshold_kb=0))
+    assert 777 == bulk_threshold(store.bulk_holders("things"))
+    assert BulkMode(store, "things").try_end()
+    assert 777 == store.admin_collection("things").optimizers().indexing_threshold_kb
+    assert {} == store.bulk_holders("things")
 
 
 def test_metadata_of_others_stay(store: Store, neighbor: QdrantClient) -> None:
