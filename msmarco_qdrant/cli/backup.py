@@ -9,7 +9,11 @@ import click
 
 from msmarco_qdrant.cli.completion import complete_collections
 from msmarco_qdrant.cli.help import Command
-from msmarco_qdrant.cli.options import json_option, settings_options
+from msmarco_qdrant.cli.options import (
+    LocalPath,
+    json_option,
+    settings_options,
+)
 from msmarco_qdrant.cli.output import print_result
 from msmarco_qdrant.cli.signals import exit_on_sigterm
 from msmarco_qdrant.core.json_value import to_json_value
@@ -17,7 +21,7 @@ from msmarco_qdrant.core.json_value import to_json_value
 if TYPE_CHECKING:
     from msmarco_qdrant.settings import Settings
 
-_FOLDER = click.Path(file_okay=False, path_type=Path)
+_FOLDER = LocalPath(file_okay=False)
 
 
 @click.command(cls=Command, examples=["msmarco --out backup"])

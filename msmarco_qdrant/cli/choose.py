@@ -8,12 +8,15 @@ import click
 
 from msmarco_qdrant.cli.completion import complete_files
 from msmarco_qdrant.cli.help import Command
-from msmarco_qdrant.cli.options import json_option
+from msmarco_qdrant.cli.options import (
+    LocalPath,
+    json_option,
+)
 from msmarco_qdrant.cli.output import echo_text, print_json, print_result
 from msmarco_qdrant.cli.signals import exit_on_sigterm
 from msmarco_qdrant.core.json_value import to_json_value
 
-_PATH = click.Path(path_type=Path)
+_PATH = LocalPath()
 _ALL = 0
 
 
@@ -73,7 +76,7 @@ _ALL = 0
 )
 @click.option(
     "--out",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=LocalPath(file_okay=False),
     metavar="DIR",
     help="Write the negatives of one strategy to this folder. Without it, print a table of what "
     "each strategy would keep.",

@@ -16,6 +16,7 @@ from msmarco_qdrant.cli.help import Command
 from msmarco_qdrant.cli.judged_files import file_option, out_option, read_judged
 from msmarco_qdrant.cli.options import (
     ENCODER,
+    LocalPath,
     json_option,
     model_option,
     open_search_client,
@@ -88,7 +89,7 @@ _EXAMPLE = (
 @file_option("--queries", "The mined queries: qid<TAB>text or JSON lines.", required=True)
 @click.option(
     "--negatives",
-    type=click.Path(path_type=Path),
+    type=LocalPath(),
     metavar="FILE_OR_DIR",
     required=True,
     shell_complete=complete_files,

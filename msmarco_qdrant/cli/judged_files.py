@@ -8,7 +8,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from msmarco_qdrant.cli.options import FILE, refuse_unused
+from msmarco_qdrant.cli.options import (
+    FILE,
+    LocalPath,
+    refuse_unused,
+)
 
 if TYPE_CHECKING:
     from msmarco_qdrant.core.records import Query
@@ -26,7 +30,7 @@ def out_option(content: str) -> Callable[[_F], _F]:
     """Return `--out`, the folder of a step."""
     return click.option(
         "--out",
-        type=click.Path(file_okay=False, path_type=Path),
+        type=LocalPath(file_okay=False),
         required=True,
         metavar="DIR",
         help=f"Folder for {content}: a new one, or that of the same command, to resume it.",

@@ -12,7 +12,12 @@ import click
 
 from msmarco_qdrant.cli.completion import complete_collections
 from msmarco_qdrant.cli.group import CommandGroup
-from msmarco_qdrant.cli.options import json_option, open_configured_store, settings_options
+from msmarco_qdrant.cli.options import (
+    LocalPath,
+    json_option,
+    open_configured_store,
+    settings_options,
+)
 from msmarco_qdrant.cli.output import echo, print_json, print_result
 from msmarco_qdrant.cli.reembed import prune, reembed, rollback
 from msmarco_qdrant.cli.signals import exit_on_sigterm
@@ -42,7 +47,7 @@ for _command in (reembed, rollback, prune):
 _directory_option = click.option(
     "--dir",
     "directory",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=LocalPath(file_okay=False),
     metavar="DIR",
     help="A folder of your own migrations, which run after the package's.",
 )

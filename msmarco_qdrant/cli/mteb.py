@@ -12,6 +12,7 @@ import click
 from msmarco_qdrant.cli.help import Command
 from msmarco_qdrant.cli.options import (
     FILE,
+    LocalPath,
     exact_option,
     json_option,
     model_option,
@@ -57,7 +58,7 @@ _SHOWN = ("ndcg_at_10", "mrr_at_10", "recall_at_100")
 )
 @click.option(
     "--results",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=LocalPath(file_okay=False),
     metavar="DIR",
     help="Store results in MTEB's form in this folder; tasks with a result there are not run.",
 )

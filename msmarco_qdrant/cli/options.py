@@ -32,8 +32,24 @@ if TYPE_CHECKING:
 _F = TypeVar("_F", bound=Callable[..., Any])
 _log = logging.getLogger(__name__)
 
-FILE = click.Path(dir_okay=False, path_type=Path)
 LIMIT = click.IntRange(1, 10_000)
+
+
+class LocalPath(click.Path):
+    """A path on this machine, as a `Path`, which would make a folder named "s3:" of a URL."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(path_type=Path, **options)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path; refuse a URL, of which only the scheme is shown."""
+        scheme, separator, _ = str(value).partition("://")
+        if separator:
+            self.fail(f"must be a path on this machine, got a URL ({scheme}://...)", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+FILE = LocalPath(dir_okay=False)
 
 
 class LimitOrAuto(click.IntRange):

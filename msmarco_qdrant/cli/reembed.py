@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -68,7 +67,7 @@ def _common_options(command: _F) -> Callable[..., Any]:
     "--source",
     "sources",
     multiple=True,
-    type=click.Path(path_type=Path),
+    type=click.Path(),
     metavar="FILE",
     help="Read unchanged texts from this file instead of the collection; repeat it for several "
     "files.",
@@ -83,7 +82,7 @@ def reembed(
     *,
     settings: Settings,
     model: str,
-    sources: tuple[Path, ...],
+    sources: tuple[str, ...],
     old_model: str | None,
     ray: dict[str, Any] | None,
     as_json: bool,

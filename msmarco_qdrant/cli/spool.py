@@ -9,7 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from msmarco_qdrant.cli.group import CommandGroup
-from msmarco_qdrant.cli.options import command_env_file, json_option
+from msmarco_qdrant.cli.options import (
+    LocalPath,
+    command_env_file,
+    json_option,
+)
 from msmarco_qdrant.cli.output import echo, print_json, print_result
 from msmarco_qdrant.core.json_value import to_json_value
 from msmarco_qdrant.errors import UsageError
@@ -20,7 +24,7 @@ if TYPE_CHECKING:
 
 _spool_option = click.option(
     "--spool",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=LocalPath(file_okay=False),
     metavar="DIR",
     help="The spool of the sidecar.  [default: MSMARCO_QDRANT_SPOOL or qdrant_spool]",
 )

@@ -18,6 +18,7 @@ from msmarco_qdrant.cli.judged_files import (
     read_judged,
 )
 from msmarco_qdrant.cli.options import (
+    LocalPath,
     json_option,
     model_option,
     open_search_client,
@@ -33,7 +34,7 @@ from msmarco_qdrant.train.settings import TrainingPrecision, TrainSettings
 if TYPE_CHECKING:
     from msmarco_qdrant.settings import Settings
 
-_PATH = click.Path(path_type=Path)
+_PATH = LocalPath()
 _OF_BI_ENCODERS = ("loss", "scores", "scale")
 
 

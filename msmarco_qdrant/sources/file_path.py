@@ -19,7 +19,6 @@ from fnmatch import fnmatchcase
 from os import PathLike
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
-from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from msmarco_qdrant.core.first_line import first_line
@@ -35,7 +34,8 @@ from msmarco_qdrant.runtime.atomic_file import atomic_write
 # Read beyond what is needed, for the next reads. A cut of a file of lines reads near each MiB.
 _AHEAD_BYTES = 1 << 18
 _REASON_CHARS = 300
-_OF_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:$")
+_SCHEMES_HERE = ("file", "local")  # of fsspec
+_OF_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/(?!/)")
 # What may be secret in the message of a library: the user of a URL, and its query.
 _SECRET = re.compile(r"(?<=//)[^/@\s]*@|\?\S*")
 
@@ -77,8 +77,15 @@ class RemotePath:
         """Return a status with the kind, as `st_mode`, and the size in bytes, as `st_size`."""
         with self._filesystem(SourceError, "read") as (files, path):
             info = files.info(path)
-        kind = stat.S_IFDIR if info["type"] == "directory" else stat.S_IFREG
-        return os.stat_result((kind, 0, 0, 0, 0, 0, info["size"] or 0, 0, 0, 0))
+        if info["type"] == "directory":
+            return os.stat_result((stat.S_IFDIR, 0, 0, 0, 0, 0, 0, 0, 0, 0))
+        size = info["size"]
+        if size is None:  # as of a server that compresses what it sends
+            raise SourceError(
+                f"cannot read {self.url}: its server does not report the size, without which a "
+                "file cannot be read in parts; copy it to this machine first"
+            )
+        return os.stat_result((stat.S_IFREG, 0, 0, 0, 0, 0, size, 0, 0, 0))
 
     def exists(self) -> bool:
         """Return True if there is a file or a folder."""
@@ -156,31 +163,62 @@ def to_path(place: str | PathLike[str]) -> FilePath:
     """Return the path of a file or folder: a `RemotePath` of a URL, else a `Path`.
 
     Raises:
-        UsageError: For a URL with a password or a query, or of an unknown scheme.
+        UsageError: For a URL with a password or a query, of an unknown scheme, or that has lost a
+            slash, as in a `Path`.
         MissingExtraError: For one of S3 without the extra `s3`.
     """
     text = os.fspath(place)
     scheme, separator, rest = text.partition("://")
     if not separator:
-        _refuse_url_as_path(place)
+        _refuse_one_slash(place)
         return Path(place)
-    if scheme.lower() == "file":
-        return Path(url2pathname(urlsplit(text).path))
+    if scheme.lower() in _SCHEMES_HERE:
+        return _path_here(text, rest)
     user, at, _ = rest.partition("@")
     if (at and ":" in user) or "?" in rest or "::" in text:
         raise UsageError(
             f"the URL {scheme}://... must have no password, no '?' and no '::': set the "
             "credentials of its library in the environment, and pass the URL without them"
         )
+    if not rest.strip("/"):
+        raise UsageError(f"a URL must name a bucket or folder, got {text}")
     path = RemotePath(f"{scheme.lower()}://{rest.rstrip('/')}")
     _require_library(path.url)
     return path
 
 
-def _refuse_url_as_path(place: str | PathLike[str]) -> None:
-    """Refuse a `Path` that was made of a URL, as it has lost a slash."""
-    if isinstance(place, Path) and place.parts and _OF_URL.match(place.parts[0]):
-        raise UsageError(f"a URL must be a string, got a Path: pass '{place.parts[0]}//...'")
+def require_path_here(place: str | PathLike[str]) -> Path:
+    """Return the path of a file or folder that cannot be behind a URL.
+
+    Raises:
+        UsageError: For a URL.
+    """
+    scheme, separator, _ = os.fspath(place).partition("://")
+    if separator:
+        raise UsageError(
+            f"a path on this machine is needed here, got a URL ({scheme}://...): pass a local path"
+        )
+    _refuse_one_slash(place)
+    return Path(place)
+
+
+def _refuse_one_slash(place: str | PathLike[str]) -> None:
+    """Refuse a URL that has lost a slash, as in a `Path`: it would be a folder named ``s3:``."""
+    if (found := _OF_URL.match(os.fspath(place))) is not None:
+        what = "a Path" if isinstance(place, Path) else f"'{found[1]}:/...'"
+        raise UsageError(
+            f"a URL must be a string with two slashes, got {what}: pass '{found[1]}://...'"
+        )
+
+
+def _path_here(url: str, rest: str) -> Path:
+    """Return the path of a URL of this machine's file systems."""
+    host, _, path = rest.partition("/")
+    if host not in ("", "localhost"):
+        raise UsageError(
+            f"the URL of a file on this machine must have three slashes, got {url}: pass its path"
+        )
+    return Path(url2pathname(f"/{path}"))
 
 
 def make_folder(folder: FilePath) -> None:

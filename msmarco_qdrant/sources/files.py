@@ -52,6 +52,8 @@ def list_matching(source: str) -> list[str]:
     if not isinstance(path, RemotePath) or not re.search(r"[*\[]", path.name):
         return [source]
     found = sorted(str(one) for one in path.parent.glob(path.name))
+    if not found and path.exists():  # its name has a bracket
+        return [source]
     if not found:
         raise SourceError(f"no file matches {source}; check the folder and the pattern")
     return found

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 from msmarco_qdrant.encoding.file_digests import file_sha256
 from msmarco_qdrant.errors import OutputError, SourceError, UsageError
 from msmarco_qdrant.runtime.atomic_file import atomic_write_text
+from msmarco_qdrant.sources.file_path import require_path_here
 
 if TYPE_CHECKING:
     from msmarco_qdrant.runtime.file_lock import FileLock
@@ -42,12 +43,13 @@ class OutFolder:
         is_resumed: True if an earlier run has begun it.
 
     Raises:
-        UsageError: If it was begun by another step or with other settings, or has other files.
+        UsageError: If it was begun by another step or with other settings, has other files, or is
+            a URL.
         OutputError: If it cannot be written, or another process fills it.
     """
 
     def __init__(self, out: str | PathLike[str], step: str, settings: Mapping[str, Any]) -> None:
-        self.path = Path(out)
+        self.path = require_path_here(out)
         self._lock = _lock(self.path)
         try:
             found = self.read_json(SETTINGS_FILE)

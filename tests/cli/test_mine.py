@@ -93,6 +93,18 @@ def test_several_collections_are_mined_with_their_models(place: Place, tmp_path:
     assert 5 == len(both.negatives["two"])
 
 
+@pytest.mark.parametrize("option", ["--out", "--queries", "--qrels"])
+def test_urls_are_refused(filled: str, option: str) -> None:
+    """Before a folder named "s3:" is made; the URL may have secrets."""
+    paths = {"--queries": "queries.tsv", "--qrels": "qrels.txt", "--out": "out"}
+    given = {**paths, option: "s3://SESAME/a"}
+    done = command("mine", *(word for one in given.items() for word in one), "--store", filled)
+    message = f"'{option}': must be a path on this machine, got a URL (s3://...)"
+    assert (2, True) == (done.status, message in done.err)
+    assert "SESAME" not in done.err
+    assert not Path("s3:").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [

@@ -316,6 +316,7 @@ def test_a_model_that_finds_nothing(edge: str, models: Models) -> None:
         ("reembed", 2, "Missing option '--model'"),
         ("reembed --model no-such-model", 1, "cannot load the model no-such-model: it is not a"),
         ("reembed --model NEW --source lost.tsv", 1, "no such file: lost.tsv (relative to "),
+        ("reembed --model NEW --source memory://b/c.tsv", 1, "no such file: memory://b/c.tsv"),
         ("reembed --model NEW --collection films", 1, "no collection 'films' in "),
         ("rollback", 1, "no collection to go back to: 'msmarco' points to msmarco__0001\n"),
         ("rollback --collection films", 1, "no collection 'films' in "),

@@ -22,7 +22,14 @@ from msmarco_qdrant.errors import (
 )
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.sources.corpus import Corpus
-from msmarco_qdrant.sources.file_path import FilePath, RemotePath, make_folder, to_path, write_whole
+from msmarco_qdrant.sources.file_path import (
+    FilePath,
+    RemotePath,
+    make_folder,
+    require_path_here,
+    to_path,
+    write_whole,
+)
 from msmarco_qdrant.sources.preview import preview_sources
 from msmarco_qdrant.sources.shard_file import MANIFEST, read_manifest, shard_paths
 from msmarco_qdrant.sources.vector_shards import VectorShards
@@ -89,13 +96,36 @@ def test_urls_and_paths_are_told_apart(tmp_path: Path) -> None:
     assert Path("c:/vectors") == to_path("c:/vectors")
 
 
+def test_urls_of_this_machine_are_paths() -> None:
+    """A file's name may have any character; a host would be taken for a folder."""
+    assert Path("/a b/c#d?e") == to_path("file:///a%20b/c#d?e") == to_path("local:///a b/c#d?e")
+    assert Path("/a") == to_path("file://localhost/a") == require_path_here("/a")
+    with pytest.raises(UsageError, match=r"must have three slashes, got file://data/x\.tsv"):
+        to_path("file://data/x.tsv")
+
+
+@pytest.mark.parametrize("url", ["s3:/bucket/a", Path("s3://bucket/a"), "s3://", "s3:///"])
+def test_urls_that_are_not_whole(url: str | Path) -> None:
+    """They would be a folder of this machine named "s3:", or fail in the library's words."""
+    with pytest.raises(UsageError, match="a URL must"):
+        to_path(url)
+
+
+@pytest.mark.parametrize("url", ["s3://bucket/SESAME", "s3:/bucket/SESAME"])
+def test_a_url_where_a_path_is_needed(url: str) -> None:
+    """No folder named "s3:" is made of it."""
+    with pytest.raises(UsageError, match="URL") as caught:
+        require_path_here(url)
+    assert "SESAME" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("url", "message"),
     [
         ("s3://key:SESAME@bucket/a", "must have no password"),
         ("https://host/a?signature=SESAME", "must have no password"),
         ("zip://SESAME::s3://bucket/a", "must have no password"),
-        (Path("s3://key:SESAME@bucket/a"), "a URL must be a string, got a Path: pass 's3://...'"),
+        (Path("s3://key:SESAME@bucket/a"), "two slashes, got a Path: pass 's3://...'"),
     ],
 )
 def test_urls_with_secrets_are_refused(url: str | Path, message: str) -> None:
@@ -201,6 +231,23 @@ def test_a_file_that_was_removed_after_it_was_listed() -> None:
         list(corpus)
 
 
+class UnsizedFiles(FailingFiles):
+    """A file system that reports no sizes, as a server of HTTP that compresses what it sends."""
+
+    def info(self, path: str, **_: Any) -> dict[str, Any]:
+        """Return a file of an unknown size."""
+        return {"name": path, "size": None, "type": "file"}
+
+
+def test_a_file_of_unknown_size_is_refused() -> None:
+    """With a size of 0 no part of it would be read, and nothing would be ingested."""
+    fsspec.register_implementation("unsized", UnsizedFiles, clobber=True)
+    with pytest.raises(
+        SourceError, match=r"unsized://a/x\.tsv: its server does not report the size"
+    ):
+        Corpus("unsized://a/x.tsv")
+
+
 def test_a_file_appears_when_it_is_complete() -> None:
     """One whose writer fails leaves what was there."""
     path = to_path(FOLDER) / "file"
@@ -283,6 +330,8 @@ def test_sources_behind_urls_are_read() -> None:
     previews = preview_sources([f"{folder}/part-*.tsv", f"{folder}/none-*"])
     assert [1, 1, 1, 0] == [preview.passages for preview in previews]
     assert f"no file matches {folder}/none-*" in str(previews[-1].error)
+    (folder / "part[1].tsv").write_bytes(b"e\tfive\n")
+    assert [f"{folder}/part[1].tsv"] == Corpus(f"{folder}/part[1].tsv").sources
     for pattern, message in (("none-*", "no file matches"), ("none", "no such file: mem")):
         with pytest.raises(SourceError, match=message):
             Corpus(f"{folder}/{pattern}")

@@ -43,6 +43,14 @@ def test_other_settings_are_refused(
     OutFolder(tmp_path / "out", "mine", SETTINGS).close()
 
 
+def test_a_url_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would be a folder named "s3:" on this machine."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=r"a path on this machine is needed here, got a URL"):
+        OutFolder("s3://bucket/mined", "mine", SETTINGS)
+    assert not any(tmp_path.iterdir())
+
+
 def _fail(out: Path, settings: dict[str, object], work: str = "") -> None:
     with OutFolder(out, "mine", settings) as folder:
         if work:
