@@ -12,7 +12,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,26 +29,37 @@ from tests.distributed.kills import write_source
 from tests.distributed.s3_server import BUCKET, s3_server
 
 pytest.importorskip("ray", reason="needs the extra ray: make integrations")
-s3fs = pytest.importorskip("s3fs", reason="needs the extra s3: make integrations")
 
 PASSAGES = 1500
 KILLS = 4
+HAS_S3 = all(find_spec(name) is not None for name in ("s3fs", "moto"))
+NEEDS_S3 = pytest.mark.skipif(not HAS_S3, reason="needs the extra s3: make integrations")
 
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    """A cluster of one node, whose workers find a server of S3."""
+    """A cluster of one node, whose workers find a server of S3 where its extra is installed."""
     from ray.cluster_utils import Cluster
 
-    with pytest.MonkeyPatch.context() as patch, s3_server() as variables:
-        for name, value in {**variables, "RAY_USAGE_STATS_ENABLED": "0"}.items():
-            patch.setenv(name, value)
-        s3fs.S3FileSystem().mkdir(BUCKET)
+    with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        if HAS_S3:
+            for name, value in stack.enter_context(s3_server()).items():
+                patch.setenv(name, value)
+            stack.callback(make_bucket().clear_instance_cache)
         head = {"num_cpus": 2, "object_store_memory": 80 * 2**20, "include_dashboard": False}
         cluster = Cluster(initialize_head=True, head_node_args=head)
         yield cluster.address
         cluster.shutdown()
-        s3fs.S3FileSystem.clear_instance_cache()
+
+
+def make_bucket() -> Any:
+    """Make the bucket of the server; returns its file system."""
+    import s3fs
+
+    files = s3fs.S3FileSystem()
+    files.mkdir(BUCKET)
+    return files
 
 
 def start(by: str, source: Path, folder: FilePath) -> subprocess.Popen[str]:
@@ -92,7 +106,10 @@ def assert_honest(folder: FilePath, expected: dict[str, bytes]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of Ray, whose processes end without notice
-@pytest.mark.parametrize(("place", "last"), [("disk", "ray"), ("disk", ALONE), ("s3", "ray")])
+@pytest.mark.parametrize(
+    ("place", "last"),
+    [("disk", "ray"), ("disk", ALONE), pytest.param("s3", "ray", marks=NEEDS_S3)],
+)
 def test_a_killed_driver_is_resumed(address: str, tmp_path: Path, place: str, last: str) -> None:
     """By the same command and by one process, each of them killed, and at last by `last`."""
     rng = random.Random(f"{place} {last}")
