@@ -197,7 +197,7 @@ class Corpus:
         )
         if isinstance(sources, str | PathLike):
             sources = [sources]
-        self._sources = [file for source in sources for file in list_matching(str(source))]
+        self._sources = [file for source in sources for file in list_matching(source)]
         if not self._sources:
             raise UsageError("sources must not be empty: pass a file, or '-' for standard input")
         self.position = 0

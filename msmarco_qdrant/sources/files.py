@@ -7,6 +7,7 @@ import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from os import PathLike
 from pathlib import Path
 from typing import BinaryIO
 
@@ -40,17 +41,18 @@ def file_size(source: str) -> int | None:
     return status.st_size if stat.S_ISREG(status.st_mode) else None
 
 
-def list_matching(source: str) -> list[str]:
+def list_matching(source: str | PathLike[str]) -> list[str]:
     """Return the files that a URL with `*` or `[` in its last part matches; else the source.
 
     The shell does this for paths.
 
     Raises:
         SourceError: If none matches.
+        UsageError: For a URL that is refused, see `to_path`.
     """
     path = STDIN if source == STDIN else to_path(source)
     if not isinstance(path, RemotePath) or not re.search(r"[*\[]", path.name):
-        return [source]
+        return [str(source)]
     found = sorted(str(one) for one in path.parent.glob(path.name))
     if not found and path.exists():  # its name has a bracket
         return [source]

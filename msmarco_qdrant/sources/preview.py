@@ -73,7 +73,7 @@ def preview_sources(  # noqa: PLR0913  # all but one have defaults
         UsageError: If an argument is invalid.
     """
     given = [sources] if isinstance(sources, str | PathLike) else list(sources)
-    names = [file for source in given for file in _matching(str(source))]
+    names = [file for source in given for file in _matching(source)]
     seen, previews = PidSet(), []
     for source in names or [""]:
         try:
@@ -94,12 +94,12 @@ def preview_sources(  # noqa: PLR0913  # all but one have defaults
     return previews
 
 
-def _matching(source: str) -> list[str]:
+def _matching(source: str | PathLike[str]) -> list[str]:
     """Return the files that a pattern of a URL matches; the source itself if there are none."""
     try:
         return list_matching(source)
     except SourceError:  # the source is refused, like any other that is missing
-        return [source]
+        return [str(source)]
 
 
 def _preview(corpus: Corpus, seen: PidSet, shown: int, left: int | None) -> SourcePreview:

@@ -538,7 +538,7 @@ def test_no_row_is_taken_beyond_max_passages(store: Store, encoder: HashingEncod
         ingest_passages([], store, encoder=encoder, max_passages=0)
 
 
-@pytest.mark.parametrize("window", [0, -1, 2.5, "9"])
+@pytest.mark.parametrize("window", [0, -1, 2.5, "9", True])
 def test_another_window_is_refused(tmp_path: Path, window: Any) -> None:
     """By the rule for all counts, before anything is created."""
     with pytest.raises(UsageError, match=f"window must be an integer of 1 or more, got {window!r}"):

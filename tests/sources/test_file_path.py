@@ -130,9 +130,10 @@ def test_a_url_where_a_path_is_needed(url: str) -> None:
 )
 def test_urls_with_secrets_are_refused(url: str | Path, message: str) -> None:
     """Without showing them, since a path is shown in messages, logs and rejects."""
-    with pytest.raises(UsageError, match=message) as caught:
-        to_path(url)
-    assert "SESAME" not in str(caught.value)
+    for read in (to_path, Corpus, preview_sources):
+        with pytest.raises(UsageError, match=message) as caught:
+            read(url)
+        assert "SESAME" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
