@@ -82,9 +82,9 @@ def check_counts(**counts: object) -> None:
         UsageError: If one is something else.
     """
     for name, value in counts.items():
-        if value is None or (isinstance(value, Integral) and value >= 1 and value is not True):
-            continue
-        raise UsageError(f"{name} must be an integer of 1 or more, got {value!r}")
+        is_integer = isinstance(value, Integral) and not isinstance(value, bool)
+        if value is not None and not (is_integer and cast("int", value) >= 1):
+            raise UsageError(f"{name} must be an integer of 1 or more, got {value!r}")
 
 
 def _check_types(kind: type, values: Mapping[str, object], name: str) -> None:

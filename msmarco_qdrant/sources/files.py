@@ -55,7 +55,7 @@ def list_matching(source: str | PathLike[str]) -> list[str]:
         return [str(source)]
     found = sorted(str(one) for one in path.parent.glob(path.name))
     if not found and path.exists():  # its name has a bracket
-        return [source]
+        return [str(source)]
     if not found:
         raise SourceError(f"no file matches {source}; check the folder and the pattern")
     return found
