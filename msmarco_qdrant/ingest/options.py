@@ -150,8 +150,6 @@ def check_amounts(window: int, max_passages: int | None, prune: PrunePolicy | No
     Raises:
         UsageError: If one is.
     """
-    check_counts(window=window)
-    if max_passages is not None and max_passages < 1:
-        raise UsageError(f"max_passages must be 1 or more, or None for all, got {max_passages}")
+    check_counts(window=window, max_passages=max_passages)
     if max_passages is not None and prune is not None:
         raise UsageError("prune needs the whole source: omit max_passages")
