@@ -14,6 +14,7 @@ from msmarco_qdrant.distributed.encode_worker import require_first_model
 from msmarco_qdrant.encoding import Encoder
 from msmarco_qdrant.encoding.checks import check_encoder
 from msmarco_qdrant.encoding.model_choice import ModelChoice
+from msmarco_qdrant.errors import StoreInUseError
 from msmarco_qdrant.reembed.copy import Copier, CopyJob, CopyStats
 from msmarco_qdrant.stores import Connection, Store, open_store
 from msmarco_qdrant.stores.migration_locks import HeldLock
@@ -56,6 +57,38 @@ class CopyWork:
     name: str
     holder: LockHolder
     ids: IdRange
+
+
+@dataclass(frozen=True, slots=True)
+class _DriversLock(HeldLock):
+    """The driver's lock, which it also holds after it has given up a worker that still runs.
+
+    A pass from before the swap takes all points of the target for copies. So a point is read, the
+    swap is looked for, and then the point is written or deleted if it has the `seq` that was read:
+    one that another client has written since the swap has another.
+
+    Attributes:
+        store: The store.
+        copying: The source and the target of the pass.
+    """
+
+    store: Store
+    copying: Copying
+
+    def check(self) -> None:
+        """Check that the lock was not removed, and that the pass was not ended by the swap.
+
+        Raises:
+            StoreInUseError: If one of both happened.
+        """
+        HeldLock.check(self)
+        if self.copying.is_swapped:
+            return
+        if self.store.aliases().get(self.name) == self.copying.target:
+            raise StoreInUseError(
+                f"'{self.name}' points to {self.copying.target} already: the command that started "
+                "this worker has given it up, and goes on without it"
+            )
 
 
 class CopyWorker:
@@ -109,7 +142,7 @@ class CopyWorker:
         job = CopyJob(
             store,
             work.copying,
-            HeldLock(store.migration_locks, work.name, work.holder),
+            _DriversLock(store.migration_locks, work.name, work.holder, store, work.copying),
             encoder,
             on_progress=lambda stats: self._running.update({key: stats}),
         )

@@ -245,6 +245,27 @@ def test_a_worker_without_the_lock_writes_nothing(store: Store) -> None:
     assert 0 == worker.done()
 
 
+@pytest.mark.parametrize("kind", ["copy", "verify", "strays"])
+def test_a_worker_that_was_given_up_writes_nothing_after_the_swap(store: Store, kind: Any) -> None:
+    """As one behind a broken network: it would undo what clients have written since."""
+    changed = [replace(passages()[1], text="another text"), Passage("new", "a new one")]
+
+    def write_and_run() -> None:
+        ingest_passages(changed, store, collection="things", encoder=V3, optimize=False)
+        holder = store.migration_locks.holder("things")
+        copying = read_generations(store, "things").copying
+        assert holder is not None
+        assert copying is not None
+        before = CopyWork(kind, replace(copying, is_swapped=False), "things", holder, IdRange())
+        worker = make_worker(store)
+        worker.begin(V3.info)
+        with pytest.raises(StoreInUseError, match="'things' points to things__0002 already"):
+            next(worker.run_split(before))
+
+    change(store, on_progress=at_stages({"last pass": write_and_run}))
+    check_holds(store, [one for one in passages() if one.pid != "1"] + changed, V3)
+
+
 def test_a_removed_lock_ends_the_driver(store: Store) -> None:
     """The second attempt at a range is not made: the first failed for the same reason."""
 
