@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -10,9 +9,8 @@ from typing import Literal, TypeAlias
 from msmarco_qdrant.core.encoder_types import EncoderInfo
 from msmarco_qdrant.core.id_ranges import IdRange
 from msmarco_qdrant.core.metadata_types import Copying, LockHolder
-from msmarco_qdrant.distributed.encode_worker import require_first_model
+from msmarco_qdrant.distributed.machine import load_encoder, require_first_model
 from msmarco_qdrant.encoding import Encoder
-from msmarco_qdrant.encoding.checks import check_encoder
 from msmarco_qdrant.encoding.model_choice import ModelChoice
 from msmarco_qdrant.errors import StoreInUseError
 from msmarco_qdrant.reembed.copy import Copier, CopyJob, CopyStats
@@ -113,13 +111,8 @@ class CopyWorker:
         Raises:
             ModelError: If it cannot be loaded, or is another one.
         """
-        settings = self._settings
-        if settings.make_encoder is not None:
-            encoder = settings.make_encoder()
-            check_encoder(encoder)
-        else:
-            encoder = settings.models.load()
-        require_first_model(platform.node(), wanted, encoder.info)
+        encoder = load_encoder(self._settings.models, self._settings.make_encoder)
+        require_first_model(wanted, encoder.info)
         encoder.warm_up()
         self._encoder = encoder
 

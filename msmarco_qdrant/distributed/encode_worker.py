@@ -11,7 +11,7 @@ from itertools import chain
 from msmarco_qdrant.core.encoder_types import EncoderInfo
 from msmarco_qdrant.core.records import Reject
 from msmarco_qdrant.core.reports import EncodeReport
-from msmarco_qdrant.distributed.machine import named_machine
+from msmarco_qdrant.distributed.machine import load_encoder, require_first_model
 from msmarco_qdrant.distributed.rejects import SpilledRejects
 from msmarco_qdrant.distributed.shards import ShardPlan, drop_repeats
 from msmarco_qdrant.distributed.shared_folder import require_marker
@@ -20,9 +20,7 @@ from msmarco_qdrant.encode.feed import Layout, TokenizedShard
 from msmarco_qdrant.encode.prepare import PreparedChunk, prepare
 from msmarco_qdrant.encode.run import EncodeRun
 from msmarco_qdrant.encoding import Encoder, Tokenized, Tokenizer
-from msmarco_qdrant.encoding.checks import check_encoder
 from msmarco_qdrant.encoding.model_choice import ModelChoice
-from msmarco_qdrant.errors import ModelMismatchError
 from msmarco_qdrant.sources.chunk_extents import LateChunks, read_chunks
 from msmarco_qdrant.sources.corpus import Reading
 from msmarco_qdrant.sources.extents import Extent
@@ -90,7 +88,7 @@ class EncodeWorker:
         Raises:
             ModelError: If it cannot be loaded.
         """
-        encoder = self._load()
+        encoder = self._encoder = load_encoder(self._settings.models, self._settings.make_encoder)
         encoder.warm_up()
         return encoder.info, encoder.tokenizer if encoder.tokenizer.portable else None
 
@@ -102,13 +100,12 @@ class EncodeWorker:
             ModelMismatchError: If it is another one than that of the first worker.
             OutputError: If this machine has another folder under the path.
         """
-        machine = platform.node()
-        require_marker(job.marker, machine)
-        encoder = self._encoder
-        if encoder is None:
-            encoder = self._load()
-            require_first_model(machine, job.info, encoder.info)
+        require_marker(job.marker, platform.node())
+        if self._encoder is None:
+            encoder = load_encoder(self._settings.models, self._settings.make_encoder)
+            require_first_model(job.info, encoder.info)
             encoder.warm_up()
+            self._encoder = encoder
         self._job = job
 
     def run_split(
@@ -141,16 +138,6 @@ class EncodeWorker:
         """Return 0: the rows of unfinished shards are not on disk."""
         return 0
 
-    def _load(self) -> Encoder:
-        settings = self._settings
-        if settings.make_encoder is not None:
-            self._encoder = settings.make_encoder()
-            check_encoder(self._encoder)
-        else:
-            with named_machine():
-                self._encoder = settings.models.load()
-        return self._encoder
-
     def _prepare(self, counted: CountedSplit, tokenizer: Tokenizer) -> list[list[PreparedChunk]]:
         return [
             prepare_extent(extent, self._settings.reading, before, tokenizer)
@@ -167,17 +154,3 @@ class EncodeWorker:
         kept = drop_repeats(found, chunks, counted.rows, counted.repeats)
         tokens = Tokenized.joined([part.tokens for part in kept])
         return TokenizedShard(plan.split.number, plan.full, chunks, kept, tokens, 0)
-
-
-def require_first_model(machine: str, wanted: EncoderInfo, found: EncoderInfo) -> None:
-    """Refuse the model of a machine whose files differ from those that were loaded first.
-
-    Raises:
-        ModelMismatchError: If they do.
-    """
-    if not found.is_same_model_as(wanted):
-        raise ModelMismatchError(
-            f"{machine} has another {found.model} than the machine that loaded it first: "
-            f"fingerprint {found.fingerprint[:8]}, there {wanted.fingerprint[:8]}. Copy the same "
-            "files to every machine, or name a directory that all of them share"
-        )

@@ -1,11 +1,15 @@
-"""The machine of a worker, in errors that other machines may not have."""
+"""The model on the machine of a worker, which may have other files than the others."""
 
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from msmarco_qdrant.core.encoder_types import EncoderInfo
+from msmarco_qdrant.encoding import Encoder
+from msmarco_qdrant.encoding.checks import check_encoder
+from msmarco_qdrant.encoding.model_choice import ModelChoice
 from msmarco_qdrant.errors import ModelMismatchError, ModelNotFoundError
 
 
@@ -19,3 +23,35 @@ def named_machine() -> Iterator[None]:
             f"{exc}. This is so on {platform.node()}: copy the same files to every machine, or "
             "name a directory that all of them share"
         ) from exc
+
+
+def load_encoder(models: ModelChoice, make_encoder: Callable[[], Encoder] | None) -> Encoder:
+    """Load the encoder of a worker.
+
+    Args:
+        models: Its model.
+        make_encoder: Makes it, instead of the model.
+
+    Raises:
+        ModelError: If it cannot be loaded.
+    """
+    if make_encoder is None:
+        with named_machine():
+            return models.load()
+    encoder = make_encoder()
+    check_encoder(encoder)
+    return encoder
+
+
+def require_first_model(wanted: EncoderInfo, found: EncoderInfo) -> None:
+    """Refuse the model of this machine if its files differ from those that were loaded first.
+
+    Raises:
+        ModelMismatchError: If they do.
+    """
+    if not found.is_same_model_as(wanted):
+        raise ModelMismatchError(
+            f"{platform.node()} has another {found.model} than the machine that loaded it first: "
+            f"fingerprint {found.fingerprint[:8]}, there {wanted.fingerprint[:8]}. Copy the same "
+            "files to every machine, or name a directory that all of them share"
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import sys
 import time
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ from msmarco_qdrant.errors import (
     MigrationError,
     MissingExtraError,
     ModelMismatchError,
+    ModelNotFoundError,
     MsmarcoQdrantError,
     StoreInUseError,
     UsageError,
@@ -227,6 +229,14 @@ def test_a_machine_with_another_model_is_refused(store: Store) -> None:
     """Before anything is read."""
     with pytest.raises(ModelMismatchError, match="than the machine that loaded it first"):
         make_worker(store).begin(V2.info)
+
+
+def test_a_machine_without_the_model_is_named(store: Store) -> None:
+    """The model is on the machine of the command, so the error would seem to be wrong."""
+    models = ModelChoice("/no/such/model", EncoderOptions())
+    worker = CopyWorker(CopySettings(store.dsn, DEFAULT_CONNECTION, models, None))
+    with pytest.raises(ModelNotFoundError, match=f"This is so on {platform.node()}: copy the same"):
+        worker.begin(V3.info)
 
 
 def test_a_worker_without_the_lock_writes_nothing(store: Store) -> None:
