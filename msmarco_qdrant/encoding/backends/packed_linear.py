@@ -104,10 +104,15 @@ def has_operators(dtype: torch.dtype) -> bool:
 def pack_linears(module: nn.Module) -> None:
     """Replace every plain linear layer below `module`, in place."""
     for name, child in module.named_children():
-        if type(child) is nn.Linear:
+        if type(child) is nn.Linear and not _has_hooks(child):
             setattr(module, name, PackedLinear(child))
         else:
             pack_linears(child)
+
+
+def _has_hooks(linear: nn.Linear) -> bool:
+    """True if calls do more than the product, such as `torch.nn.utils.weight_norm`."""
+    return bool(linear._forward_pre_hooks or linear._forward_hooks)  # noqa: SLF001
 
 
 def call_unpacking(module: nn.Module, call: Callable[[], _T]) -> _T:

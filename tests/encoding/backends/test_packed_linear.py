@@ -57,6 +57,15 @@ def test_only_plain_linear_layers_are_replaced(dtype: torch.dtype) -> None:
     assert kinds == ["Sequential", "Sequential", "PackedLinear", "GELU", "Special", "LayerNorm"]
 
 
+@pytest.mark.parametrize("register", ["register_forward_pre_hook", "register_forward_hook"])
+def test_layers_with_hooks_stay(register: str) -> None:
+    """One may compute the weights anew at each call, as `weight_norm` does after a load."""
+    model = nn.Sequential(nn.Linear(4, 4))
+    getattr(model[0], register)(lambda *_: None)
+    pack_linears(model)
+    assert type(model[0]) is nn.Linear
+
+
 class ReadsWeights(nn.Module):
     """A module that computes with the weights of its linear layers by itself."""
 
