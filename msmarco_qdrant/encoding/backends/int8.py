@@ -142,7 +142,7 @@ class Int8Backend:
         self._model = replace(self._model, layers=())
 
     def _calibrate_again(self, refusal: str) -> None:
-        """Begin anew without the kept ranges: passages of another kind may need others."""
+        """Begin again without the kept ranges: passages of another kind may need others."""
         _log.info("%s: the kept calibration is not used: %s", self._model_name, refusal)
         with suppress(OSError):
             self._path.unlink(missing_ok=True)
