@@ -19,7 +19,6 @@ from fnmatch import fnmatchcase
 from os import PathLike
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
-from urllib.request import url2pathname
 
 from msmarco_qdrant.core.first_line import first_line
 from msmarco_qdrant.errors import (
@@ -218,6 +217,8 @@ def _path_here(url: str, rest: str) -> Path:
         raise UsageError(
             f"the URL of a file on this machine must have three slashes, got {url}: pass its path"
         )
+    from urllib.request import url2pathname  # it imports a client of HTTP
+
     return Path(url2pathname(f"/{path}"))
 
 
