@@ -233,7 +233,7 @@ class WorkerPool(Generic[_Outcome_contra]):
                 self._lose(worker, board, exc.cause)
             else:
                 board.failed(running.number, running.attempt, exc.cause, time.monotonic())
-                self._warn("a part of the source is tried again: %s", exc.cause)
+                self._warn("a part of the work is tried again: %s", exc.cause)
         except self._ray.exceptions.RayError:
             self._lose(worker, board)
         else:
@@ -252,7 +252,7 @@ class WorkerPool(Generic[_Outcome_contra]):
             board.worker_failed(error, time.monotonic())
             self._warn("a worker has not started, so another one will: %s", error or "it was lost")
         elif worker.running:
-            self._warn("a worker was lost, so another one takes its part of the source")
+            self._warn("a worker was lost, so another one takes its part of the work")
         for running in worker.running.values():
             board.lost(running.number, running.attempt, time.monotonic())
 

@@ -22,6 +22,9 @@ from msmarco_qdrant.errors import (
 from msmarco_qdrant.service.retry import Retryability, retryability_of
 
 _STALLED_RETRIES = 5
+_FEWER_WORKERS = (
+    "have fewer on a machine, each with more processors: --ray-cpus (cpus_per_worker=...)"
+)
 _CALM_S = 600.0  # longer than a failing attempt and the wait after it
 
 
@@ -176,8 +179,8 @@ class TaskBoard:
         task.lost += 1
         if task.lost >= self._policy.max_lost:
             raise WorkerError(
-                f"task {number} lost {task.lost} workers, as if it needs more memory than they "
-                "have: use smaller splits or fewer workers per node"
+                f"part {number} of the work lost {task.lost} workers, as if it needs more memory "
+                f"than they have: {_FEWER_WORKERS}"
             )
         self._again(number, task, now)
 
@@ -215,7 +218,7 @@ class TaskBoard:
         if starts.lost >= self._policy.max_lost:
             raise WorkerError(
                 f"{starts.lost} workers in a row were lost while they loaded the model, as if it "
-                "needs more memory than they have: use fewer workers per node"
+                f"needs more memory than they have: {_FEWER_WORKERS}"
             )
         starts.failures += 1
         self._next_start = now + self._wait_s(starts.failures)

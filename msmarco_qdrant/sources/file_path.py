@@ -108,8 +108,10 @@ class RemotePath:
                 found = files.ls(path, detail=False)
         except FileNotFoundError:
             return
-        for name in (one.rstrip("/").rpartition("/")[2] for one in found):
-            if fnmatchcase(name, pattern):
+        for one in found:
+            name = one.rstrip("/").rpartition("/")[2]
+            # A file is listed as its own content, and so may be an empty object for a folder.
+            if fnmatchcase(name, pattern) and one.rstrip("/") != path.rstrip("/"):
                 yield self / name
 
     def open(self, mode: str = "rb", buffering: int = io.DEFAULT_BUFFER_SIZE) -> io.BufferedReader:  # noqa: ARG002  # for reading only

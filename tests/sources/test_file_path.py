@@ -249,6 +249,15 @@ def test_a_file_of_unknown_size_is_refused() -> None:
         Corpus("unsized://a/x.tsv")
 
 
+def test_a_file_is_no_folder() -> None:
+    """File systems list a file as its own content."""
+    path = to_path(FOLDER) / "00000.parquet"
+    path.write_bytes(b"x")
+    assert [] == shard_paths(path)
+    with pytest.raises(SourceError, match=r"00000.parquet must be a DIR .* got no folder"):
+        VectorShards(str(path))
+
+
 def test_a_file_appears_when_it_is_complete() -> None:
     """One whose writer fails leaves what was there."""
     path = to_path(FOLDER) / "file"
