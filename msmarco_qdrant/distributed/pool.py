@@ -125,7 +125,7 @@ class WorkerPool(Generic[_Outcome_contra]):
         raise WorkerError(f"the worker that loads the model was lost: {reason}") from reason
 
     def run(self, job: object, board: TaskBoard, sink: SplitSink[_Outcome_contra]) -> None:
-        """Process every split of a board.
+        """Process every split of a board; workers of an earlier run of the same job go on.
 
         Args:
             job: The argument of `begin` of every worker.
@@ -136,6 +136,8 @@ class WorkerPool(Generic[_Outcome_contra]):
             MsmarcoQdrantError: If a split failed and may not be tried again.
         """
         self._ready_at = time.monotonic()
+        for worker in self._workers:  # what an earlier run has left there counts for none
+            worker.running.clear()
         while not board.is_complete:
             self._fill(job, board)
             self._start_due(board, sink)
