@@ -38,7 +38,8 @@ class PackedLinear(nn.Module):
         self.in_features, self.out_features = linear.in_features, linear.out_features
         # Without a batch size the layout serves any.
         self._weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), None)  # noqa: SLF001
-        self._bias = None if linear.bias is None else linear.bias.detach()
+        # oneDNN reads a bias with gaps as if it had none.
+        self._bias = None if linear.bias is None else linear.bias.detach().contiguous()
 
     @property
     def weight(self) -> torch.Tensor:

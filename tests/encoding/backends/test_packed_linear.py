@@ -44,6 +44,22 @@ def test_packed_is_plain(shape: tuple[int, ...], dtype: torch.dtype, *, bias: bo
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@torch.inference_mode()
+def test_weights_in_any_layout_of_memory(dtype: torch.dtype) -> None:
+    """Parts of a larger tensor, such as the queries of a joined layer, transposed, or repeated."""
+    torch.manual_seed(1)
+    large, values = torch.randn(48, 48, dtype=dtype), torch.randn(3, 24, dtype=dtype)
+    near = TOLERANCES[dtype]
+    for weight in (large[3:43, 4:28], large[3:27, 4:44].t(), large[:40, ::2], large[:1, :24]):
+        rows = len(weight)
+        for bias in (large[0, :rows], large[:rows, 0], large[0, :1].expand(rows)):
+            plain = nn.Linear(24, rows, dtype=dtype)
+            plain.weight, plain.bias = nn.Parameter(weight), nn.Parameter(bias)
+            found, expected = PackedLinear(plain)(values), plain(values)
+            torch.testing.assert_close(found, expected, rtol=near, atol=10 * near)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_only_plain_linear_layers_are_replaced(dtype: torch.dtype) -> None:
     """At any depth; a subclass may mean something else and stays."""
 
