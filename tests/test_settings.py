@@ -96,6 +96,12 @@ def variable(name: str) -> str:
     return f"MSMARCO_QDRANT_{name.upper()}"
 
 
+@pytest.fixture(autouse=True)
+def without_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other tests find their real data by this variable, so `conftest` keeps it."""
+    monkeypatch.delenv("MSMARCO_QDRANT_DATA", raising=False)
+
+
 def test_every_setting_is_tested_here() -> None:
     """A new setting needs a row."""
     assert set(SidecarSettings.model_fields) == {name for name, _, _ in GOOD}
