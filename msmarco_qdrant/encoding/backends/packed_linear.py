@@ -38,7 +38,7 @@ class PackedLinear(nn.Module):
         self.in_features, self.out_features = linear.in_features, linear.out_features
         # Without a batch size the layout serves any.
         self._weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), None)  # noqa: SLF001
-        # oneDNN reads a bias with gaps as if it had none.
+        # oneDNN ignores the strides of a bias that is a part of another tensor.
         self._bias = None if linear.bias is None else linear.bias.detach().contiguous()
 
     @property
