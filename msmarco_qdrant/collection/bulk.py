@@ -26,6 +26,7 @@ from msmarco_qdrant.errors import CollectionNotFoundError, StoreError, Unsupport
 from msmarco_qdrant.runtime.daemon_executor import call_in_daemon_thread
 from msmarco_qdrant.stores import Store
 from msmarco_qdrant.stores.migration_locks import describe_holder, this_process
+from msmarco_qdrant.stores.names import base_name
 
 _log = logging.getLogger(__name__)
 
@@ -140,7 +141,7 @@ class BulkMode:
                 _log.warning(
                     "the index of '%s' is not built yet, because %s ingests in bulk mode, too: "
                     "it is built when that ends",
-                    *(self.name, describe_holder(running[0])),
+                    *(base_name(self.name), describe_holder(running[0])),
                 )
             elif not others:
                 self._restore(holders)
@@ -234,7 +235,7 @@ def end_bulk(mode: BulkMode, sleep: Callable[[float], None] = time.sleep) -> Non
     _log.warning(
         "another ingest into '%s' has begun a bulk mode: waiting up to %.0f s to see whether it "
         "still runs",
-        *(mode.name, EXPIRES_S),
+        *(base_name(mode.name), EXPIRES_S),
     )
     sleep(LOOK_S)
     while not mode.try_end():

@@ -136,12 +136,17 @@ def test_the_last_of_two_ingests_restores_the_threshold(store: Store) -> None:
     assert {} == store.bulk_holders("msmarco")
 
 
-def test_an_ingest_without_bulk_mode_leaves_that_of_another(store: Store) -> None:
-    """As `optimize` does."""
+def test_an_ingest_without_bulk_mode_leaves_that_of_another(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As `optimize` does. Its warnings have the name that users see."""
     mode = BulkMode(store, "msmarco")
     mode.begin()
-    end_bulk(BulkMode(store, "msmarco"), Clock(mode.renew).sleep)
+    end_bulk(BulkMode(store, store.aliases()["msmarco"]), Clock(mode.renew).sleep)
     assert (0, OWN) == state(store)
+    begun, left = caplog.messages[-2:]
+    assert "another ingest into 'msmarco' has begun a bulk mode" in begun
+    assert "the index of 'msmarco' is not built yet" in left
     end_bulk(mode, no_sleep)
     assert (OWN, None) == state(store)
 
