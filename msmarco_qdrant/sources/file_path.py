@@ -170,7 +170,7 @@ def to_path(place: str | PathLike[str]) -> FilePath:
     """
     text = os.fspath(place)
     scheme, separator, rest = text.partition("://")
-    if not separator:
+    if not separator or len(scheme) == 1:  # a drive of Windows
         _refuse_one_slash(place)
         return Path(place)
     if scheme.lower() in _SCHEMES_HERE:

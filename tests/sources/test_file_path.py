@@ -94,6 +94,7 @@ def test_urls_and_paths_are_told_apart(tmp_path: Path) -> None:
     assert ("b", "memory://bucket/a") == (path.name, str(path.parent))
     assert tmp_path == to_path(str(tmp_path)) == to_path(tmp_path.as_uri())
     assert Path("c:/vectors") == to_path("c:/vectors")
+    assert Path("c://vectors") == to_path("c://vectors")
 
 
 def test_urls_of_this_machine_are_paths() -> None:
