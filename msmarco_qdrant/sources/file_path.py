@@ -229,11 +229,13 @@ def make_folder(folder: FilePath) -> None:
 
     Raises:
         OSError: If it cannot be created on this machine.
-        OutputError: If it cannot be written behind a URL.
+        OutputError: If it is a file behind a URL, or cannot be written there.
     """
     if isinstance(folder, Path):
         folder.mkdir(parents=True, exist_ok=True)
         return
+    if folder.exists() and not folder.is_dir():  # an object store has no objection
+        raise OutputError(f"{folder} is a file: pass a folder")
     folder.require_writable()
 
 

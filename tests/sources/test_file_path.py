@@ -257,6 +257,8 @@ def test_a_file_is_no_folder() -> None:
     assert [] == shard_paths(path)
     with pytest.raises(SourceError, match=r"00000.parquet must be a DIR .* got no folder"):
         VectorShards(str(path))
+    with pytest.raises(OutputError, match=r"00000\.parquet is a file: pass a folder"):
+        make_folder(path)
 
 
 def test_a_file_appears_when_it_is_complete() -> None:
