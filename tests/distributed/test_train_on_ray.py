@@ -434,3 +434,34 @@ def test_the_commands_refuse_a_directory_and_options_of_one_process(tmp_path: Pa
     assert "--processes needs mining by one process: omit --processes, or --ray" in done.err
     done = command(*words, "--ray-workers", "2")
     assert "--ray-workers needs --ray ADDRESS" in done.err
+
+
+@pytest.mark.slow
+def test_the_commands_write_the_files_of_one_process(
+    server: LoopbackServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a model in a directory, named from where the workers are not."""
+    from tests.encoding.tiny_models import Recipe, save_tiny
+
+    monkeypatch.chdir(tmp_path)
+    for seed, name in enumerate(("model", "judge")):
+        save_tiny(tmp_path / name, Recipe(seed=seed))
+    texts = {f"p{n}": f"passage {n} of {'london' if n % 2 else 'paris'}" for n in range(40)}
+    Path("passages.tsv").write_text("".join(f"{pid}\t{texts[pid]}\n" for pid in texts))
+    for name, numbers in (("train", range(20)), ("dev", range(20, 40))):
+        Path(f"{name}.tsv").write_text("".join(f"q{n}\t{texts[f'p{n}']}\n" for n in numbers))
+        Path(f"{name}.txt").write_text("".join(f"q{n} 0 p{n} 1\n" for n in numbers))
+    place = ["--store", server.url]
+    assert 0 == command("ingest", "passages.tsv", "--model", "model", *place).status
+    size = "--ray auto --ray-workers 1 --ray-cpus 1 --ray-gpus 0"
+    mine_ = "mine --queries train.tsv --qrels train.txt --mode dense --mode bm25 --depth 9"
+    judge = (
+        "judge --judge judge --queries train.tsv --dev-queries dev.tsv --dev-qrels dev.txt "
+        "--allow-weak-judge --negatives"
+    )
+    for where, options in (("one", ""), ("ray", size)):
+        for words in (f"{mine_} --out {where}", f"{judge} one --out {where}-judged"):
+            done = command(*words.split(), *place, *options.split())
+            assert 0 == done.status, done.err
+    assert files_of(Path("one")) == files_of(Path("ray"))
+    assert files_of(Path("one-judged")) == files_of(Path("ray-judged"))
