@@ -12,7 +12,7 @@ from msmarco_qdrant.core.metadata_types import Copying, LockHolder
 from msmarco_qdrant.distributed.machine import load_encoder, require_first_model
 from msmarco_qdrant.encoding import Encoder
 from msmarco_qdrant.encoding.model_choice import ModelChoice
-from msmarco_qdrant.errors import StoreInUseError
+from msmarco_qdrant.errors import MigrationError
 from msmarco_qdrant.reembed.copy import Copier, CopyJob, CopyStats
 from msmarco_qdrant.stores import Connection, Store, open_store
 from msmarco_qdrant.stores.migration_locks import HeldLock
@@ -77,15 +77,16 @@ class _DriversLock(HeldLock):
         """Check that the lock was not removed, and that the pass was not ended by the swap.
 
         Raises:
-            StoreInUseError: If one of both happened.
+            StoreInUseError: If the lock was removed.
+            MigrationError: If the alias was swapped.
         """
         HeldLock.check(self)
         if self.copying.is_swapped:
             return
         if self.store.aliases().get(self.name) == self.copying.target:
-            raise StoreInUseError(
-                f"'{self.name}' points to {self.copying.target} already: the command that started "
-                "this worker has given it up, and goes on without it"
+            raise MigrationError(
+                f"'{self.name}' points to {self.copying.target} already, so a pass from before the "
+                "swap writes nothing more: run the same command again to finish"
             )
 
 

@@ -151,6 +151,7 @@ class RemotePath:
         """Yield the filesystem of fsspec, and the path in it."""
         import fsspec
 
+        _require_library(self.url)  # the path may come from another machine
         with _mapped(self.url, error, verb):
             files, path = fsspec.url_to_fs(self.url)  # made once per process
             files.invalidate_cache()  # another process may have written

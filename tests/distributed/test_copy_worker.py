@@ -269,7 +269,7 @@ def test_a_worker_that_was_given_up_writes_nothing_after_the_swap(store: Store, 
         before = CopyWork(kind, replace(copying, is_swapped=False), "things", holder, IdRange())
         worker = make_worker(store)
         worker.begin(V3.info)
-        with pytest.raises(StoreInUseError, match="'things' points to things__0002 already"):
+        with pytest.raises(MigrationError, match="'things' points to things__0002 already"):
             next(worker.run_split(before))
 
     change(store, on_progress=at_stages({"last pass": write_and_run}))

@@ -163,8 +163,10 @@ def test_s3_needs_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
         raise ImportError(f"Install s3fs to access {scheme}")
 
     monkeypatch.setattr(fsspec, "get_filesystem_class", missing)
-    with pytest.raises(MissingExtraError, match=r"pip install 'msmarco-qdrant\[s3\]'"):
-        to_path("s3://bucket/a")
+    sent = RemotePath("s3://bucket/a")  # by another machine, which has it
+    for use in (lambda: to_path("s3://bucket/a"), sent.exists, sent.read_bytes):
+        with pytest.raises(MissingExtraError, match=r"pip install 'msmarco-qdrant\[s3\]'"):
+            use()
 
 
 # ---- errors ----------------------------------------------------------------------------------
