@@ -15,6 +15,7 @@ from msmarco_qdrant.distributed.cluster import import_ray, start_in_order
 from msmarco_qdrant.distributed.dedup import partition_count
 from msmarco_qdrant.distributed.files import SourceFiles
 from msmarco_qdrant.distributed.keys import KeyChunk, KeyReader, Repeats
+from msmarco_qdrant.distributed.machine import named_sources
 from msmarco_qdrant.distributed.split_files import SplitFiles
 from msmarco_qdrant.distributed.splits import (
     CountedSplit,
@@ -183,9 +184,10 @@ def _read_all_keys(
 def _read_keys(
     split: Split, reading: Reading, partitions: int, *blocks: Any
 ) -> Iterator[KeyChunk | SplitCount]:
-    reader = KeyReader(split, reading, partitions, blocks)
-    yield from reader.chunks()
-    yield reader.count()
+    with named_sources():
+        reader = KeyReader(split, reading, partitions, blocks)
+        yield from reader.chunks()
+        yield reader.count()
 
 
 def _find_all_repeats(

@@ -11,7 +11,7 @@ from itertools import chain
 from msmarco_qdrant.core.encoder_types import EncoderInfo
 from msmarco_qdrant.core.records import Reject
 from msmarco_qdrant.core.reports import EncodeReport
-from msmarco_qdrant.distributed.machine import load_encoder, require_first_model
+from msmarco_qdrant.distributed.machine import load_encoder, named_sources, require_first_model
 from msmarco_qdrant.distributed.rejects import SpilledRejects
 from msmarco_qdrant.distributed.shards import ShardPlan, drop_repeats
 from msmarco_qdrant.distributed.shared_folder import require_marker
@@ -64,7 +64,8 @@ def prepare_extent(
     extent: Extent, reading: Reading, lines_before: int, tokenizer: Tokenizer
 ) -> list[PreparedChunk]:
     """Parse and tokenize the chunks of an extent."""
-    return [prepare(chunk, tokenizer) for chunk in read_chunks(extent, reading, lines_before)]
+    with named_sources():
+        return [prepare(chunk, tokenizer) for chunk in read_chunks(extent, reading, lines_before)]
 
 
 class EncodeWorker:

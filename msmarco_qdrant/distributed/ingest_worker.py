@@ -10,7 +10,7 @@ from msmarco_qdrant.core.encoder_types import EncoderInfo
 from msmarco_qdrant.core.metadata_types import CollectionMetadata
 from msmarco_qdrant.core.pid_set import UniquePids
 from msmarco_qdrant.core.records import Reject
-from msmarco_qdrant.distributed.machine import named_machine
+from msmarco_qdrant.distributed.machine import named_machine, named_sources
 from msmarco_qdrant.distributed.rejects import SpilledRejects
 from msmarco_qdrant.distributed.splits import CountedSplit
 from msmarco_qdrant.encoding import Bm25Encoder, Encoder
@@ -138,7 +138,7 @@ class IngestWorker:
             MsmarcoQdrantError: If it ended early; the same split can be ingested again.
         """
         rejects = SpilledRejects()
-        with rejects.file:
+        with rejects.file, named_sources():
             rejected = RejectCount(rejects.add)
             run = self._run(attempt, rejected)
             self._runs.append(run)

@@ -1,4 +1,4 @@
-"""The model on the machine of a worker, which may have other files than the others."""
+"""The model and the sources on the machine of a worker, which may have other files than others."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from msmarco_qdrant.core.encoder_types import EncoderInfo
 from msmarco_qdrant.encoding import Encoder
 from msmarco_qdrant.encoding.checks import check_encoder
 from msmarco_qdrant.encoding.model_choice import ModelChoice
-from msmarco_qdrant.errors import ModelMismatchError, ModelNotFoundError
+from msmarco_qdrant.errors import ModelMismatchError, ModelNotFoundError, SourceError
 
 
 @contextmanager
@@ -23,6 +23,20 @@ def named_machine() -> Iterator[None]:
             f"{exc}. This is so on {platform.node()}: copy the same files to every machine, or "
             "name a directory that all of them share"
         ) from exc
+
+
+@contextmanager
+def named_sources() -> Iterator[None]:
+    """Name this machine in the error of a source that is missing: other machines may have it."""
+    try:
+        yield
+    except SourceError as exc:
+        if not isinstance(exc.__cause__, FileNotFoundError):
+            raise
+        raise SourceError(
+            f"{exc}. This is so on {platform.node()}: pass files that every machine can read under "
+            "the same path, or URLs"
+        ) from exc.__cause__
 
 
 def load_encoder(models: ModelChoice, make_encoder: Callable[[], Encoder] | None) -> Encoder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -148,6 +149,17 @@ def test_splits_in_any_order_end_as_an_ingest_by_one_process(
     assert 0 == again[1].counts.written
     assert found[0][1].counts.written == again[1].counts.unchanged
     assert len(expected[0]) == sum(outcome.counts.added for _, outcome in found.values())
+
+
+def test_a_machine_without_a_source_is_named(
+    server: LoopbackServer, source: Path, tmp_path: Path
+) -> None:
+    """The file is on the machine of the command, so the error would seem to be wrong."""
+    create(server.url)
+    ingest = Ingest(server.url, source, tmp_path)
+    source.unlink()
+    with pytest.raises(SourceError, match=f"This is so on {platform.node()}: pass files"):
+        ingest.ingest(0)
 
 
 def test_a_failed_split_can_be_ingested_again(

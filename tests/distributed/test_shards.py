@@ -223,6 +223,15 @@ def test_a_folder_of_another_machine_is_refused(tmp_path: Path) -> None:
             encode.worker.begin(job)
 
 
+def test_a_machine_without_a_source_is_named(tmp_path: Path) -> None:
+    """Also by a task that prepares chunks for a worker."""
+    path = random_lines(tmp_path / "a", 0)
+    encode = Encode([path], tmp_path / "vectors")
+    path.unlink()
+    with pytest.raises(SourceError, match=r"cannot read .*This is so on .*: pass files that every"):
+        encode.run(encode.plans[0], prepared=True)
+
+
 def test_a_model_of_another_machine_is_refused(tmp_path: Path) -> None:
     """It has the same name and other files: its vectors would be mixed with the others."""
     encode = Encode([random_lines(tmp_path / "a", 1)], tmp_path / "ray")
