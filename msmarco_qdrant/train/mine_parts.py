@@ -141,7 +141,8 @@ class PartFiles:
             UsageError: If there are more parts, of other queries.
             OutputError: If the file cannot be written.
         """
-        if self._path(count).exists():
+        # Not only the next one: workers on Ray write parts in any order.
+        if any(int(more.stem) >= count for more in self._folder.glob("[0-9]*.part")):
             raise other_queries(self._folder.parent)
         with atomic_write(path) as file:
             for number in range(count):

@@ -31,6 +31,7 @@ from msmarco_qdrant.search.client import SearchClient
 from msmarco_qdrant.stores import Store, open_store
 from msmarco_qdrant.testing import HashingEncoder
 from msmarco_qdrant.train import MinedQuery, mine, mine_negatives, mine_processes, read_negatives
+from msmarco_qdrant.train.mine_parts import MinedPart, PartCounts, PartFiles, QueryPart
 from msmarco_qdrant.train.mine_systems import limit_for
 from tests.engines import ENGINES_MEMORY_FIRST, new_store
 
@@ -171,6 +172,17 @@ def test_a_completed_folder_is_reported_without_searching(
     for queries, positives in ((QUERIES[1:], POSITIVES), (QUERIES, {**POSITIVES, "q1": ("3",)})):
         with pytest.raises(UsageError, match="was begun with other queries or positives"):
             mine_negatives(client, queries, positives, out, depth=5)
+
+
+def test_parts_of_more_queries_are_refused(tmp_path: Path) -> None:
+    """Also if the next one is missing, as workers on Ray write them in any order."""
+    files = PartFiles(tmp_path / "parts")
+    for number in (0, 2):
+        part = QueryPart.of(number, QUERIES[:1], POSITIVES)
+        files.write(part, MinedPart.of(PartCounts(1, 0, {}, {}), []))
+    with pytest.raises(UsageError, match="was begun with other queries or positives"):
+        files.join(1, tmp_path / "file")
+    assert not (tmp_path / "file").exists()
 
 
 class Failing(HashingEncoder):
