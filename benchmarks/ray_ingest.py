@@ -114,6 +114,7 @@ class Writer:
 
     def __init__(self, path: Path) -> None:
         from msmarco_qdrant.stores.server.collection import ServerCollection
+        from msmarco_qdrant.stores.server.point_writer import PointWriter
 
         self._path = path
         self._calls = self._points = 0
@@ -121,7 +122,8 @@ class Writer:
         self._lock = threading.Lock()
         collection: Any = ServerCollection
         collection.upsert = self._timed(collection.upsert, is_call=True)
-        collection._send_one = self._timed(collection._send_one)  # noqa: SLF001  # in threads
+        writer: Any = PointWriter
+        writer._send_one = self._timed(writer._send_one)  # noqa: SLF001  # in threads
 
     def _timed(self, function: Callable[..., None], *, is_call: bool = False) -> Any:
         def timed(collection: Any, given: Any) -> None:

@@ -51,11 +51,11 @@ def one_replica() -> Iterator[None]:
 
     def count_one(self: ServerCollection, consistency: object) -> int:
         del consistency
-        return self._call("counting", self._client.count, exact=True).count
+        return self._count(None, None, exact=True)
 
     with (
         mock.patch.object(ServerCollection, "_read_options", read_one),
-        mock.patch.object(ServerCollection, "count", count_one),
+        mock.patch.object(ServerCollection, "count_replicas", count_one),
     ):
         yield
 
