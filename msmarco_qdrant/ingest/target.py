@@ -128,7 +128,8 @@ def require_own_vectors(
             f"{shards.folder} already holds vectors: omit model and {name}, or pass the "
             "passages themselves to encode them again"
         )
-    models.require_instead_of(shards)
+    # The command passes those of its settings.
+    models.require_instead_of(shards, with_options=True)
 
 
 @dataclass(frozen=True, slots=True)
