@@ -53,10 +53,11 @@ def bucket() -> Iterator[None]:
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster(bucket: None) -> Iterator[None]:  # noqa: ARG001  # its workers inherit the environment
-    """A Ray cluster in this machine."""
+    """A Ray cluster of one node, whatever else runs here."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        ray.init(num_cpus=1, num_gpus=0, include_dashboard=False, object_store_memory=80 * 2**20)
+        size = {"num_cpus": 1, "num_gpus": 0, "object_store_memory": 80 * 2**20}
+        ray.init("local", include_dashboard=False, **size)
         yield
         ray.shutdown()
 
