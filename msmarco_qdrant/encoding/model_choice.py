@@ -26,14 +26,12 @@ class ModelChoice:
         options: Device, precision and so on.
         default_model: The model without a collection.
         prompts: Its prompts; None for those of the catalog or of its configuration.
-        has_options: True if the caller chose the options.
     """
 
     model: str | PathLike[str] | None
     options: EncoderOptions
     default_model: str = DEFAULT_MODEL
     prompts: Prompts | None = None
-    has_options: bool = False
 
     @classmethod
     def of(
@@ -59,17 +57,14 @@ class ModelChoice:
         """
         options = to_encoder_options(encoder_options, device=device)
         texts = None if prompts is None else to_settings(Prompts, prompts, "prompts")
-        return cls(model, options, default_model, texts, encoder_options is not None)
+        return cls(model, options, default_model, texts)
 
-    def require_instead_of(
-        self, encoder: object, name: str = "encoder", *, with_options: bool = False
-    ) -> None:
-        """Refuse a model, its prompts or its options together with another way to get an encoder.
+    def require_instead_of(self, encoder: object, name: str = "encoder") -> None:
+        """Refuse a model, or its prompts, together with another way to get an encoder.
 
         Args:
             encoder: The other way; None for this one.
             name: The argument that it was passed as.
-            with_options: Accept options, which have no effect then.
 
         Raises:
             UsageError: If both were chosen.
@@ -78,10 +73,6 @@ class ModelChoice:
             raise UsageError(f"pass either model=... or {name}=..., not both")
         if encoder is not None and self.prompts is not None:
             raise UsageError("prompts need a model to load: omit them, the encoder has its own")
-        if encoder is not None and self.has_options and not with_options:
-            raise UsageError(
-                "encoder_options need a model to load: omit them, the encoder has its own"
-            )
 
     def load(self) -> Encoder:
         """Load the model.

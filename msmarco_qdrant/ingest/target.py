@@ -128,8 +128,7 @@ def require_own_vectors(
             f"{shards.folder} already holds vectors: omit model and {name}, or pass the "
             "passages themselves to encode them again"
         )
-    # The command passes those of its settings.
-    models.require_instead_of(shards, with_options=True)
+    models.require_instead_of(shards)
 
 
 @dataclass(frozen=True, slots=True)

@@ -294,15 +294,6 @@ def test_nothing_is_created_when_something_is_missing(tmp_path: Path) -> None:
     assert not store.exists()
 
 
-def test_options_of_a_model_are_refused_with_an_encoder(tmp_path: Path) -> None:
-    """They would have no effect."""
-    with pytest.raises(UsageError, match="encoder_options need a model to load: omit them"):
-        ingest_passages(
-            [Passage("1", "a")], tmp_path, encoder=HashingEncoder(), encoder_options="cuda:1"
-        )
-    assert not any(tmp_path.iterdir())
-
-
 def test_a_place_that_cannot_be_a_store_is_told_before_the_model_is_loaded(tmp_path: Path) -> None:
     """Else a model would be downloaded for nothing; this one does not even exist."""
     (tmp_path / "thesis.tex").write_text("...")
