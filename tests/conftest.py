@@ -6,6 +6,7 @@ import gc
 import itertools
 import os
 import re
+import shutil
 import signal
 from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
@@ -87,9 +88,17 @@ def make_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pat
 
 
 @pytest.fixture
-def tmp_path(request: pytest.FixtureRequest, make_folder: Callable[[str], Path]) -> Path:
-    """An empty directory, named after the test, in place of pytest's."""
-    return make_folder(re.sub(r"\W", "_", request.node.name)[:30])
+def tmp_path(request: pytest.FixtureRequest, make_folder: Callable[[str], Path]) -> Iterator[Path]:
+    """An empty directory, named after the test, in place of pytest's.
+
+    It stays if the test fails. The stores of all tests would fill a small disk.
+    """
+    failed = request.session.testsfailed
+    folder = make_folder(re.sub(r"\W", "_", request.node.name)[:30])
+    yield folder
+    if request.session.testsfailed == failed:
+        # A program that the test killed may have a child that still writes.
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(autouse=True)
