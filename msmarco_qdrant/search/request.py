@@ -186,8 +186,6 @@ class SearchRequest:
         is_offset = _is_integer(offset) and 0 <= offset < MAX_LIMIT
         if not is_offset:
             require(False, f"offset must be 0 to {MAX_LIMIT - 1:,}", offset)
-        if self.offset is not None and self.cursor is not None:
-            raise UsageError("pass either offset or cursor, not both")
         if offset + self.limit > MAX_LIMIT:
             raise UsageError(
                 f"offset + limit must be at most {MAX_LIMIT:,}, got {offset:,} + {self.limit:,}"
@@ -278,12 +276,18 @@ _options = attrgetter(*_OPTIONS)
 
 
 def _derive(request: SearchRequest) -> None:
-    """Set what follows from the options, which a search reads again and again."""
+    """Set what follows from the options, which a search reads again and again.
+
+    Raises:
+        UsageError: For two starts of a page, or an invalid cursor.
+    """
     cursor, offset, points = request.cursor, request.offset, request.limits.points
     max_limit, fusion = MAX_LIMIT, request.fusion
     if points is not None:
         max_limit = at_most(MAX_LIMIT, points // (2 if request.mode == "hybrid" else 1))
     threshold = None if request.rerank_depth is not None else request.score_threshold
+    if offset is not None and cursor is not None:
+        raise UsageError("pass either offset or cursor, not both")
     start = (offset or 0) if cursor is None else parse_cursor(cursor).position
     last_end, is_by_depth = max_limit, request.mode == "hybrid" and fusion.method != "convex"
     if start and is_by_depth:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
 from msmarco_qdrant.core.first_line import first_line
+from msmarco_qdrant.core.meta_values import with_article
 from msmarco_qdrant.errors import (
     MissingExtraError,
     MsmarcoQdrantError,
@@ -165,10 +166,14 @@ def to_path(place: str | PathLike[str]) -> FilePath:
     """Return the path of a file or folder: a `RemotePath` of a URL, else a `Path`.
 
     Raises:
-        UsageError: For a URL with a password or a query, of an unknown scheme, or that has lost a
-            slash, as in a `Path`.
+        UsageError: For another type, a URL with a password or a query, of an unknown scheme, or
+            that has lost a slash, as in a `Path`.
         MissingExtraError: For one of S3 without the extra `s3`.
     """
+    if not isinstance(place, str | PathLike):
+        raise UsageError(
+            f"a path must be a string or a Path, got {with_article(type(place).__name__)}"
+        )
     text = os.fspath(place)
     scheme, separator, rest = text.partition("://")
     if not separator or len(scheme) == 1:  # a drive of Windows

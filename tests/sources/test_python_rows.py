@@ -113,7 +113,7 @@ def test_skipped_fields_may_come_once() -> None:
         (7, "passages must be .*, got an int"),
         ([7], "got an int"),
         ([("1",)], "got a tuple of 1 values"),
-        (["1", 2], "no such file"),
+        (["1", 2], "a path must be a string or a Path, got an int"),
     ],
 )
 def test_anything_else_is_refused(source: Any, message: str) -> None:
