@@ -28,6 +28,7 @@ from msmarco_qdrant.cli.output import (
     print_error,
     print_json,
 )
+from msmarco_qdrant.runtime.daemon_executor import has_running_calls
 
 _FAILED, _INTERRUPTED, _TERMINATED = 1, 130, 143
 
@@ -71,13 +72,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if arguments is None and exc.code == _TERMINATED:
             _end_now(_TERMINATED)
         raise
-    if arguments is None and status == _INTERRUPTED:
+    if arguments is None and (status == _INTERRUPTED or has_running_calls()):
         _end_now(status)
     return status
 
 
 def _end_now(status: int) -> None:
-    """End the process without waiting for threads whose server does not answer."""
+    """End the process without waiting for threads, whose server may not answer."""
     logging.shutdown()
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):

@@ -10,11 +10,17 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from queue import SimpleQueue
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 _Task = tuple[Future[Any], Callable[[], Any]]
+
+
+class _Worker(threading.Thread):
+    """A thread of a pool; `is_busy` is True while it runs a call."""
+
+    is_busy = False
 
 
 class DaemonExecutor(Executor):
@@ -29,7 +35,7 @@ class DaemonExecutor(Executor):
         self._max_workers = max_workers
         self._name = name
         self._tasks: SimpleQueue[_Task | None] = SimpleQueue()
-        self._threads: list[threading.Thread] = []
+        self._threads: list[_Worker] = []
         self._lock = threading.Lock()
         self._closed = False
         self._waiting = 0  # tasks in the queue or running
@@ -49,7 +55,7 @@ class DaemonExecutor(Executor):
             self._waiting += 1
             self._tasks.put((future, lambda: function(*args, **options)))
             if len(self._threads) < min(self._waiting, self._max_workers):
-                thread = threading.Thread(target=self._work, name=self._name, daemon=True)
+                thread = _Worker(target=self._work, name=self._name, daemon=True)
                 self._threads.append(thread)
                 thread.start()
         return future
@@ -67,7 +73,9 @@ class DaemonExecutor(Executor):
             thread.join()
 
     def _work(self) -> None:
+        thread = cast("_Worker", threading.current_thread())
         while (task := self._tasks.get()) is not None:
+            thread.is_busy = True
             future, call = task
             if future.set_running_or_notify_cancel():
                 try:
@@ -77,6 +85,16 @@ class DaemonExecutor(Executor):
             with self._lock:
                 self._waiting -= 1
             del future, call, task
+            thread.is_busy = False
+
+
+def has_running_calls() -> bool:
+    """True if a thread of a `DaemonExecutor` is within a call.
+
+    If the interpreter ends then, native code that takes Python's lock again, as that of a model
+    that is being loaded, aborts the process.
+    """
+    return any(isinstance(one, _Worker) and one.is_busy for one in threading.enumerate())
 
 
 def call_in_daemon_thread(function: Callable[[], _T], name: str) -> Future[_T]:

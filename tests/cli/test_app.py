@@ -748,3 +748,21 @@ def test_interrupted_wait_for_standard_input_is_status_130(tmp_path: Path) -> No
     assert err.endswith("Interrupted.\n")
     process.stdin.close()
     process.stderr.close()
+
+
+def test_a_command_ends_at_once_if_a_call_is_left() -> None:
+    """In native code, such as that of a model that is being loaded, it would abort the process."""
+    program = (
+        "import atexit, sys, threading\n"
+        "from msmarco_qdrant.cli.app import main\n"
+        "from msmarco_qdrant.runtime.daemon_executor import call_in_daemon_thread\n"
+        "atexit.register(print, 'the interpreter ends')\n"
+        "started = threading.Event()\n"
+        "call_in_daemon_thread(lambda: (started.set(), threading.Event().wait()), 'left')\n"
+        "started.wait()\n"
+        "sys.argv = ['msmarco-qdrant', '--version']\n"
+        "sys.exit(main())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
+    shown = f"msmarco-qdrant, version {__version__}\n"
+    assert (0, shown, b"") == (done.returncode, done.stdout.decode(), done.stderr)

@@ -9,7 +9,11 @@ from concurrent.futures import CancelledError
 
 import pytest
 
-from msmarco_qdrant.runtime.daemon_executor import DaemonExecutor, call_in_daemon_thread
+from msmarco_qdrant.runtime.daemon_executor import (
+    DaemonExecutor,
+    call_in_daemon_thread,
+    has_running_calls,
+)
 
 
 def test_c13_calls_run_side_by_side() -> None:
@@ -78,3 +82,21 @@ def test_a_call_has_a_thread_of_its_own() -> None:
     assert ("one-call", True) == (thread.name, thread.daemon)
     thread.join(5)
     assert not thread.is_alive()
+
+
+def test_a_running_call_is_noticed() -> None:
+    """From its start to its end."""
+    started, go_on = threading.Event(), threading.Event()
+
+    def wait() -> bool:
+        started.set()
+        return go_on.wait(60)
+
+    executor = DaemonExecutor(1, "test")
+    waiting = executor.submit(wait)
+    assert started.wait(60)
+    assert has_running_calls()
+    go_on.set()
+    assert waiting.result(60)
+    executor.shutdown(wait=True)
+    assert not any(thread.is_busy for thread in executor._threads)
