@@ -41,13 +41,11 @@ from msmarco_qdrant.encoding.model_choice import ModelChoice
 from msmarco_qdrant.encoding.options import EncoderChoices
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.search.client import SearchClient
-from msmarco_qdrant.search.request import check_count
 from msmarco_qdrant.stores import DEFAULT_CONNECTION, Connection
 from msmarco_qdrant.train.judge import JudgeInputs, JudgeReport, Negatives, run_judging
 from msmarco_qdrant.train.judge_check import (
     DevRankings,
     JudgeCheck,
-    check_dev,
     compare_rankings,
     dev_batches,
 )
@@ -127,8 +125,6 @@ def judge_on_ray(  # noqa: PLR0913  # all but seven have defaults
     """
     check_extra("judging")
     check_server_url(url, "judging", "other machines cannot read a directory")
-    check_count("depth", depth)
-    check_dev(dev_queries, dev_qrels)
     cluster = ClusterOptions(address, workers, cpus_per_worker, gpus_per_worker)
     models = for_workers(ModelChoice.of(model, encoder_options))
     check_model(models, make_encoder)

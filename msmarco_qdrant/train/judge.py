@@ -126,8 +126,6 @@ def judge_negatives(  # noqa: PLR0913  # eight have defaults
         MissingExtraError: Without the extra `train`.
     """
     check_extra("judging")
-    check_count("depth", depth)
-    check_dev(dev_queries, dev_qrels)
     inputs = JudgeInputs.of(
         collection=client.collection,
         queries=queries,
@@ -172,14 +170,31 @@ class JudgeInputs:
         *,
         queries: Iterable[Query],
         negatives: Negatives,
+        dev_queries: Sequence[Query],
+        dev_qrels: Qrels,
         mode: SearchMode | None,
+        depth: int,
         **others: Any,
     ) -> JudgeInputs:
-        """Return the inputs of a call, with the mode of the mined folder if none is given."""
+        """Return the inputs of a call, with the mode of the mined folder if none is given.
+
+        Raises:
+            UsageError: For a depth out of range, or dev queries without judgments.
+        """
+        check_count("depth", depth)
+        check_dev(dev_queries, dev_qrels)
         mode = mode or mined_mode(negatives)
         if not isinstance(negatives, str | PathLike):
             negatives = [*negatives]
-        return cls(queries=[*queries], negatives=negatives, mode=mode, **others)
+        return cls(
+            queries=[*queries],
+            negatives=negatives,
+            dev_queries=dev_queries,
+            dev_qrels=dev_qrels,
+            mode=mode,
+            depth=depth,
+            **others,
+        )
 
     def settings(self, identity: Mapping[str, Any]) -> dict[str, Any]:
         """Return what decides about the scores, for the settings of a folder.
