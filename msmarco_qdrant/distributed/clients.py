@@ -2,33 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from msmarco_qdrant.distributed.machine import named_machine
-from msmarco_qdrant.encoding import Encoder
-from msmarco_qdrant.encoding.model_choice import ModelChoice
+from msmarco_qdrant.distributed.worker_settings import WorkerSettings
 from msmarco_qdrant.search.client import SearchClient
-from msmarco_qdrant.stores import Connection
 
 
 @dataclass(frozen=True, slots=True)
-class ClientSettings:
-    """Settings of the clients of every worker; they are sent to other machines.
+class ClientSettings(WorkerSettings):
+    """Settings of the clients of every worker.
 
     Attributes:
-        url: URL of the server.
-        connection: Its settings.
-        collection: The collection whose model is chosen; others name theirs.
-        models: Its model, and how to run all of them.
-        make_encoder: Makes its encoder, instead of a model.
+        collection: The collection whose encoder is chosen; others name their models. All run with
+            the options of that choice.
     """
 
-    url: str
-    connection: Connection
     collection: str
-    models: ModelChoice
-    make_encoder: Callable[[], Encoder] | None
 
     def open(self, collection: str, *, bm25_only: bool) -> SearchClient:
         """Open a client on a collection.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -10,32 +10,15 @@ from msmarco_qdrant.core.encoder_types import EncoderInfo
 from msmarco_qdrant.core.id_ranges import IdRange
 from msmarco_qdrant.core.metadata_types import Copying, LockHolder
 from msmarco_qdrant.distributed.machine import load_encoder, require_first_model
+from msmarco_qdrant.distributed.worker_settings import WorkerSettings
 from msmarco_qdrant.encoding import Encoder
-from msmarco_qdrant.encoding.model_choice import ModelChoice
 from msmarco_qdrant.errors import MigrationError
 from msmarco_qdrant.reembed.copy import Copier, CopyJob, CopyStats
-from msmarco_qdrant.stores import Connection, Store, open_store
+from msmarco_qdrant.stores import Store
 from msmarco_qdrant.stores.migration_locks import HeldLock
 
 PassKind: TypeAlias = Literal["copy", "verify", "strays"]
 """Copy differences, also read again what was written, or delete strays."""
-
-
-@dataclass(frozen=True, slots=True)
-class CopySettings:
-    """Settings of every worker of one re-embedding; they are sent to other machines.
-
-    Attributes:
-        url: URL of the server.
-        connection: Its settings.
-        models: The new model.
-        make_encoder: Makes the encoder, instead of the model.
-    """
-
-    url: str
-    connection: Connection
-    models: ModelChoice
-    make_encoder: Callable[[], Encoder] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +77,10 @@ class CopyWorker:
     """Loads the encoder once, then copies ranges, also several at once in threads.
 
     Args:
-        settings: The same for all workers.
+        settings: The same for all workers; their encoder is the new one.
     """
 
-    def __init__(self, settings: CopySettings) -> None:
+    def __init__(self, settings: WorkerSettings) -> None:
         self._settings = settings
         self._encoder: Encoder | None = None
         self._opened: Store | None = None
@@ -156,5 +139,5 @@ class CopyWorker:
 
     def _store(self) -> Store:
         if self._opened is None:
-            self._opened = open_store(self._settings.url, connection=self._settings.connection)
+            self._opened = self._settings.open_store()
         return self._opened

@@ -171,7 +171,7 @@ def ingest_dataset(  # noqa: PLR0913  # all but two have defaults
     files = _open_source(source, Reading(format, pid_field, text_field, title_field, skip_field))
     _check_model(files, models, make_encoder)
     settings = IngestSettings(
-        url, connection, collection, files.reading, window, models, make_encoder
+        url, connection, models, make_encoder, collection, files.reading, window
     )
     with RejectCount(on_reject) as rejected, ExitStack() as stack:
         shown = add_display(stack, IngestDisplay() if progress else None, on_progress)

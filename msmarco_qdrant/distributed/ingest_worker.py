@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +13,8 @@ from msmarco_qdrant.core.records import Reject
 from msmarco_qdrant.distributed.machine import named_machine, named_sources
 from msmarco_qdrant.distributed.rejects import SpilledRejects
 from msmarco_qdrant.distributed.splits import CountedSplit
+from msmarco_qdrant.distributed.worker_settings import WorkerSettings
 from msmarco_qdrant.encoding import Bm25Encoder, Encoder
-from msmarco_qdrant.encoding.model_choice import ModelChoice
 from msmarco_qdrant.errors import MsmarcoQdrantError
 from msmarco_qdrant.ingest.alias_guard import AliasGuard, resolve_alias
 from msmarco_qdrant.ingest.carry_over import carry_over
@@ -27,30 +27,22 @@ from msmarco_qdrant.ingest.windows import RowStream
 from msmarco_qdrant.sources.corpus import Reading
 from msmarco_qdrant.sources.extents import ExtentRows
 from msmarco_qdrant.sources.rejects import RejectCount
-from msmarco_qdrant.stores import Connection, Store, open_store
+from msmarco_qdrant.stores import Store
 
 
 @dataclass(frozen=True, slots=True)
-class IngestSettings:
-    """Settings of every worker of one ingest; they are sent to other machines.
+class IngestSettings(WorkerSettings):
+    """Settings of every worker of one ingest.
 
     Attributes:
-        url: URL of the server.
-        connection: Its settings.
         collection: Name of the collection.
         reading: How files are read.
         window: Passages that are sorted by length, and flushed, together.
-        models: The model.
-        make_encoder: Makes the encoder, instead of a model.
     """
 
-    url: str
-    connection: Connection
     collection: str
     reading: Reading
     window: int
-    models: ModelChoice
-    make_encoder: Callable[[], Encoder] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +170,5 @@ class IngestWorker:
 
     def _store(self) -> Store:
         if self._opened is None:
-            settings = self._settings
-            self._opened = open_store(settings.url, connection=settings.connection)
+            self._opened = self._settings.open_store()
         return self._opened

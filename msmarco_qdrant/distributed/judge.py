@@ -138,7 +138,7 @@ def judge_on_ray(  # noqa: PLR0913  # all but seven have defaults
         depth=depth,
         tenant=tenant,
     )
-    clients = ClientSettings(url, connection, collection, models, make_encoder)
+    clients = ClientSettings(url, connection, models, make_encoder, collection)
     settings = JudgeSettings(_to_maker(judge), clients, inputs.mode, depth, tenant)
     with ExitStack() as stack:
         client = stack.enter_context(clients.open(collection, bm25_only=True))

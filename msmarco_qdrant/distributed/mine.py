@@ -31,7 +31,7 @@ from msmarco_qdrant.encoding.model_choice import ModelChoice
 from msmarco_qdrant.encoding.options import EncoderChoices
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.search.client import SearchClient
-from msmarco_qdrant.stores import DEFAULT_CONNECTION, Connection, open_store
+from msmarco_qdrant.stores import DEFAULT_CONNECTION, Connection
 from msmarco_qdrant.train.mine import MineRun, OnMined, to_ranks, warn_without_graph, with_bar
 from msmarco_qdrant.train.mine_parts import MinedPart, QueryPart
 from msmarco_qdrant.train.mine_report import MineReport
@@ -113,7 +113,7 @@ def mine_on_ray(  # noqa: PLR0913  # all but four have defaults
     cluster = ClusterOptions(address, workers, cpus_per_worker, gpus_per_worker)
     models = for_workers(ModelChoice.of(model, encoder_options))
     check_model(models, make_encoder)
-    settings = ClientSettings(url, connection, collection, models, make_encoder)
+    settings = ClientSettings(url, connection, models, make_encoder, collection)
     with ExitStack() as stack:
         clients = _open_clients(stack, settings, also)
         systems = make_systems(clients if also else clients[collection], modes, tenant)
@@ -151,7 +151,7 @@ def _open_clients(
     """Open a client without a model on each collection."""
     if isinstance(also, str):
         raise UsageError(f"also must be a list of collections, got {also!r}")
-    store = stack.enter_context(open_store(settings.url, connection=settings.connection))
+    store = stack.enter_context(settings.open_store())
     clients: dict[str, SearchClient] = {}
     for name in (settings.collection, *also):
         if name in clients:

@@ -17,7 +17,7 @@ from msmarco_qdrant.core.arguments import check_counts, suggest_keywords
 from msmarco_qdrant.core.encoder_types import EncoderInfo
 from msmarco_qdrant.core.reports import ReembedProgress, ReembedReport
 from msmarco_qdrant.distributed.copy_run import PassesOnRay
-from msmarco_qdrant.distributed.copy_worker import CopySettings, CopyWorker
+from msmarco_qdrant.distributed.copy_worker import CopyWorker
 from msmarco_qdrant.distributed.pool import WorkerPool
 from msmarco_qdrant.distributed.tasks import outage_policy
 from msmarco_qdrant.distributed.values import (
@@ -27,6 +27,7 @@ from msmarco_qdrant.distributed.values import (
     check_server_url,
     for_workers,
 )
+from msmarco_qdrant.distributed.worker_settings import WorkerSettings
 from msmarco_qdrant.encoding import Encoder
 from msmarco_qdrant.encoding.checks import check_encoder
 from msmarco_qdrant.encoding.model_choice import ModelChoice
@@ -107,7 +108,7 @@ def reembed_on_ray(  # noqa: PLR0913  # all but one have defaults
     if model is None and make_encoder is None:
         raise UsageError("pass model=... or make_encoder=...")
     cluster = ClusterOptions(address, workers, cpus_per_worker, gpus_per_worker)
-    settings = CopySettings(url, connection, models, make_encoder)
+    settings = WorkerSettings(url, connection, models, make_encoder)
     # Of the sample queries: the GPUs belong to the workers.
     here = replace(models, options=EncoderOptions(device="cpu"))
     started = time.perf_counter()

@@ -20,8 +20,9 @@ from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.core.reports import ReembedProgress, ReembedReport
 from msmarco_qdrant.distributed import reembed_on_ray
 from msmarco_qdrant.distributed.copy_run import PassesOnRay
-from msmarco_qdrant.distributed.copy_worker import CopySettings, CopyWork, CopyWorker
+from msmarco_qdrant.distributed.copy_worker import CopyWork, CopyWorker
 from msmarco_qdrant.distributed.tasks import TaskPolicy
+from msmarco_qdrant.distributed.worker_settings import WorkerSettings
 from msmarco_qdrant.encoding.model_choice import ModelChoice
 from msmarco_qdrant.encoding.options import EncoderOptions
 from msmarco_qdrant.errors import (
@@ -134,7 +135,7 @@ def store(server: LoopbackServer) -> Iterator[Store]:
 def make_worker(store: Store, encoder: HashingEncoder = V3) -> CopyWorker:
     """A worker with an encoder."""
     models = ModelChoice(None, EncoderOptions())
-    return CopyWorker(CopySettings(store.dsn, DEFAULT_CONNECTION, models, lambda: encoder))
+    return CopyWorker(WorkerSettings(store.dsn, DEFAULT_CONNECTION, models, lambda: encoder))
 
 
 def change(store: Store, encoder: HashingEncoder = V3, **options: Any) -> ReembedReport:
@@ -234,7 +235,7 @@ def test_a_machine_with_another_model_is_refused(store: Store) -> None:
 def test_a_machine_without_the_model_is_named(store: Store) -> None:
     """The model is on the machine of the command, so the error would seem to be wrong."""
     models = ModelChoice("/no/such/model", EncoderOptions())
-    worker = CopyWorker(CopySettings(store.dsn, DEFAULT_CONNECTION, models, None))
+    worker = CopyWorker(WorkerSettings(store.dsn, DEFAULT_CONNECTION, models, None))
     with pytest.raises(ModelNotFoundError, match=f"This is so on {platform.node()}: copy the same"):
         worker.begin(V3.info)
 

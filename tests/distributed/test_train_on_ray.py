@@ -411,7 +411,7 @@ def test_judging_refuses_invalid_arguments(
 def test_a_machine_with_another_judge_is_refused(url: str) -> None:
     """Scores of two judges are never mixed."""
     models = ModelChoice.of(None, None)
-    clients = ClientSettings(url, Connection(), "msmarco", models, make_encoder)
+    clients = ClientSettings(url, Connection(), models, make_encoder, "msmarco")
     settings = JudgeSettings(WordOverlapReranker, clients, "dense", 100, None)
     info = JudgeWorker(settings).load()
     JudgeWorker(settings).begin(info)
