@@ -1,13 +1,15 @@
 """The forward pass for GPUs: its vectors are the library's, by any kernels and in any precision.
 
 Most of it runs on a CPU, by the plain kernels. Triton's kernels run on a GPU, or interpreted on a
-CPU if TRITON_INTERPRET=1 is set.
+CPU if TRITON_INTERPRET=1 is set; Triton 3.6 needs NumPy before 2.4 for that, and pytest's option
+`-W ignore::DeprecationWarning`.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -17,7 +19,7 @@ import torch
 
 from msmarco_qdrant.encoding import load_encoder
 from msmarco_qdrant.encoding.backends import cuda_choice, plain_kernels
-from msmarco_qdrant.encoding.backends.cuda import CudaBackend, VarlenForward
+from msmarco_qdrant.encoding.backends.cuda import CudaBackend, VarlenForward, find_kernels
 from msmarco_qdrant.encoding.backends.cuda_choice import make_cuda_backends
 from msmarco_qdrant.encoding.backends.cuda_fp8 import Fp8Forward
 from msmarco_qdrant.encoding.backends.numpy_forward import NumpyForward
@@ -238,11 +240,28 @@ def test_attention_takes_many_short_texts(triton_kernels: Any) -> None:
     torch.testing.assert_close(output, qkv[:, 2 * 96 :])
 
 
+PRECISIONS = [("float16", 0.9999), ("bfloat16", 0.999), ("fp8", 0.97)]
+
+
 @on_gpu
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda one: one.architecture)
-@pytest.mark.parametrize(
-    ("precision", "least"), [("float16", 0.9999), ("bfloat16", 0.999), ("fp8", 0.97)]
-)
+@pytest.mark.parametrize(("precision", "least"), PRECISIONS)
+def test_triton_s_kernels_run_a_model(
+    recipe: Recipe, precision: str, least: float, triton_kernels: Any, tiny: Tiny
+) -> None:
+    """One with heads of 16 units: the plain kernels run those of a recipe, which are smaller."""
+    model = replace(compact(tiny, recipe), heads=2)
+    assert triton_kernels is find_kernels(model, GPU)
+    made = make_cuda_backends(model, [GPU], precision)
+    assert made is not None
+    texts = random_texts(model, None)
+    found = made[0].launch(texts, "document").result()
+    assert least < cosines(reference(model, texts), found).min()
+
+
+@on_gpu
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda one: one.architecture)
+@pytest.mark.parametrize(("precision", "least"), PRECISIONS)
 def test_a_gpu_gives_the_library_s_vectors(
     recipe: Recipe, precision: Any, least: float, tiny: Tiny, library: Library
 ) -> None:
