@@ -181,7 +181,7 @@ def _open_other(
             store,
             collection=name,
             encoder=client.encoder if is_same else None,
-            encoder_options=settings.encoder_options,
+            encoder_options=None if is_same else settings.encoder_options,
             reranker=client.reranker if given.reranker is not None else None,
             bm25_only=bm25,
         )

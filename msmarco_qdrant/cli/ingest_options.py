@@ -153,9 +153,11 @@ def run_ingest(
     """
     from msmarco_qdrant.collection.create import check_collection_name
     from msmarco_qdrant.ingest.progress import IngestDisplay
+    from msmarco_qdrant.sources.vector_shards import VectorShards
     from msmarco_qdrant.stores import redact_dsn
 
     check_collection_name(settings.collection)
+    has_vectors = isinstance(source, VectorShards)
     logging.getLogger("msmarco_qdrant.encoding").setLevel(logging.INFO)  # logs the backend
     echo(f"ingesting into '{settings.collection}' in {redact_dsn(settings.store)}", err=True)
     with closing(IngestDisplay(escape_controls(index_notice(settings)))) as display:
@@ -165,7 +167,7 @@ def run_ingest(
                 settings.store,
                 collection=settings.collection,
                 default_model=settings.model,
-                encoder_options=settings.encoder_options,
+                encoder_options=None if has_vectors else settings.encoder_options,
                 storage=settings.storage,
                 connection=settings.connection,
                 window=settings.window,

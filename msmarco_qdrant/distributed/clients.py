@@ -40,7 +40,7 @@ class ClientSettings(WorkerSettings):
                 collection=collection,
                 model=self.models.model if is_main else None,
                 encoder=None if make_encoder is None else make_encoder(),
-                encoder_options=self.models.options,
+                encoder_options=self.models.options if make_encoder is None else None,
                 bm25_only=bm25_only,
                 connection=self.connection,
             )

@@ -127,7 +127,7 @@ def judge_on_ray(  # noqa: PLR0913  # all but seven have defaults
     check_server_url(url, "judging", "other machines cannot read a directory")
     cluster = ClusterOptions(address, workers, cpus_per_worker, gpus_per_worker)
     models = for_workers(ModelChoice.of(model, encoder_options))
-    check_model(models, make_encoder)
+    check_model(models, make_encoder, loads_others=True)
     inputs = JudgeInputs.of(
         collection=collection,
         queries=queries,

@@ -112,7 +112,7 @@ def mine_on_ray(  # noqa: PLR0913  # all but four have defaults
         gpus_per_worker = 0
     cluster = ClusterOptions(address, workers, cpus_per_worker, gpus_per_worker)
     models = for_workers(ModelChoice.of(model, encoder_options))
-    check_model(models, make_encoder)
+    check_model(models, make_encoder, loads_others=bool(also))
     settings = ClientSettings(url, connection, models, make_encoder, collection)
     with ExitStack() as stack:
         clients = _open_clients(stack, settings, also)

@@ -32,7 +32,6 @@ from msmarco_qdrant.encoding import Encoder
 from msmarco_qdrant.encoding.checks import check_encoder
 from msmarco_qdrant.encoding.model_choice import ModelChoice
 from msmarco_qdrant.encoding.options import EncoderChoices, EncoderOptions
-from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.reembed.api import change_model, stored_model_loader
 from msmarco_qdrant.reembed.copy import CopyStats
 from msmarco_qdrant.reembed.progress import ReembedDisplay
@@ -105,8 +104,7 @@ def reembed_on_ray(  # noqa: PLR0913  # all but one have defaults
     check_counts(split_points=split_points)
     models = for_workers(ModelChoice.of(model, encoder_options))
     check_model(models, make_encoder)
-    if model is None and make_encoder is None:
-        raise UsageError("pass model=... or make_encoder=...")
+    models.require_one(make_encoder, "make_encoder")
     cluster = ClusterOptions(address, workers, cpus_per_worker, gpus_per_worker)
     settings = WorkerSettings(url, connection, models, make_encoder)
     # Of the sample queries: the GPUs belong to the workers.

@@ -96,13 +96,18 @@ def absolute_model(model: str | PathLike[str]) -> str | PathLike[str]:
     return Path(model).absolute() if Path(model).is_dir() else model
 
 
-def check_model(models: ModelChoice, make_encoder: object) -> None:
+def check_model(models: ModelChoice, make_encoder: object, *, loads_others: bool = False) -> None:
     """Refuse two ways to get an encoder, and a maker that cannot be called.
+
+    Args:
+        models: The choice of a model.
+        make_encoder: The other way; None without.
+        loads_others: True if the options of the choice are also those of other models.
 
     Raises:
         UsageError: If both are given, or the second cannot be called.
     """
-    models.require_instead_of(make_encoder, "make_encoder")
+    models.require_instead_of(make_encoder, "make_encoder", loads_others=loads_others)
     if make_encoder is not None and not callable(make_encoder):
         raise UsageError(
             "make_encoder must be a function that returns an encoder, as each worker makes its "

@@ -99,10 +99,13 @@ def encode_corpus(  # noqa: PLR0913  # all but two have defaults
     path = to_path(folder)
     if workers is not None and workers < 0:
         raise UsageError(f"workers must be 0 or more, got {workers}")
-    _check_encoder(encoder, model, encoder_options)
+    models = ModelChoice.of(model, encoder_options, device=ALL_GPUS)
+    models.require_instead_of(encoder)
+    if encoder is not None:
+        check_encoder(encoder)
     rows, size = _open_rows(source)
     started = time.perf_counter()
-    loaded = encoder or ModelChoice.of(model, encoder_options, device=ALL_GPUS).open()
+    loaded = encoder or models.open()
     gpus = loaded.gpus if isinstance(loaded, BiEncoder) else 0
     full = shard_chunks or default_chunks(gpus)
     layout = Layout(path, full, dtype)
@@ -159,14 +162,6 @@ def check_layout(dtype: str, shard_chunks: int | None) -> None:
         raise UsageError(f"dtype must be {' or '.join(get_args(VectorType))}, got {dtype!r}")
     if shard_chunks is not None and shard_chunks < 1:
         raise UsageError(f"shard_chunks must be 1 or more, got {shard_chunks}")
-
-
-def _check_encoder(encoder: Encoder | None, model: object, encoder_options: object) -> None:
-    if encoder is None:
-        return
-    if model is not None or encoder_options is not None:
-        raise UsageError("pass encoder=..., or model=... and encoder_options=..., not both")
-    check_encoder(encoder)
 
 
 def open_folder(folder: FilePath) -> FilePath:

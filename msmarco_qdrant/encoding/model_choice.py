@@ -26,12 +26,14 @@ class ModelChoice:
         options: Device, precision and so on.
         default_model: The model without a collection.
         prompts: Its prompts; None for those of the catalog or of its configuration.
+        has_options: True if the caller chose options.
     """
 
     model: str | PathLike[str] | None
     options: EncoderOptions
     default_model: str = DEFAULT_MODEL
     prompts: Prompts | None = None
+    has_options: bool = False
 
     @classmethod
     def of(
@@ -57,22 +59,45 @@ class ModelChoice:
         """
         options = to_encoder_options(encoder_options, device=device)
         texts = None if prompts is None else to_settings(Prompts, prompts, "prompts")
-        return cls(model, options, default_model, texts)
+        return cls(model, options, default_model, texts, encoder_options is not None)
 
-    def require_instead_of(self, encoder: object, name: str = "encoder") -> None:
-        """Refuse a model, or its prompts, together with another way to get an encoder.
+    def require_instead_of(
+        self, encoder: object, name: str = "encoder", *, loads_others: bool = False
+    ) -> None:
+        """Refuse a model, its prompts or its options together with another way to get an encoder.
+
+        Args:
+            encoder: The other way; None for this one.
+            name: The argument that it was passed as.
+            loads_others: True if the options are also those of other models.
+
+        Raises:
+            UsageError: If both were chosen.
+        """
+        if encoder is None:
+            return
+        if self.model is not None:
+            raise UsageError(f"pass either model=... or {name}=..., not both")
+        for what, chosen in (
+            ("prompts", self.prompts is not None),
+            ("encoder_options", self.has_options and not loads_others),
+        ):
+            if chosen:
+                raise UsageError(f"{what} need a model to load: omit them, the encoder has its own")
+
+    def require_one(self, encoder: object, name: str = "encoder") -> None:
+        """Refuse no model and no other way to get an encoder, or both.
 
         Args:
             encoder: The other way; None for this one.
             name: The argument that it was passed as.
 
         Raises:
-            UsageError: If both were chosen.
+            UsageError: If none or both were chosen.
         """
-        if encoder is not None and self.model is not None:
-            raise UsageError(f"pass either model=... or {name}=..., not both")
-        if encoder is not None and self.prompts is not None:
-            raise UsageError("prompts need a model to load: omit them, the encoder has its own")
+        self.require_instead_of(encoder, name)
+        if self.model is None and encoder is None:
+            raise UsageError(f"pass model=... or {name}=...")
 
     def load(self) -> Encoder:
         """Load the model.

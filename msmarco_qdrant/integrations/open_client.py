@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import asdict
+from functools import partial
 from os import PathLike
 
 from msmarco_qdrant.core.collection_types import PayloadIndex
-from msmarco_qdrant.encoding import Encoder, Reranker, load_encoder
-from msmarco_qdrant.encoding.catalog import DEFAULT_MODEL
-from msmarco_qdrant.encoding.options import EncoderChoices, to_encoder_options
+from msmarco_qdrant.encoding import Encoder, Reranker
+from msmarco_qdrant.encoding.matching import load_collection_encoder
+from msmarco_qdrant.encoding.model_choice import ModelChoice
+from msmarco_qdrant.encoding.options import EncoderChoices
 from msmarco_qdrant.errors import (
     ModelMismatchError,
     ModelNotFoundError,
@@ -37,6 +38,7 @@ def open_client(  # noqa: PLR0913  # all but two have defaults
     create: bool = False,
     payload_indexes: Mapping[str, PayloadIndex] | None = None,
     connection: Connection = DEFAULT_CONNECTION,
+    encoder_name: str = "encoder",
 ) -> SearchClient:
     """Open a client on a collection.
 
@@ -52,18 +54,21 @@ def open_client(  # noqa: PLR0913  # all but two have defaults
         create: Create the collection if it does not exist.
         payload_indexes: The `meta` fields that a new collection indexes.
         connection: API key, port and timeouts, if `store` is a URL.
+        encoder_name: The caller's argument for `encoder`, for messages.
 
     Raises:
         ModelMismatchError: If the collection's vectors are not those of the model or encoder.
         StoreError: If the store cannot be opened, or has no such collection.
-        UsageError: For both `encoder` and `model`, or if a framework's embedder is needed.
+        UsageError: For `encoder` together with `model`, or with options that no model has, or if a
+            framework's embedder is needed.
     """
-    if encoder is not None and model is not None:
-        raise UsageError("pass either an embedder or model, not both")
+    models = ModelChoice.of(model, encoder_options)
+    loads_reranker = isinstance(reranker, str | PathLike)
+    models.require_instead_of(encoder, encoder_name, loads_others=loads_reranker)
     if create and not _has_collection(store, collection, connection):
         if encoder is None:
-            options = asdict(to_encoder_options(encoder_options))
-            encoder, model = load_encoder(model or DEFAULT_MODEL, **options), None
+            encoder, model = models.load(), None
+            encoder_options = encoder_options if loads_reranker else None
         ingest_passages(
             [],
             store,
@@ -83,6 +88,9 @@ def open_client(  # noqa: PLR0913  # all but two have defaults
                 encoder_options=encoder_options,
                 reranker=reranker,
                 connection=connection,
+                load_encoder=partial(
+                    load_collection_encoder, collection, model=None, options=models.options
+                ),
             )
         except (ModelMismatchError, ModelNotFoundError) as exc:
             stored = _stored_model(store, collection, connection)

@@ -31,7 +31,7 @@ from msmarco_qdrant.encoding.checks import check_encoder
 from msmarco_qdrant.encoding.matching import require_same_model
 from msmarco_qdrant.encoding.model_choice import ModelChoice
 from msmarco_qdrant.encoding.options import EncoderChoices
-from msmarco_qdrant.errors import MigrationError, UsageError
+from msmarco_qdrant.errors import MigrationError
 from msmarco_qdrant.reembed.progress import ReembedDisplay
 from msmarco_qdrant.reembed.run import ReembedOptions, ReembedResult, ReembedRun
 from msmarco_qdrant.reembed.target import prepare_target
@@ -96,10 +96,9 @@ def reembed_collection(  # noqa: PLR0913  # all but one have defaults
     with ExitStack() as stack:
         opened = stack.enter_context(use_store(store, connection))
         started = time.perf_counter()
-        if (model is None) == (encoder is None):
-            raise UsageError("pass either model=... or encoder=..., not both")
-        opened.metadata(collection)  # fails before a model is loaded
         models = ModelChoice.of(model, encoder_options)
+        models.require_one(encoder)
+        opened.metadata(collection)  # fails before a model is loaded
         if encoder is not None:
             check_encoder(encoder)
         new = encoder or models.load()

@@ -134,6 +134,7 @@ class AsyncSearchClient:
             encoder: A loaded encoder, instead of `model`.
             encoder_options: An `EncoderOptions`, a dictionary of its fields, such as
                 `{"precision": "float32"}`, or a device such as "cuda:1"; None for the fastest here.
+                An `encoder` has its own.
             reranker: A cross-encoder, or the location of one: a name of the catalog, a hub id or
                 a directory. It runs on the encoder's device, the first if there are several.
             bm25_only: True to load no model: only "bm25" searches are possible.

@@ -28,11 +28,11 @@ from msmarco_qdrant.core.search_types import (
 )
 from msmarco_qdrant.encoding import Encoder, Reranker, load_reranker
 from msmarco_qdrant.encoding.matching import load_collection_encoder
+from msmarco_qdrant.encoding.model_choice import ModelChoice
 from msmarco_qdrant.encoding.options import (
     EncoderChoices,
     EncoderOptions,
     resolve_devices,
-    to_encoder_options,
 )
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.filters import SearchFilter
@@ -119,6 +119,7 @@ class SearchClient:
             encoder: A loaded encoder, instead of `model`.
             encoder_options: An `EncoderOptions`, a dictionary of its fields, such as
                 `{"precision": "float32"}`, or a device such as "cuda:1"; None for the fastest here.
+                An `encoder` has its own.
             reranker: A cross-encoder, or the location of one: a name of the catalog, a hub id or
                 a directory. It runs on the encoder's device, the first if there are several.
             bm25_only: True to load no model: only "bm25" searches are possible.
@@ -132,26 +133,26 @@ class SearchClient:
             CollectionNotFoundError: If the store has no collection of that name.
             ModelNotFoundError: If the model cannot be loaded.
             ModelMismatchError: If it is not the model of the collection's vectors.
+            UsageError: For `encoder` together with `model`, or with options that no model has.
         """
-        if encoder is not None and model is not None:
-            raise UsageError("pass either model or encoder, not both")
+        models = ModelChoice.of(model, encoder_options)
+        models.require_instead_of(encoder, loads_others=isinstance(reranker, str | PathLike))
         if bm25_only and (encoder is not None or model is not None):
             raise UsageError("bm25_only loads no model: omit model and encoder")
         owns_store = isinstance(store, str | PathLike)
-        models = to_encoder_options(encoder_options)
         with ExitStack() as stack:
             opened = stack.enter_context(use_store(store, connection))
             info = opened.metadata(collection).encoder
             if encoder is None and not bm25_only:
-                encoder = _load_current_encoder(opened, collection, info, model, models)
+                encoder = _load_current_encoder(opened, collection, info, models)
             client = cls(
                 opened,
                 collection,
                 encoder,
-                reranker=load_reranker_for(reranker, models),
+                reranker=load_reranker_for(reranker, models.options),
                 owns_store=owns_store,
                 load_encoder=load_encoder
-                or partial(load_collection_encoder, collection, model=None, options=models),
+                or partial(load_collection_encoder, collection, model=None, options=models.options),
             )
             stack.pop_all()
         return client
@@ -669,15 +670,11 @@ class SearchClient:
 
 
 def _load_current_encoder(
-    store: Store,
-    collection: str,
-    info: EncoderInfo,
-    model: str | PathLike[str] | None,
-    options: EncoderOptions | None,
+    store: Store, collection: str, info: EncoderInfo, models: ModelChoice
 ) -> Encoder:
     """Load a collection's encoder, and again if the collection is re-embedded while it loads."""
     while True:
-        encoder = load_collection_encoder(collection, info, model, options)
+        encoder = models.load_for(collection, info)
         loaded, info = info, store.metadata(collection).encoder
         if info.fingerprint == loaded.fingerprint:
             return encoder

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +13,19 @@ import pytest
 
 import msmarco_qdrant
 from msmarco_qdrant import (
+    AsyncSearchClient,
     Bm25Settings,
     EncoderOptions,
     PrunePolicy,
     SearchClient,
     StorageSettings,
+    VectorShards,
+    encode_corpus,
     evaluation,
     ingest_passages,
     open_store,
+    reembed_collection,
+    rollback_collection,
 )
 from msmarco_qdrant.core.arguments import to_settings
 from msmarco_qdrant.encoding.options import to_encoder_options
@@ -160,9 +167,7 @@ def test_an_ingest_takes_plain_values(tmp_path: Path) -> None:
     """The new collection has them; a search takes them, too."""
     encoder = HashingEncoder()
     passages = [("1", "ein Haus"), ("2", "two")]
-    ingest_passages(
-        passages, tmp_path, encoder=encoder, storage="none", bm25="german", encoder_options="cpu"
-    )
+    ingest_passages(passages, tmp_path, encoder=encoder, storage="none", bm25="german")
     report = ingest_passages(passages[:1], tmp_path, encoder=encoder, prune=0.5)
     assert (1, 1) == (report.unchanged, report.pruned)
     store = open_store(tmp_path)
@@ -171,7 +176,46 @@ def test_an_ingest_takes_plain_values(tmp_path: Path) -> None:
         assert "german" == store.metadata("msmarco").bm25.language
     finally:
         store.close()
-    with SearchClient.open(tmp_path, encoder=encoder, encoder_options={"device": "cpu"}) as client:
+    with SearchClient.open(tmp_path, encoder=encoder) as client:
         assert ["1"] == [hit.pid for hit in client.search("Haus", mode="bm25", fusion="rrf")]
     with pytest.raises(UsageError, match="encoder_options must be a string for its device"):
-        SearchClient.open(tmp_path, encoder=encoder, encoder_options=7)  # type: ignore[arg-type]
+        SearchClient.open(tmp_path, encoder_options=7)  # type: ignore[arg-type]
+
+
+_OPENERS: dict[str, Callable[..., object]] = {
+    "ingest_passages": lambda path, **given: ingest_passages([("1", "one")], path, **given),
+    "VectorShards": lambda path, **given: ingest_passages(_shards(path), path / "new", **given),
+    "encode_corpus": lambda path, **given: encode_corpus([("1", "one")], path / "new", **given),
+    "reembed_collection": lambda path, **given: reembed_collection(_stored(path), **given),
+    "rollback_collection": lambda path, **given: rollback_collection(_stored(path), **given),
+    "SearchClient": lambda path, **given: SearchClient.open(_stored(path), **given),
+    "AsyncSearchClient": lambda path, **given: asyncio.run(
+        AsyncSearchClient.open(_stored(path), **given)
+    ),
+}
+
+
+def _stored(path: Path) -> Path:
+    ingest_passages([("1", "one")], path, encoder=HashingEncoder())
+    return path
+
+
+def _shards(path: Path) -> VectorShards:
+    encode_corpus([("1", "one")], path / "shards", encoder=HashingEncoder())
+    return VectorShards(path / "shards")
+
+
+@pytest.mark.parametrize("name", _OPENERS)
+def test_options_of_a_model_are_refused_without_one(name: str, tmp_path: Path) -> None:
+    """They would have no effect: a loaded encoder, or one of stored vectors, has its own."""
+    given = {} if name == "VectorShards" else {"encoder": HashingEncoder()}
+    with pytest.raises(UsageError, match="encoder_options need a model to load: omit them"):
+        _OPENERS[name](tmp_path, encoder_options="cpu", **given)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("name", _OPENERS)
+def test_a_model_and_an_encoder_are_refused(name: str, tmp_path: Path) -> None:
+    """By one message."""
+    with pytest.raises(UsageError, match=r"pass either model=\.\.\. or encoder=\.\.\., not both"):
+        _OPENERS[name](tmp_path, model="a", encoder=HashingEncoder())

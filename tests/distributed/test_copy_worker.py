@@ -64,6 +64,7 @@ from tests.reembed.steps import (
         ({"make_encoder": None}, UsageError, "pass model=... or make_encoder=..."),
         ({"make_encoder": V3}, UsageError, "make_encoder must be a function"),
         ({"model": "m"}, UsageError, "either model=... or make_encoder=..., not both"),
+        ({"encoder_options": "cpu"}, UsageError, "encoder_options need a model to load: omit"),
         ({"split_points": 0}, UsageError, "split_points must be an integer of 1 or more, got 0"),
         ({"workers": 0}, UsageError, "workers must be an integer of 1 or more, got 0"),
         ({"gpus_per_worker": 1.5}, UsageError, "gpus_per_worker must be 0 or more, and whole"),

@@ -263,6 +263,7 @@ def test_a_server_that_is_away_is_waited_for(tmp_path: Path) -> None:
         ({"first_rank": 30}, UsageError, r"first_rank must be 1 to depth \(20\), got 30"),
         ({"modes": []}, UsageError, "modes must be a list"),
         ({"model": "m"}, UsageError, "either model=... or make_encoder"),
+        ({"encoder_options": "cpu"}, UsageError, "encoder_options need a model to load"),
         ({"make_encoder": HashingEncoder()}, UsageError, "must be a function .* got a Hashing"),
         ({"also": "other"}, UsageError, "also must be a list of collections, got 'other'"),
         ({"also": ["msmarco"]}, UsageError, "other collections than 'msmarco', got it twice"),

@@ -109,7 +109,7 @@ def test_another_model_than_was_begun_with_is_refused(memory: Store) -> None:
 
 def test_invalid_arguments_are_refused(memory: Store) -> None:
     """Each is told, and nothing is begun."""
-    with pytest.raises(UsageError, match="pass either model="):
+    with pytest.raises(UsageError, match=r"pass model=\.\.\. or encoder=\.\.\.$"):
         reembed_collection(memory, "things")
     for change in (reembed_collection, rollback_collection):
         with pytest.raises(UsageError, match="pass either model="):

@@ -112,6 +112,7 @@ class MsmarcoVectorStore(VectorStore):
             reranker=reranker,
             create=create,
             connection=connection,
+            encoder_name="embedding",
         )
         return cls(client, embedding=embedding, search_options=search_options)
 

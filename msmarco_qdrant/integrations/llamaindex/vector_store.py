@@ -116,6 +116,7 @@ class MsmarcoVectorStore(BasePydanticVectorStore):
             create=create,
             payload_indexes={DOCUMENT_FIELD: "keyword"},
             connection=connection,
+            encoder_name="embed_model",
         )
         return cls(client, search_options=search_options)
 
