@@ -160,6 +160,8 @@ def run_ingest(
     has_vectors = isinstance(source, VectorShards)
     logging.getLogger("msmarco_qdrant.encoding").setLevel(logging.INFO)  # logs the backend
     echo(f"ingesting into '{settings.collection}' in {redact_dsn(settings.store)}", err=True)
+    # On Ray the default depends on the size of the workers.
+    window = {"window": settings.window} if "window" in settings.model_fields_set else {}
     with closing(IngestDisplay(escape_controls(index_notice(settings)))) as display:
         try:
             return _ingester(ray)(
@@ -170,8 +172,8 @@ def run_ingest(
                 encoder_options=None if has_vectors else settings.encoder_options,
                 storage=settings.storage,
                 connection=settings.connection,
-                window=settings.window,
                 on_progress=display,
+                **window,
                 **options,
             )
         except KeyboardInterrupt:

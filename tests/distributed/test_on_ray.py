@@ -118,6 +118,34 @@ def test_vectors_are_ingested_without_a_model(server: LoopbackServer, tmp_path: 
     assert (report.written, report.encoded) == (len(points(server.url)), 0)
 
 
+class CountingEncoder(HashingEncoder):
+    """An encoder that writes down how many passages it gets at a time."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._path = path
+
+    def encode_passages(self, passages: Any) -> Any:
+        """Encode a window."""
+        with self._path.open("a") as file:
+            file.write(f"{len(passages)}\n")
+        return super().encode_passages(passages)
+
+
+@pytest.mark.parametrize(("window", "sizes"), [(None, [2048, 52]), (1500, [1500, 600])])
+def test_a_window_without_a_gpu_is_small(
+    server: LoopbackServer, tmp_path: Path, window: int | None, sizes: list[int]
+) -> None:
+    """So that a worker's memory does not grow with its part of the source."""
+    source, path = tmp_path / "passages.tsv", tmp_path / "sizes"
+    source.write_text("".join(f"{n}\tpassage {n}\n" for n in range(2100)))
+    make = partial(CountingEncoder, path)
+    options = {**ONE_CPU, "workers": 1, "split_bytes": 10**6, "window": window}
+    ingest_dataset(source, server.url, make_encoder=make, optimize=False, **options)
+
+    assert sizes == [*map(int, path.read_text().split())]
+
+
 class FailingEncoder(HashingEncoder):
     """An encoder of the caller that cannot encode."""
 
