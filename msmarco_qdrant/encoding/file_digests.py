@@ -1,10 +1,10 @@
-"""Sha256 digests of a model's files, cached until a file's size or time changes."""
+"""Sha256 digests of files: of a model's, cached until its size or time changes, and of code."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 
@@ -16,6 +16,20 @@ def file_sha256(path: Path) -> str:
 def tokenizer_sha256(path: Path) -> str:
     """Return the digest of a `tokenizer.json` without its truncation and padding state."""
     return _tokenizer_sha256(*_cache_key(path))
+
+
+@cache
+def code_sha256(folder: Path = Path(__file__).parent) -> str:
+    """Return the digest of every module in a folder and below; of `encoding` in a millisecond.
+
+    Remembered results depend on it. It is of all modules, so that none which a forward pass uses is
+    forgotten.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        content = hashlib.sha256(path.read_bytes()).hexdigest()
+        digest.update(f"{content} {path.relative_to(folder).as_posix()}\n".encode())
+    return digest.hexdigest()
 
 
 def _cache_key(path: Path) -> tuple[Path, int, int]:

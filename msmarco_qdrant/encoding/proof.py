@@ -2,8 +2,8 @@
 
 A first load compares `compact` with the library: token ids of texts on which tokenizers differ,
 and vectors of texts of random tokens. If all are equal, the result is a file in the user's cache,
-named by a digest of the model's files, of the versions that were compared, of the code of the
-forward passes, and of the kind of machine. It starts with its own checksum. The next start of a
+named by a digest of the model's files, of the versions that were compared, of the code of
+`encoding`, and of the kind of machine. It starts with its own checksum. The next start of a
 process reads that file instead of importing the library, which takes seconds.
 """
 
@@ -29,7 +29,7 @@ from msmarco_qdrant.encoding.backends.base import Task
 from msmarco_qdrant.encoding.backends.cache import model_cache, prune
 from msmarco_qdrant.encoding.compact import CompactModel, read_compact
 from msmarco_qdrant.encoding.describe import ModelFacts
-from msmarco_qdrant.encoding.file_digests import file_sha256
+from msmarco_qdrant.encoding.file_digests import code_sha256, file_sha256
 from msmarco_qdrant.encoding.fingerprint import list_modules, list_weights
 from msmarco_qdrant.encoding.probes import random_texts
 from msmarco_qdrant.encoding.tokenizers import FastTokenizer, WordPieceTokenizer
@@ -43,12 +43,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-# Of the file's form. Code that a proof is about counts by its bytes.
+# Of the file's form.
 _VERSION = 2
-_CODE = (
-    *("proof.py", "probes.py", "compact.py", "tokenizers.py", "describe.py"),
-    *("backends/fused.py", "backends/fused_layers.py", "backends/numpy_forward.py"),
-)
 _KEPT_FILES = 64
 _COMPARED = ("sentence-transformers", "transformers", "tokenizers", "torch", "numpy")
 _SETTINGS = (".json", ".txt", ".model", ".codes", ".bpe")
@@ -214,15 +210,14 @@ def locate_proof(directory: Path, prompts: Prompts | None = None) -> Path | None
 
 @cache
 def _describe_code() -> dict[str, str]:
-    """Return the system, the versions of the libraries, and digests of the forward passes' code.
+    """Return the system, the versions of the libraries, and the digest of the code.
 
     A home may be shared by machines of several kinds.
     """
-    here = Path(__file__).parent
     return {
         "system": f"{sys.platform} {platform.machine()}",
         **{name: version(name) for name in _COMPARED},
-        **{name: hashlib.sha256((here / name).read_bytes()).hexdigest() for name in _CODE},
+        "code": code_sha256(),
     }
 
 

@@ -27,6 +27,7 @@ from msmarco_qdrant.encoding.backends.numpy_forward import NumpyForward
 from msmarco_qdrant.encoding.backends.processor import usable_cores
 from msmarco_qdrant.encoding.bi_encoder import BiEncoder
 from msmarco_qdrant.encoding.compact import CompactModel, read_compact
+from msmarco_qdrant.encoding.file_digests import code_sha256
 from msmarco_qdrant.encoding.pretrained import load_model
 from msmarco_qdrant.encoding.tokens import Tokenized
 from msmarco_qdrant.errors import EncodingError
@@ -200,12 +201,24 @@ def test_a_proof_is_of_these_versions_and_this_code(
     """Another version of a library or other code compares again."""
     vectors(tiny(Recipe("bert")))
     before = proof._describe_code()
-    for name in ("torch", "backends/fused.py"):
+    for name in ("torch", "code"):
         monkeypatch.setattr(proof, "_describe_code", lambda name=name: before | {name: "other"})
         vectors(tiny(Recipe("bert")))
 
-    assert {"compact.py", "backends/fused.py", "torch", "transformers"} <= {*before}
+    assert {"code", "torch", "transformers"} <= {*before}
     assert 3 == len(proofs(cache))
+
+
+def test_the_digest_of_the_code_is_of_every_module(tmp_path: Path) -> None:
+    """Also of one in a folder below; a copy elsewhere has the same."""
+    package = Path(proof.__file__).parent
+    for name in ("copy", "changed"):
+        shutil.copytree(package, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    with (tmp_path / "changed/backends/packed_linear.py").open("a") as module:
+        module.write("# changed\n")
+
+    assert code_sha256() == code_sha256(tmp_path / "copy")
+    assert code_sha256() != code_sha256(tmp_path / "changed")
 
 
 def test_a_model_changed_before_its_first_batch_is_refused(

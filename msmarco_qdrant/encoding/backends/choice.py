@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_CODE = ("choice.py", "fused.py", "fused_layers.py", "packed_linear.py")
 _TOKENS = (96, 80, 64, 48, 112, 32, 72, 8)
 # Lowest accepted cosine to float32, as documented, of texts of random tokens. bfloat16's is 0.9999
 # with all-MiniLM-L6-v2.
@@ -54,7 +53,7 @@ def choose_precision(model: CompactModel, fingerprint: str, name: str) -> str:
     precisions = supported_precisions()
     if len(precisions) == 1:
         return precisions[0]
-    found = recall_choice(fingerprint, _CODE, precisions, lambda: measure(model, precisions))
+    found = recall_choice(fingerprint, precisions, lambda: measure(model, precisions))
     _log.info("%s: the fastest precision on this processor is %s", name, found)
     return found.precision
 

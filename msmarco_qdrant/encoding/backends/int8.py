@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_CODE = ("int8.py", "int8_layers.py", "fused.py", "fused_layers.py")
 # Passages that give the ranges, and that are compared afterwards.
 _CALIBRATED = 1000
 _COMPARED = 256
@@ -81,7 +80,7 @@ class Int8Backend:
         self.tokens_per_batch = self._floats.tokens_per_batch
         self.max_in_flight = self._floats.max_in_flight
         self._ranges = {layer: Ranges(layer) for layer in model.layers}
-        self._path = locate_measurement("int8", f"{fingerprint}.npz", _CODE)
+        self._path = locate_measurement("int8", f"{fingerprint}.npz")
         self._begin(is_kept=load_ranges(self._path, self._ranges))
 
     def _begin(self, *, is_kept: bool) -> None:

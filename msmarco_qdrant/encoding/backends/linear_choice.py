@@ -20,7 +20,6 @@ from msmarco_qdrant.encoding.backends.packed_linear import pack_linears_if_faste
 
 _log = logging.getLogger(__name__)
 
-_CODE = ("linear_choice.py", "packed_linear.py")
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _TOKENS, _HIDDEN, _WIDE = 512, 768, 3072
 
@@ -29,7 +28,7 @@ def is_bfloat16_faster() -> bool:
     """True if linear layers are faster in bfloat16 than in float32 on this machine's processor."""
     if not processor.detect().is_fast_in_bfloat16:
         return False
-    found = recall_choice("linear layers", _CODE, [*_DTYPES], measure_linears)
+    found = recall_choice("linear layers", [*_DTYPES], measure_linears)
     _log.info("the fastest precision of linear layers on this processor is %s", found)
     return found.precision == "bfloat16"
 

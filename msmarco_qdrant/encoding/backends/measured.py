@@ -1,7 +1,7 @@
 """Results of measurements on this machine, in files of the user's cache.
 
-A file is named by a digest of its subject, such as a model, of the machine, and of the code that
-was measured. If it cannot be read or written, the next start measures again.
+A file is named by a digest of its subject, such as a model, of the machine, and of the code of
+`encoding`. If it cannot be read or written, the next start measures again.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from msmarco_qdrant import __version__
 from msmarco_qdrant.encoding.backends import processor
 from msmarco_qdrant.encoding.backends.cache import mark_used, model_cache, prune
 from msmarco_qdrant.encoding.backends.threads import single_threads
+from msmarco_qdrant.encoding.file_digests import code_sha256
 from msmarco_qdrant.errors import OutputError
 from msmarco_qdrant.runtime.atomic_file import atomic_write
 
@@ -55,18 +56,15 @@ class Choice:
         return cls(max(rates, key=rates.__getitem__), rates)
 
 
-def recall_choice(
-    subject: str, code: Sequence[str], precisions: Sequence[str], measure: Callable[[], Choice]
-) -> Choice:
+def recall_choice(subject: str, precisions: Sequence[str], measure: Callable[[], Choice]) -> Choice:
     """Return the choice that was measured on this machine before, or measure it.
 
     Args:
         subject: Identifies what is measured.
-        code: Names of the modules that were measured.
         precisions: The precisions that may be chosen.
         measure: Measures them.
     """
-    path = locate_measurement("choices", f"{subject}.json", code)
+    path = locate_measurement("choices", f"{subject}.json")
     found = _read(path)
     if found is None or found.precision not in precisions:
         found = measure()
@@ -114,20 +112,19 @@ def _least_seconds(
 # ---- the files -------------------------------------------------------------------------------
 
 
-def locate_measurement(kind: str, subject: str, code: Sequence[str]) -> Path:
+def locate_measurement(kind: str, subject: str) -> Path:
     """Return the path for a subject on this machine: its processor, its cores, and the code.
 
     Args:
         kind: Name of the folder.
         subject: Identifies what is measured; its suffix becomes that of the file.
-        code: Names of the modules that were measured.
     """
-    here, found = Path(__file__).parent, processor.detect()
+    found = processor.detect()
     parts = [
         *(subject, __version__, torch.__version__, platform.platform()),
         *(found.architecture, found.name, *sorted(found.features)),
         str(processor.usable_cores()),
-        *(hashlib.sha256((here / name).read_bytes()).hexdigest() for name in code),
+        code_sha256(),
     ]
     digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
     return model_cache(kind) / f"{digest}{Path(subject).suffix}"
