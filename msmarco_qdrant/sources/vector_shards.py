@@ -11,6 +11,7 @@ from msmarco_qdrant.core.digests import meta_digest, text_digest
 from msmarco_qdrant.core.encoder_types import EncoderInfo, Similarity
 from msmarco_qdrant.core.records import EncodedPassage, Passage, Reject
 from msmarco_qdrant.errors import SourceError
+from msmarco_qdrant.runtime.daemon_executor import DaemonExecutor
 from msmarco_qdrant.sources.file_path import FilePath, to_path
 from msmarco_qdrant.sources.lines import RAW_BYTES_KEPT
 from msmarco_qdrant.sources.parquet import check_extra
@@ -30,6 +31,8 @@ from msmarco_qdrant.sources.shard_file import (
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+_FOOTERS_AT_ONCE = 8
 
 
 class VectorShards:
@@ -58,7 +61,7 @@ class VectorShards:
         check_extra(f"reading vectors ({self.folder})")
         manifest = _require_manifest(self.folder)
         self.paths: Sequence[FilePath] = _list_shards(self.folder, manifest)
-        footers = [read_footer(path) for path in self.paths]
+        footers = _read_footers(self.paths)
         self.encoder: EncoderInfo = footers[0].header.encoder
         self.size: int = manifest.passages
         self.position = 0
@@ -140,6 +143,15 @@ def _list_shards(folder: FilePath, manifest: Manifest) -> list[FilePath]:
     if not expected:
         raise SourceError(f"{folder} holds no shards: its source was empty")
     return expected
+
+
+def _read_footers(paths: Sequence[FilePath]) -> list[Footer]:
+    """Read the footers of files, several at once: those behind URLs need two requests each."""
+    threads = DaemonExecutor(_FOOTERS_AT_ONCE, "msmarco-qdrant-footers")
+    try:
+        return [*threads.map(read_footer, paths)]
+    finally:
+        threads.shutdown(wait=False)
 
 
 def _check_shard(

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
+from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.encode.api import encode_corpus
 from msmarco_qdrant.errors import (
     EncodeStoppedError,
@@ -35,8 +38,25 @@ from msmarco_qdrant.sources.shard_file import MANIFEST, read_manifest, shard_pat
 from msmarco_qdrant.sources.vector_shards import VectorShards
 from msmarco_qdrant.stores import open_store
 from msmarco_qdrant.testing import HashingEncoder
+from tests.vectors import write_folder
 
 FOLDER = "memory://bucket/vectors"
+
+
+class MeetingFiles(MemoryFileSystem):  # type: ignore[misc]
+    """The file system in memory, whose Parquet files open once three of them are being opened."""
+
+    protocol = "meeting"
+    opening = threading.Barrier(3)
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return str(super()._strip_protocol(path.removeprefix("meeting://")))
+
+    def _open(self, path: str, *args: Any, **options: Any) -> Any:
+        if path.endswith(".parquet"):
+            self.opening.wait(60)
+        return super()._open(path, *args, **options)
 
 
 @pytest.fixture(autouse=True)
@@ -352,3 +372,15 @@ def test_sources_behind_urls_are_read() -> None:
             Corpus(f"{folder}/{pattern}")
     with pytest.raises(SourceError, match="is a directory: pass the files in it"):
         Corpus(str(folder))
+
+
+def test_the_shards_of_a_folder_are_opened_at_once(
+    tmp_path: Path, passages: Sequence[Passage]
+) -> None:
+    """One after the other, each would wait for its answers."""
+    fsspec.register_implementation("meeting", MeetingFiles, clobber=True)
+    folder = to_path(FOLDER)
+    for path in write_folder(tmp_path / "vectors", passages, HashingEncoder()).iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    shards = VectorShards(FOLDER.replace("memory", "meeting"))
+    assert (3, 5) == (len(shards.paths), shards.size)
