@@ -1,9 +1,9 @@
 """A transformer's weights and settings from its files, without the libraries that trained it.
 
-The models of the family (BERT, DistilBERT, RoBERTa, Electra; mean or "cls" pooling) need a dozen
-matrix products per layer. `backends.numpy_forward`, `backends.fused` and `backends.cuda` compute
-them from these arrays, without importing transformers or sentence-transformers, which takes longer
-than a search. `proof` and `backends.cuda_choice` compare them before they are used.
+The models of the family (BERT, DistilBERT, RoBERTa, Electra, MPNet; mean or "cls" pooling) need a
+dozen matrix products per layer. `backends.numpy_forward`, `backends.fused` and `backends.cuda`
+compute them from these arrays, without importing transformers or sentence-transformers, which takes
+longer than a search. `proof` and `backends.cuda_choice` compare them before they are used.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ _LIKE_BERT = frozenset({"bert", "camembert", "electra", "roberta", "xlm-roberta"
 # Of these, positions start after the padding token's id.
 _LIKE_ROBERTA = frozenset({"camembert", "roberta", "xlm-roberta"})
 _DEFAULT_EPS = 1e-12
+# MPNet's: a bias for each small distance, and for ranges of larger ones up to the last.
+_MPNET_PAD_ID, _SMALL_DISTANCES, _BIASES_OF_A_SIDE, _LAST_DISTANCE = 1, 8, 16, 128
 
 
 class Linear(NamedTuple):
@@ -75,8 +77,11 @@ class CompactModel:
         eps: Epsilon of the normalizations.
         pooling: "mean" or "cls".
         normalizes: True if a module scales vectors to unit length.
-        pad_id: RoBERTa's id of padding, None for others. Such a token in a text has the last
-            row of `positions`, and the positions of later tokens do not count it.
+        pad_id: RoBERTa's and MPNet's id of padding, None for others. Such a token in a text has the
+            last row of `positions`, and the positions of later tokens do not count it.
+        biases: MPNet's addends of the scores of attention, None for others: float32
+            `(heads, distances)`. The middle column is that of a token's own place, those after it
+            of later tokens, and the first and last ones also of all that are farther.
     """
 
     words: NDArray[np.float32]
@@ -88,6 +93,18 @@ class CompactModel:
     pooling: Literal["mean", "cls"]
     normalizes: bool
     pad_id: int | None = None
+    biases: NDArray[np.float32] | None = None
+
+    def score_biases(self, length: int) -> NDArray[np.float32] | None:
+        """Return `biases` of each query and key of a text: float32 `(heads, length, length)`."""
+        import numpy as np
+
+        if self.biases is None:
+            return None
+        places, last = np.arange(length), self.biases.shape[1] // 2
+        distances = np.clip(places - places[:, None], -last, last)
+        scores: NDArray[np.float32] = self.biases[:, distances + last]
+        return scores
 
 
 def read_compact(directory: Path) -> CompactModel | None:
@@ -133,7 +150,7 @@ def _is_known(config: Mapping[str, Any]) -> bool:
     """True for settings that the forward passes compute; a test of each is in `proof`."""
     kind, hidden = config.get("model_type"), config.get("hidden_size", config.get("dim"))
     return (
-        (kind in _LIKE_BERT or kind == "distilbert")
+        (kind in _LIKE_BERT or kind in ("distilbert", "mpnet"))
         and config.get("hidden_act", config.get("activation")) == "gelu"
         and config.get("position_embedding_type", "absolute") == "absolute"
         and not config.get("is_decoder")
@@ -194,11 +211,13 @@ def _build(
     kind = config["model_type"]
     positions = weights["embeddings.position_embeddings.weight"]
     pad_id = int(config["pad_token_id"]) if kind in _LIKE_ROBERTA else None
+    pad_id = _MPNET_PAD_ID if kind == "mpnet" else pad_id
     if pad_id is not None:
         positions = np.concatenate([positions[pad_id + 1 :], positions[pad_id : pad_id + 1]])
     if (segments := "embeddings.token_type_embeddings.weight") in weights:
         positions = positions + weights[segments][0]
-    layers = _distilbert_layers if kind == "distilbert" else _bert_layers
+    layers = {"distilbert": _distilbert_layers, "mpnet": _mpnet_layers}.get(kind, _bert_layers)
+    table = "encoder.relative_attention_bias.weight"
     return CompactModel(
         words=weights["embeddings.word_embeddings.weight"],
         positions=positions,
@@ -209,6 +228,7 @@ def _build(
         pooling=pooling,
         normalizes=normalizes,
         pad_id=pad_id,
+        biases=_mpnet_biases(weights[table]) if kind == "mpnet" else None,
     )
 
 
@@ -224,6 +244,36 @@ def _bert_layers(weights: _Weights, config: Mapping[str, Any]) -> Iterator[Compa
             outer=weights.linear(f"{layer}.output.dense"),
             norm=weights.norm(f"{layer}.output.LayerNorm"),
         )
+
+
+def _mpnet_layers(weights: _Weights, config: Mapping[str, Any]) -> Iterator[CompactLayer]:
+    for number in range(int(config["num_hidden_layers"])):
+        layer = f"encoder.layer.{number}"
+        yield CompactLayer(
+            qkv=weights.linear(*(f"{layer}.attention.attn.{part}" for part in "qkv")),
+            out=weights.linear(f"{layer}.attention.attn.o"),
+            attention_norm=weights.norm(f"{layer}.attention.LayerNorm"),
+            inner=weights.linear(f"{layer}.intermediate.dense"),
+            outer=weights.linear(f"{layer}.output.dense"),
+            norm=weights.norm(f"{layer}.output.LayerNorm"),
+        )
+
+
+def _mpnet_biases(table: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return MPNet's `biases`, as `MPNetEncoder.compute_position_bias` of transformers has them.
+
+    Args:
+        table: float32 `(2 * _BIASES_OF_A_SIDE, heads)`, the second half of later tokens.
+    """
+    import numpy as np
+
+    distances = np.arange(-_LAST_DISTANCE, _LAST_DISTANCE + 1)
+    far, small = np.abs(distances), _SMALL_DISTANCES
+    ratio = np.log(np.maximum(far, small).astype(np.float32) / small)
+    ratio /= np.float32(np.log(_LAST_DISTANCE / small))
+    ranges = small + (ratio * (_BIASES_OF_A_SIDE - small)).astype(np.int64)
+    rows = np.where(far < small, far, np.minimum(ranges, _BIASES_OF_A_SIDE - 1))
+    return np.ascontiguousarray(table[rows + _BIASES_OF_A_SIDE * (distances > 0)].T)
 
 
 def _distilbert_layers(weights: _Weights, config: Mapping[str, Any]) -> Iterator[CompactLayer]:

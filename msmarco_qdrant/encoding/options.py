@@ -25,8 +25,8 @@ class EncoderOptions:
         precision: "float32", "bfloat16", "float16", "int8" or "fp8"; None for the fastest of the
             device whose vectors stay within cosine 0.999 of float32. "int8" needs a CPU,
             "fp8" an NVIDIA GPU since Ada, and both a model of the shape of BERT, DistilBERT or
-            RoBERTa; they are faster and less precise. int8 is calibrated on the first thousand
-            passages, and refused where it is not faster.
+            RoBERTa, "int8" also of MPNet; they are faster and less precise. int8 is calibrated on
+            the first thousand passages, and refused where it is not faster.
         tokens_per_batch: Maximum tokens of a batch; None for the device's default.
         cached_queries: Number of queries whose vectors to cache; 0 for none.
         compiled: Compile a model with torch for a GPU, if it is not of the shape of BERT,

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoModel
 
 from msmarco_qdrant.core.encoder_types import Prompts
 from msmarco_qdrant.encoding import load_encoder, opened_model, proof
@@ -32,7 +33,7 @@ from msmarco_qdrant.encoding.pretrained import load_model
 from msmarco_qdrant.encoding.tokens import Tokenized
 from msmarco_qdrant.errors import EncodingError
 from tests.encoding.conftest import Library, Tiny
-from tests.encoding.tiny_models import ARCHITECTURES, WORDS, Recipe, save_tiny
+from tests.encoding.tiny_models import ARCHITECTURES, WORDS, Architecture, Recipe, save_tiny
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -43,6 +44,7 @@ COMPACT = [
     *(Recipe(architecture) for architecture in ARCHITECTURES if architecture != "electra"),
     Recipe("bert", pooling="cls", similarity="dot"),
     Recipe("roberta", normalize=True),
+    Recipe("mpnet"),
 ]
 # The tiny Electra's embeddings are smaller than its layers.
 OTHER = [Recipe(dense=True), Recipe("roberta", layer_norm=True), Recipe("electra")]
@@ -111,7 +113,7 @@ def test_other_modules_stay_the_library_s(recipe: Recipe, tiny: Tiny, cache: Pat
         ("hidden_act", "relu"),
         ("position_embedding_type", "relative_key"),
         ("is_decoder", True),
-        ("model_type", "mpnet"),
+        ("model_type", "deberta"),
         ("num_hidden_layers", 3),
     ],
 )
@@ -124,6 +126,18 @@ def test_other_settings_are_not_compact(
     (copy / "config.json").write_text(json.dumps(config | {name: value}), "utf-8")
 
     assert read_compact(copy) is None
+
+
+def test_mpnet_s_biases_are_the_library_s(tiny: Tiny) -> None:
+    """For all distances, also beyond the last one that has a bias of its own."""
+    directory = tiny(Recipe("mpnet"))
+    compact = read_compact(directory)
+    assert compact is not None
+    encoder = AutoModel.from_pretrained(directory).encoder
+    with torch.inference_mode():
+        expected = encoder.compute_position_bias(torch.empty(1, 300, 32))[0]
+
+    np.testing.assert_array_equal(compact.score_biases(300), expected.numpy())
 
 
 def test_a_wrong_epsilon_is_found_by_the_comparison(tmp_path: Path, cache: Path) -> None:
@@ -292,12 +306,13 @@ def test_an_error_of_the_comparison_leaves_the_model_to_the_library(
     assert [] == proofs(cache)
 
 
+@pytest.mark.parametrize(("architecture", "name"), [("roberta", "<pad>"), ("mpnet", "\u6c34")])
 def test_the_name_of_padding_in_a_text_shifts_positions_as_in_the_library(
-    tiny: Tiny, library: Library
+    architecture: Architecture, name: str, tiny: Tiny, library: Library
 ) -> None:
-    """RoBERTa does not count these tokens."""
-    directory = tiny(Recipe("roberta"))
-    texts = ["london <pad> how cold", "the <pad> <pad> iceberg", "london", "<pad>"]
+    """RoBERTa does not count these tokens, nor MPNet those of id 1, here unknown words."""
+    directory = tiny(Recipe(architecture))
+    texts = [f"london {name} how cold", f"the {name} {name} iceberg", "london", name]
     expected = library(directory).encode(texts, normalize_embeddings=True)
     compact = read_compact(directory)
     assert compact is not None

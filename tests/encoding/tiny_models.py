@@ -1,8 +1,8 @@
 """Tiny models with random weights, on disk in the layout of sentence-transformers.
 
-Each has the architecture of a published model (DistilBERT, RoBERTa, BERT, Electra) with two layers
-of 32 units and a real fast tokenizer. The same recipe gives the same bytes: parameters are drawn
-anew, in the order of their names, from a seeded generator.
+Each has the architecture of a published model (DistilBERT, RoBERTa, BERT, Electra, MPNet) with two
+layers of 32 units and a real fast tokenizer. The same recipe gives the same bytes: parameters are
+drawn anew, in the order of their names, from a seeded generator.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-Architecture: TypeAlias = Literal["distilbert", "roberta", "bert", "electra"]
+Architecture: TypeAlias = Literal["distilbert", "roberta", "bert", "electra", "mpnet"]
 Edit: TypeAlias = "Callable[[SentenceTransformer], None]"
 
 ARCHITECTURES: tuple[Architecture, ...] = ("distilbert", "roberta", "bert", "electra")
@@ -164,6 +164,8 @@ def _transformer(architecture: Architecture, vocabulary: int) -> PreTrainedModel
         config = transformers.RobertaConfig(**usual, **special, type_vocab_size=1)
     elif architecture == "bert":
         config = transformers.BertConfig(**usual)
+    elif architecture == "mpnet":
+        config = transformers.MPNetConfig(**usual)
     else:
         config = transformers.ElectraConfig(**usual, embedding_size=16)
     model: PreTrainedModel = transformers.AutoModel.from_config(config)  # type: ignore[no-untyped-call]

@@ -49,6 +49,8 @@ def make_cuda_backends(
     Raises:
         UsageError: If fp8 is requested and cannot be computed, or is too imprecise.
     """
+    if model.biases is not None:  # which its attention does not add
+        return None
     made = [_make(model, device, precision) for device in devices]
     return [one for one in made if one is not None] if all(made) else None
 

@@ -164,7 +164,7 @@ class FusedForward:
         ids, lengths = _pad(batch, self.form.multiple)
         rows, longest = ids.shape
         known = torch.arange(longest) < lengths[:, None]
-        mask = None if bool((lengths == longest).all()) else known[:, None, None, :]
+        mask = self._mask(known)
         hidden = self._words.shape[1]
         values = self._words[ids].add_(self._positions[self._places(ids)]).view(-1, hidden)
         values = layer_norm(values, (hidden,), *self._norm, self._model.eps).to(self.form.dtype)
@@ -181,6 +181,22 @@ class FusedForward:
         pooled = normalize(pooled) if self._model.normalizes else pooled
         vectors: NDArray[np.float32] = pooled.numpy().copy()
         return vectors
+
+    def _mask(self, known: torch.Tensor) -> torch.Tensor | None:
+        """Return what attention adds to its scores, or the keys that it leaves out.
+
+        Args:
+            known: bool `(texts, longest)`, False for padding.
+
+        Returns:
+            A tensor that expands to `(texts, heads, longest, longest)`; None for nothing.
+        """
+        is_key = None if bool(known.all()) else known[:, None, None, :]
+        biases = self._model.score_biases(known.shape[1])
+        if biases is None:
+            return is_key
+        added = torch.from_numpy(biases).to(self.form.dtype)[None]
+        return added if is_key is None else added.where(is_key, -torch.inf)
 
     def _places(self, ids: torch.Tensor) -> torch.Tensor:
         """Return the row of each token's position, `(longest,)` or `(texts, longest)`."""

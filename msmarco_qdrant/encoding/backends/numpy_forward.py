@@ -47,21 +47,29 @@ class NumpyForward:
             places = np.where(counted, counted.cumsum() - 1, -1)
         values = model.words[ids] + model.positions[places]
         values = _normalize(values, model.norm, model.eps)
+        biases = model.score_biases(len(ids))
         for layer in model.layers:
-            values = self._layer(values, layer)
+            values = self._layer(values, layer, biases)
         pooled: NDArray[np.float32] = values[0] if model.pooling == "cls" else values.mean(0)
         if model.normalizes:
             pooled = pooled / np.float32(max(float(np.linalg.norm(pooled)), _SMALLEST_NORM))
         return pooled
 
-    def _layer(self, values: NDArray[np.float32], layer: CompactLayer) -> NDArray[np.float32]:
+    def _layer(
+        self,
+        values: NDArray[np.float32],
+        layer: CompactLayer,
+        biases: NDArray[np.float32] | None,
+    ) -> NDArray[np.float32]:
         eps = self._model.eps
-        attended = _linear(self._attend(_linear(values, layer.qkv)), layer.out)
+        attended = _linear(self._attend(_linear(values, layer.qkv), biases), layer.out)
         values = _normalize(attended + values, layer.attention_norm, eps)
         wide = _gelu(_linear(values, layer.inner))
         return _normalize(_linear(wide, layer.outer) + values, layer.norm, eps)
 
-    def _attend(self, joined: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _attend(
+        self, joined: NDArray[np.float32], biases: NDArray[np.float32] | None
+    ) -> NDArray[np.float32]:
         """Attention over queries, keys and values, `(tokens, 3 * hidden)`."""
         tokens, heads = len(joined), self._model.heads
         size = joined.shape[1] // (3 * heads)
@@ -69,6 +77,8 @@ class NumpyForward:
         queries, keys, values = split[0], split[1], split[2]
         scores: NDArray[np.float32] = queries @ keys.transpose(0, 2, 1)
         scores *= np.float32(size**-0.5)
+        if biases is not None:
+            scores += biases
         scores -= scores.max(-1, keepdims=True)
         np.exp(scores, out=scores)
         scores /= scores.sum(-1, keepdims=True)

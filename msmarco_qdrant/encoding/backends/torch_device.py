@@ -35,7 +35,7 @@ def resolve_dtype(precision: str | None, device: torch.device) -> torch.dtype:
         raise UsageError(
             f"precision must be {', '.join(_names(device))} for this model on {device.type}, got "
             f"{precision!r}; int8 needs a CPU, fp8 an NVIDIA GPU since Ada, and both a model of "
-            "the shape of BERT, DistilBERT or RoBERTa"
+            "the shape of BERT, DistilBERT or RoBERTa; int8 also takes MPNet's"
         )
     if precision not in _names(device):
         raise UsageError(

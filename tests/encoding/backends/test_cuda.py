@@ -142,6 +142,12 @@ def test_a_cpu_is_no_gpu(tiny: Tiny) -> None:
         load_encoder(tiny(Recipe()), device="cpu", precision="fp8")
 
 
+@pytest.mark.usefixtures("cpu_as_gpu")
+def test_mpnet_is_the_library_s_on_a_gpu(tiny: Tiny) -> None:
+    """No kernel adds its biases."""
+    assert make_cuda_backends(compact(tiny, Recipe("mpnet")), [CPU], "float16") is None
+
+
 def test_a_compact_model_runs_on_the_gpus(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     """One backend each, before the library's modules are asked for; `compiled` is reported."""
     encoder = load_encoder(tiny(Recipe()), device="cpu", precision="float32")

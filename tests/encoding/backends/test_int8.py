@@ -47,10 +47,10 @@ def set_rates(patch: pytest.MonkeyPatch, floats: float, int8_rate: float) -> Non
     patch.setattr(int8, "time_passes", lambda *_: rates)
 
 
-@pytest.fixture
-def compact(tiny: Tiny) -> CompactModel:
-    """A compact model."""
-    found = read_compact(tiny(Recipe("bert")))
+@pytest.fixture(params=["bert", "mpnet"])
+def compact(tiny: Tiny, request: pytest.FixtureRequest) -> CompactModel:
+    """A compact model, without and with biases of attention."""
+    found = read_compact(tiny(Recipe(request.param)))
     assert found is not None
     return found
 
