@@ -216,6 +216,8 @@ def print_description(description: StoreDescription) -> None:
         echo(f"settings    {_settings(info.spec)}")
         echo(f"model       {encoder.model} ({encoder.dimension}, {encoder.similarity})")
         echo(f"encoding    {encoder.encoding}")
+        if (loss := entry.metadata.int8_loss) is not None:
+            echo(f"int8        {loss}")
         echo(f"fingerprint {encoder.fingerprint}")
         echo(f"bm25        k={bm25.k} b={bm25.b} avg_len={bm25.avg_len} {bm25.language}")
         echo(f"defaults    {entry.metadata.search_defaults.describe()}")

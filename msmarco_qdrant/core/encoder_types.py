@@ -5,7 +5,7 @@ Shapes are `(rows, columns)`; vectors are NumPy arrays of `float32`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -102,6 +102,33 @@ class EncoderInfo:
         found = {**self.fingerprints, **stored.fingerprints}
         others = tuple(one for one in found.values() if one != stored.fingerprint)
         return replace(self, fingerprint=stored.fingerprint, other_fingerprints=others)
+
+
+@dataclass(frozen=True, slots=True)
+class Int8Loss:
+    """The precision of passages in int8: their cosines to float32, measured before int8 was used.
+
+    Attributes:
+        least: The least cosine.
+        mean: The mean cosine.
+        passages: Number of the passages.
+    """
+
+    least: float
+    mean: float
+    passages: int
+
+    def __str__(self) -> str:
+        return (
+            f"cosine to float32 of {self.passages:,} passages: {self.least:.4f} at least, "
+            f"{self.mean:.4f} on average"
+        )
+
+
+def worst_loss(losses: Iterable[Int8Loss | None]) -> Int8Loss | None:
+    """Return the loss with the least cosine; None without one."""
+    found = [loss for loss in losses if loss is not None]
+    return min(found, key=lambda loss: loss.least, default=None)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

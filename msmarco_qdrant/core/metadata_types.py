@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from msmarco_qdrant.core.collection_types import Bm25Settings
-from msmarco_qdrant.core.encoder_types import EncoderInfo
+from msmarco_qdrant.core.encoder_types import EncoderInfo, Int8Loss
 from msmarco_qdrant.core.search_defaults import NO_DEFAULTS, SearchDefaults
 
 
@@ -91,6 +91,8 @@ class CollectionMetadata:
             earlier version, which did not record them.
         search_defaults: Options of searches that do not choose their own.
         tenant_field: The `meta` field whose values are the tenants; None without tenants.
+        int8_loss: The largest that was measured for vectors that a model in int8 made; None if no
+            model did.
     """
 
     schema_version: int
@@ -106,6 +108,7 @@ class CollectionMetadata:
     user_migrations: tuple[UserMigration, ...] | None = ()
     search_defaults: SearchDefaults = NO_DEFAULTS
     tenant_field: str | None = None
+    int8_loss: Int8Loss | None = None
 
 
 @dataclass(frozen=True, slots=True)

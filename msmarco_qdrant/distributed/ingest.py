@@ -235,6 +235,7 @@ class _WorkerEncoders:
     """The encoders of the workers; this process needs only their properties."""
 
     def __init__(self, pool: WorkerPool[SplitOutcome]) -> None:
+        self.loss_of_vectors = None
         self._pool = pool
         self._new: EncoderInfo | None = None
 

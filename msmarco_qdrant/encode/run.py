@@ -16,7 +16,7 @@ from msmarco_qdrant.core.reports import EncodeProgress, EncodeReport
 from msmarco_qdrant.encode.counts import EncodeCounts
 from msmarco_qdrant.encode.feed import ExistingShard, Layout, TokenizedShard
 from msmarco_qdrant.encoding import Encoder
-from msmarco_qdrant.encoding.checks import check_batch
+from msmarco_qdrant.encoding.checks import check_batch, int8_loss_of
 from msmarco_qdrant.errors import EncodingError
 from msmarco_qdrant.runtime.pipeline import Pipeline
 from msmarco_qdrant.runtime.subprocesses import SubprocessIterator
@@ -177,6 +177,7 @@ class EncodeRun:
             source_sha256=ready.source_sha256,
             chunks=len(ready.chunks),
             full=ready.full,
+            int8_loss=int8_loss_of(self._encoder),
         )
         self._before_write()  # the manifest is about to become wrong
         write_shard(shard_path(self._layout.folder, ready.number), header, texts, vectors)

@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeVar, overload
 
-from msmarco_qdrant.core.encoder_types import EncodedBatch, Prompts, Similarity
+from msmarco_qdrant.core.encoder_types import EncodedBatch, Int8Loss, Prompts, Similarity
 from msmarco_qdrant.encoding.backends.base import Backend, Task
 from msmarco_qdrant.encoding.catalog import PublishedModel
 from msmarco_qdrant.encoding.compact import CompactModel
@@ -134,6 +134,11 @@ class BiEncoder:
     def precision(self) -> str:
         """Precision of the forward pass: "bfloat16", "float16", "float32", "int8" or "fp8"."""
         return self._require_backends()[0].precision
+
+    @property
+    def int8_loss(self) -> Int8Loss | None:
+        """The measured loss of passages in int8; None before int8 is used, and without it."""
+        return getattr(self._made[0], "loss", None) if self._made else None
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Encode texts as passages: float32 `(len(texts), dimension)`; see `encode_texts`."""

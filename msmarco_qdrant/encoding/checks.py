@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from msmarco_qdrant.core.encoder_types import EncodedBatch, EncoderInfo
+from msmarco_qdrant.core.encoder_types import EncodedBatch, EncoderInfo, Int8Loss
 from msmarco_qdrant.encoding.protocols import Encoder, Reranker
 from msmarco_qdrant.errors import EncodingError, UsageError
 
@@ -50,6 +50,11 @@ def check_reranker(reranker: object) -> None:
 def applies_sigmoid(reranker: Reranker) -> bool:
     """True if the scores of a cross-encoder are those of its own logistic function."""
     return bool(getattr(reranker, "applies_sigmoid", False))
+
+
+def int8_loss_of(encoder: Encoder | None) -> Int8Loss | None:
+    """Return the measured loss of an encoder's passages in int8; None if it does not use int8."""
+    return getattr(encoder, "int8_loss", None)
 
 
 def encode_queries(encoder: Encoder, queries: Sequence[str]) -> NDArray[np.float32]:

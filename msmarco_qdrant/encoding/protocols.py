@@ -29,7 +29,9 @@ class Tokenizer(Protocol):
 class Encoder(Protocol):
     """A bi-encoder: queries and passages to vectors of the same space.
 
-    Implementations are `BiEncoder` (sentence-transformers) and `testing.HashingEncoder`.
+    Implementations are `BiEncoder` (sentence-transformers) and `testing.HashingEncoder`. One that
+    computes in int8 has an attribute `int8_loss`, an `Int8Loss` once it is known: collections and
+    folders of vectors keep it.
     """
 
     @property

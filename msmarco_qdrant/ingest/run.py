@@ -139,6 +139,7 @@ class IngestRun(IngestSteps):
             self._rejected.add(reject_passage(passages[index], NO_VECTOR_REASON))
         valid = np.flatnonzero(is_finite)
         self._unflushed -= len(passages) - len(valid)
+        self._keep_loss()
         self._collection.upsert(
             PointBatch(
                 using=self._target.info.vector_name,

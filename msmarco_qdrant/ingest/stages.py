@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from msmarco_qdrant.core.collection_types import SparseVector
-from msmarco_qdrant.core.encoder_types import EncodedBatch, EncoderInfo
+from msmarco_qdrant.core.encoder_types import EncodedBatch, EncoderInfo, Int8Loss
 from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.encoding import Bm25Encoder, Encoder, Tokenized, Tokenizer
-from msmarco_qdrant.encoding.checks import check_batch
+from msmarco_qdrant.encoding.checks import check_batch, int8_loss_of
 from msmarco_qdrant.encoding.windows import encode_windows
 from msmarco_qdrant.errors import EncodingError
 from msmarco_qdrant.ingest.windows import Window
@@ -37,12 +37,26 @@ _VECTORS_PER_BATCH = 1024  # of passages that came with their vectors
 
 @dataclass(frozen=True, slots=True)
 class IngestTarget:
-    """Collection and encoders of an ingest; no encoder for passages with vectors."""
+    """Collection and encoders of an ingest; no encoder for passages with vectors.
+
+    Attributes:
+        collection: The collection.
+        info: The properties of the encoder, as the collection stores them.
+        bm25: Makes the sparse vectors.
+        encoder: Makes the dense ones; None for passages that have them.
+        loss_of_vectors: The measured loss of those that passages have, if they are of int8.
+    """
 
     collection: Collection
     info: EncoderInfo
     bm25: Bm25Encoder
     encoder: Encoder | None
+    loss_of_vectors: Int8Loss | None = None
+
+    @property
+    def int8_loss(self) -> Int8Loss | None:
+        """The measured loss of vectors of int8; None before it is known, and for other vectors."""
+        return self.loss_of_vectors if self.encoder is None else int8_loss_of(self.encoder)
 
 
 @dataclass(frozen=True, slots=True)

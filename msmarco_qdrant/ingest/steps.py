@@ -23,6 +23,7 @@ from msmarco_qdrant.errors import (
 from msmarco_qdrant.ingest.alias_guard import AliasGuard
 from msmarco_qdrant.ingest.checks import CollectionStart, check_length, count_missing
 from msmarco_qdrant.ingest.counts import IngestCounts
+from msmarco_qdrant.ingest.int8_loss import keep_loss
 from msmarco_qdrant.ingest.options import IndexOptions
 from msmarco_qdrant.ingest.prune import Pruner
 from msmarco_qdrant.ingest.stages import IngestTarget
@@ -65,6 +66,7 @@ class IngestSteps(ABC):
         self._start = start
         self._rejected = rejected
         self._clock = clock
+        self._is_loss_kept = False
 
     @abstractmethod
     def report(self) -> IngestReport:
@@ -108,6 +110,7 @@ class IngestSteps(ABC):
             bulk_mode(guard.store, guard.physical, begin=index.bulk) as bulk,
             self._ended_by_errors(is_new=is_new),
         ):
+            self._keep_loss()
             write()
             self.check(is_new=is_new)
             if index.optimize:
@@ -115,6 +118,11 @@ class IngestSteps(ABC):
             if prune is not None:
                 self._prune(prune)
         return self.report()
+
+    def _keep_loss(self) -> None:
+        """Keep the loss of int8 with the collection, before it has vectors of int8."""
+        if not self._is_loss_kept and (loss := self._target.int8_loss) is not None:
+            self._is_loss_kept = keep_loss(self.guard, loss)
 
     def check(self, *, is_new: bool) -> None:
         """Warn if passages are missing, or if BM25 assumes another length.

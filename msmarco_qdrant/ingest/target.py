@@ -20,7 +20,7 @@ from msmarco_qdrant.core.collection_types import (
     PayloadIndex,
     ShardSettings,
 )
-from msmarco_qdrant.core.encoder_types import EncoderInfo
+from msmarco_qdrant.core.encoder_types import EncoderInfo, Int8Loss
 from msmarco_qdrant.encoding import Bm25Encoder, Encoder
 from msmarco_qdrant.encoding.bi_encoder import BiEncoder
 from msmarco_qdrant.encoding.checks import check_encoder
@@ -87,6 +87,10 @@ class Destination:
 class Encoders(Protocol):
     """Loads the encoder of an ingest; None for one whose passages come with vectors."""
 
+    @property
+    def loss_of_vectors(self) -> Int8Loss | None:
+        """The measured loss of those vectors, if they are of int8."""
+
     def for_new(self) -> tuple[EncoderInfo, Encoder | None]:
         """Load the encoder of a new collection."""
 
@@ -141,6 +145,7 @@ class EncoderChoice:
 
     models: ModelChoice
     encoder: Encoder | None = None
+    loss_of_vectors: None = None
 
     def __post_init__(self) -> None:
         if self.encoder is not None:
@@ -172,6 +177,11 @@ class EncoderOfShards:
     """The properties of the encoder that made the vectors of shards; it is not loaded."""
 
     shards: VectorShards
+
+    @property
+    def loss_of_vectors(self) -> Int8Loss | None:
+        """The measured loss of the shards' vectors."""
+        return self.shards.int8_loss
 
     def for_new(self) -> tuple[EncoderInfo, None]:
         """Return its properties."""
@@ -254,7 +264,8 @@ def open_existing(stack: ExitStack, destination: Destination, encoders: Encoders
     info, encoder = encoders.for_existing(name, guard.metadata.encoder)
     if encoder is not None:
         carry_over(guard, encoder)
-    return Opened(IngestTarget(guard.collection, info, sparse, encoder), guard, is_new=False)
+    target = IngestTarget(guard.collection, info, sparse, encoder, encoders.loss_of_vectors)
+    return Opened(target, guard, is_new=False)
 
 
 def create_target(stack: ExitStack, destination: Destination, encoders: Encoders) -> Opened:
@@ -271,7 +282,8 @@ def create_target(stack: ExitStack, destination: Destination, encoders: Encoders
     require_same_model(name, guard.metadata.encoder, info)
     _require_same_indexes(store, name, new.indexes)
     _require_same_shards(store, name, new.sharding)
-    return Opened(IngestTarget(guard.collection, info, sparse, encoder), guard, is_new)
+    target = IngestTarget(guard.collection, info, sparse, encoder, encoders.loss_of_vectors)
+    return Opened(target, guard, is_new)
 
 
 def no_passages(count: int, first: str) -> SourceError:

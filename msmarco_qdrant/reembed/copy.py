@@ -21,6 +21,7 @@ from typing import Any, Protocol, TypeAlias
 from msmarco_qdrant.core.batched import in_batches
 from msmarco_qdrant.core.collection_types import PointBatch, PointId
 from msmarco_qdrant.core.digests import text_digest
+from msmarco_qdrant.core.encoder_types import Int8Loss, worst_loss
 from msmarco_qdrant.core.id_ranges import IdRange
 from msmarco_qdrant.core.metadata_types import Copying
 from msmarco_qdrant.core.pid_set import PidSet
@@ -102,6 +103,7 @@ class CopyStats:
         foreign: Points that are not passages, and that only the source has; they are not copied.
         without_vector: The pids of passages for which the model returns no finite vector.
         sample: A sample of the source's points.
+        int8_loss: The largest measured loss of vectors that were made in int8.
     """
 
     compared: int = 0
@@ -112,6 +114,7 @@ class CopyStats:
     foreign: int = 0
     without_vector: list[str] = field(default_factory=list)
     sample: Sample = field(default_factory=Sample)
+    int8_loss: Int8Loss | None = None
 
     def add(self, other: CopyStats) -> None:
         """Add the counts of other points of the same pass."""
@@ -123,6 +126,7 @@ class CopyStats:
         self.foreign += other.foreign
         self.without_vector += other.without_vector
         self.sample.merge(other.sample)
+        self.int8_loss = worst_loss([self.int8_loss, other.int8_loss])
 
 
 class CopyPasses(Protocol):
@@ -199,6 +203,7 @@ class Copier:
                     batch.clear()
                     self._job.on_progress(stats)
         self._target.flush()
+        stats.int8_loss = target.int8_loss if stats.copied else None
         return stats
 
     def remove_strays(self) -> int:

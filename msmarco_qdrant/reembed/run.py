@@ -20,7 +20,7 @@ from typing import Any
 from msmarco_qdrant.collection.replicas import mark_unreachable_replicas, remove_hidden_points
 from msmarco_qdrant.core.advice import advised_command
 from msmarco_qdrant.core.collection_types import PointId
-from msmarco_qdrant.core.encoder_types import EncoderInfo
+from msmarco_qdrant.core.encoder_types import EncoderInfo, Int8Loss, worst_loss
 from msmarco_qdrant.core.metadata_types import Copying
 from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.core.reports import ModelComparison, ReembedProgress, ReembedStage
@@ -76,6 +76,7 @@ class ReembedResult:
     retried: int = 0
     without_vector: frozenset[str] = frozenset()
     comparison: ModelComparison | None = None
+    int8_loss: Int8Loss | None = None
 
     def add(self, stats: CopyStats) -> None:
         """Add a pass; each pass tries passages without a vector again."""
@@ -83,6 +84,7 @@ class ReembedResult:
         self.removed += stats.removed
         self.retried += stats.retried
         self.without_vector = frozenset(stats.without_vector)
+        self.int8_loss = worst_loss([self.int8_loss, stats.int8_loss])
 
 
 class ReembedRun:
@@ -296,7 +298,10 @@ class ReembedRun:
         previous = None if is_rollback else source
         metadata = self._store.metadata(target)
         self._lock.check()
-        metadata = replace(metadata, copied_from=None, previous=previous, only_copies=False)
+        loss = worst_loss([metadata.int8_loss, self._result.int8_loss])
+        metadata = replace(
+            metadata, copied_from=None, previous=previous, only_copies=False, int8_loss=loss
+        )
         self._store.put_metadata(target, metadata)
 
     def _remove_hidden(self, up_to_seq: int, *, in_flight_s: float | None) -> None:

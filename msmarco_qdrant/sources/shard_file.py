@@ -26,7 +26,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, cast
 
-from msmarco_qdrant.core.encoder_types import EncoderInfo, Prompts
+from msmarco_qdrant.core.encoder_types import EncoderInfo, Int8Loss, Prompts
 from msmarco_qdrant.errors import OutputError, SourceError, UsageError
 from msmarco_qdrant.sources.file_path import FilePath, write_whole
 from msmarco_qdrant.sources.parquet import check_extra
@@ -63,6 +63,7 @@ class ShardHeader:
         source_sha256: 64 hexadecimal digits over the rows that it covers.
         chunks: Chunks of the source that it covers, see `Corpus.chunks`.
         full: Chunks that every shard of the folder covers, except the last.
+        int8_loss: The measured loss, if the encoder used int8.
     """
 
     encoder: EncoderInfo
@@ -73,6 +74,7 @@ class ShardHeader:
     source_sha256: str
     chunks: int
     full: int
+    int8_loss: Int8Loss | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,9 +182,15 @@ def _with_vectors(header: ShardHeader, table: Any, vectors: NDArray[Any]) -> Any
     column = pa.FixedSizeListArray.from_arrays(flat, type=pa.list_(element, vectors.shape[1]))
     fields = [pa.field(name, pa.string(), nullable=False) for name in TEXT_COLUMNS]
     fields.append(pa.field(VECTOR_COLUMN, column.type, nullable=False))
-    content = json.dumps({"version": VERSION, **asdict(header)})
-    schema = pa.schema(fields, metadata={_KEY: content})
+    schema = pa.schema(fields, metadata={_KEY: _header_to_json(header)})
     return pa.table([*(table[name] for name in TEXT_COLUMNS), column], schema=schema)
+
+
+def _header_to_json(header: ShardHeader) -> str:
+    fields = asdict(header)
+    if header.int8_loss is None:  # version 0.1 refuses fields of later ones
+        del fields["int8_loss"]
+    return json.dumps({"version": VERSION, **fields})
 
 
 def _writer_options() -> dict[str, Any]:
@@ -292,7 +300,9 @@ def _header_of(path: FilePath, content: bytes) -> ShardHeader:
             for name, value in encoder.items()
         }
         encoder_info = EncoderInfo(**{**encoder, "prompts": Prompts(**encoder["prompts"])})
-        return ShardHeader(encoder=encoder_info, **fields)
+        if (loss := fields.pop("int8_loss", None)) is not None:
+            loss = Int8Loss(**loss)
+        return ShardHeader(encoder=encoder_info, int8_loss=loss, **fields)
     except (ValueError, TypeError, KeyError, AttributeError) as exc:
         raise SourceError(f"the header of {path} cannot be read ({exc!r}): {_RECREATE}") from exc
 

@@ -8,7 +8,7 @@ from os import PathLike
 from typing import TYPE_CHECKING
 
 from msmarco_qdrant.core.digests import meta_digest, text_digest
-from msmarco_qdrant.core.encoder_types import EncoderInfo, Similarity
+from msmarco_qdrant.core.encoder_types import EncoderInfo, Int8Loss, Similarity, worst_loss
 from msmarco_qdrant.core.records import EncodedPassage, Passage, Reject
 from msmarco_qdrant.errors import SourceError
 from msmarco_qdrant.runtime.daemon_executor import DaemonExecutor
@@ -46,6 +46,7 @@ class VectorShards:
     Attributes:
         folder: The folder.
         encoder: Encoder of the vectors.
+        int8_loss: The largest measured loss of its vectors, if it used int8.
         paths: The files, in order.
         size: Rows in all files.
         position: Rows read so far.
@@ -63,6 +64,7 @@ class VectorShards:
         self.paths: Sequence[FilePath] = _list_shards(self.folder, manifest)
         footers = _read_footers(self.paths)
         self.encoder: EncoderInfo = footers[0].header.encoder
+        self.int8_loss: Int8Loss | None = worst_loss(one.header.int8_loss for one in footers)
         self.size: int = manifest.passages
         self.position = 0
         for number, footer in enumerate(footers):

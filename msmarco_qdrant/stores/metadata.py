@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from msmarco_qdrant.core.collection_types import Bm25Settings
-from msmarco_qdrant.core.encoder_types import EncoderInfo, Prompts
+from msmarco_qdrant.core.encoder_types import EncoderInfo, Int8Loss, Prompts
 from msmarco_qdrant.core.metadata_types import CollectionMetadata, UserMigration
 from msmarco_qdrant.core.search_defaults import NO_DEFAULTS, SearchDefaults
 from msmarco_qdrant.core.search_types import Fusion
@@ -23,8 +23,9 @@ def metadata_to_json(metadata: CollectionMetadata) -> dict[str, Any]:
     value["encoder_details"] = {name: value["encoder"].pop(name) for name in _DETAILS}
     if metadata.search_defaults == NO_DEFAULTS:
         del value["search_defaults"]
-    if metadata.tenant_field is None:
-        del value["tenant_field"]
+    for name in ("tenant_field", "int8_loss"):
+        if value[name] is None:
+            del value[name]
     return value
 
 
@@ -62,6 +63,7 @@ def metadata_from_json(value: Any, name: str) -> CollectionMetadata:
             user_migrations=_user_migrations(value.get("user_migrations")),
             search_defaults=_search_defaults(value.get("search_defaults", {})),
             tenant_field=_name(value, "tenant_field"),
+            int8_loss=None if (loss := value.get("int8_loss")) is None else Int8Loss(**loss),
         )
     except (TypeError, KeyError, UsageError) as exc:
         raise StoreCorruptError(

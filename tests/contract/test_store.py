@@ -24,7 +24,7 @@ from msmarco_qdrant.core.collection_types import (
     SparseVector,
     StorageSettings,
 )
-from msmarco_qdrant.core.encoder_types import EncoderInfo, Prompts, Similarity
+from msmarco_qdrant.core.encoder_types import EncoderInfo, Int8Loss, Prompts, Similarity
 from msmarco_qdrant.core.metadata_types import CollectionMetadata
 from msmarco_qdrant.core.search_types import Nearest, PointQuery, SearchEffort
 from msmarco_qdrant.errors import CollectionNotFoundError, SchemaError, StoreError, UnsupportedError
@@ -102,6 +102,7 @@ def make_metadata(model: str = "some-model") -> CollectionMetadata:
         ),
         bm25=Bm25Settings(k=1.2, b=0.5, avg_len=20.0, language="german"),
         migrations=("0001_create_passages",),
+        int8_loss=Int8Loss(0.96, 0.99, 256),
     )
 
 

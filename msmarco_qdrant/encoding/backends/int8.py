@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 # At the top: this module is imported when a model is loaded.
 import numpy as np
 
+from msmarco_qdrant.core.encoder_types import Int8Loss
 from msmarco_qdrant.core.first_line import first_line
 from msmarco_qdrant.encoding.backends import processor
 from msmarco_qdrant.encoding.backends.base import ForwardPass, Task
@@ -68,6 +69,7 @@ class Int8Backend:
 
     Attributes:
         precision: "int8"; that of floats, once int8 is refused.
+        loss: The precision that was measured; None before int8 is used.
     """
 
     device = "cpu"
@@ -75,6 +77,7 @@ class Int8Backend:
 
     def __init__(self, model: CompactModel, name: str, fingerprint: str, floats: str) -> None:
         self.precision = "int8"
+        self.loss: Int8Loss | None = None
         self._model, self._model_name = model, name
         self._floats = FusedBackend(model, precision=floats)
         self.tokens_per_batch = self._floats.tokens_per_batch
@@ -167,13 +170,16 @@ class Int8Backend:
         # Of an operator that this build or processor lacks, or of a range that is not finite.
         except (RuntimeError, AttributeError, ValueError) as exc:
             return first_line(exc)
-        return _describe_loss(near) or self._describe_slowness(forward, compared, near)
+        loss = Int8Loss(float(near.min()), float(near.mean()), len(near))
+        refusal = _describe_loss(loss) or self._describe_slowness(forward, compared, loss)
+        self.loss = loss if refusal is None else None
+        return refusal
 
     def _describe_slowness(
         self,
         forward: FusedForward,
         compared: Sequence[tuple[Tokenized, NDArray[np.float32]]],
-        near: NDArray[np.float64],
+        loss: Int8Loss,
     ) -> str | None:
         """Return that int8 is not faster, if so; log its speed and precision otherwise."""
         floats = self._floats.precision
@@ -182,11 +188,7 @@ class Int8Backend:
         shown = ", ".join(f"{name} {rate:,.0f}" for name, rate in rates.items())
         if rates["int8"] <= rates[floats]:
             return f"it is not faster on this processor (tokens per second and core: {shown})"
-        _log.info(
-            "%s in int8: cosine to float32 of %d passages %.4f at least, %.4f on average; tokens "
-            "per second and core: %s",
-            *(self._model_name, len(near), near.min(), near.mean(), shown),
-        )
+        _log.info("%s in int8: %s; tokens per second and core: %s", self._model_name, loss, shown)
         return None
 
 
@@ -198,15 +200,11 @@ def _vectors(launched: ForwardPass) -> NDArray[np.float32] | None:
         return None
 
 
-def _describe_loss(near: NDArray[np.float64]) -> str | None:
-    """Return that int8 is too imprecise, if so, by the cosine of each passage to float32."""
-    least, mean = float(near.min()), float(near.mean())
-    if least >= MIN_COSINE and mean >= _MIN_MEAN:
+def _describe_loss(loss: Int8Loss) -> str | None:
+    """Return that int8 is too imprecise, if so."""
+    if loss.least >= MIN_COSINE and loss.mean >= _MIN_MEAN:
         return None
-    return (
-        f"vectors of {len(near)} passages have cosine {least:.4f} to float32 at least and "
-        f"{mean:.4f} on average, {MIN_COSINE} and {_MIN_MEAN} are required"
-    )
+    return f"{loss}, {MIN_COSINE} and {_MIN_MEAN} are required"
 
 
 def exact_form() -> Form:

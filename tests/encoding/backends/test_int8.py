@@ -84,6 +84,9 @@ def test_the_first_passages_calibrate_and_the_next_ones_are_compared(compact: Co
     assert not np.allclose(found[7:], expected[7:], rtol=0, atol=1e-5)
     assert np.concatenate(rest).min() > 0.98
     assert "int8" == backend.precision
+    assert backend.loss is not None
+    assert 16 == backend.loss.passages
+    assert 0.98 < backend.loss.least <= backend.loss.mean < 1
     query = batches(1)[0].take(np.arange(1))
     exact = FusedForward(compact)(query)
     np.testing.assert_allclose(backend.launch(query, "query").result(), exact, rtol=0, atol=1e-6)
@@ -92,7 +95,7 @@ def test_the_first_passages_calibrate_and_the_next_ones_are_compared(compact: Co
 @pytest.mark.parametrize(
     ("fault", "reason"),
     [
-        ("imprecise", r"16 passages have cosine .* 0\.95 and 0\.99 are required"),
+        ("imprecise", r"cosine to float32 of 16 passages: .*, 0\.95 and 0\.99 are required"),
         ("slow", r"not faster on this processor \(.*float32 300, int8 200\)"),
         ("fails", "no such operator"),
         ("missing", ".*has no attribute 'no_such_operator'"),
@@ -126,7 +129,7 @@ def test_int8_is_refused_in_one_line(
     found, expected = encode(backend), encode(FusedBackend(compact))
 
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
-    assert "float32" == backend.precision
+    assert ("float32", None) == (backend.precision, backend.loss)
     (line,) = [entry for entry in caplog.records if entry.levelno >= logging.WARNING]
     message = f"int8 is refused for the-model: .*{reason}.*; float32 goes on"
     assert re.fullmatch(message, line.getMessage())
