@@ -28,11 +28,13 @@ from msmarco_qdrant.encoding.options import (
 )
 from msmarco_qdrant.encoding.protocols import Reranker
 from msmarco_qdrant.errors import ModelNotFoundError, UsageError
+from msmarco_qdrant.runtime.daemon_executor import finish_before_exit
 
 _log = logging.getLogger(__name__)
 
 
 @suggest_keywords
+@finish_before_exit
 def load_encoder(  # all but one have defaults
     model: str | PathLike[str],
     *,
@@ -132,6 +134,7 @@ def locate_bi_encoder(
 
 
 @suggest_keywords
+@finish_before_exit
 def load_reranker(
     model: str | PathLike[str],
     *,

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from functools import wraps
 from queue import SimpleQueue
 from typing import Any, ParamSpec, TypeVar, cast
 
@@ -91,10 +92,28 @@ class DaemonExecutor(Executor):
 def has_running_calls() -> bool:
     """True if a thread of a `DaemonExecutor` is within a call.
 
-    If the interpreter ends then, native code that takes Python's lock again, as that of a model
-    that is being loaded, aborts the process.
+    The end of the interpreter then waits for a call that it must not interrupt, see
+    `finish_before_exit`.
     """
     return any(isinstance(one, _Worker) and one.is_busy for one in threading.enumerate())
+
+
+def finish_before_exit(function: Callable[_P, _T]) -> Callable[_P, _T]:
+    """Decorate a function of native code, so that the interpreter does not end during a call.
+
+    C++ code, as torch's, that takes Python's lock again after the end of the interpreter aborts the
+    process. So a call in a daemon thread runs in another thread, for which Python waits at exit;
+    one that comes too late raises `RuntimeError`.
+    """
+
+    @wraps(function)
+    def finished(*args: _P.args, **options: _P.kwargs) -> _T:
+        if not threading.current_thread().daemon:
+            return function(*args, **options)
+        with ThreadPoolExecutor(1, threading.current_thread().name) as thread:
+            return thread.submit(function, *args, **options).result()
+
+    return finished
 
 
 def call_in_daemon_thread(function: Callable[[], _T], name: str) -> Future[_T]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from os import PathLike
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,6 @@ from msmarco_qdrant.core.digests import meta_digest, text_digest
 from msmarco_qdrant.core.encoder_types import EncoderInfo, Int8Loss, Similarity, worst_loss
 from msmarco_qdrant.core.records import EncodedPassage, Passage, Reject
 from msmarco_qdrant.errors import SourceError
-from msmarco_qdrant.runtime.daemon_executor import DaemonExecutor
 from msmarco_qdrant.sources.file_path import FilePath, to_path
 from msmarco_qdrant.sources.lines import RAW_BYTES_KEPT
 from msmarco_qdrant.sources.parquet import check_extra
@@ -149,7 +149,7 @@ def _list_shards(folder: FilePath, manifest: Manifest) -> list[FilePath]:
 
 def _read_footers(paths: Sequence[FilePath]) -> list[Footer]:
     """Read the footers of files, several at once: those behind URLs need two requests each."""
-    threads = DaemonExecutor(_FOOTERS_AT_ONCE, "msmarco-qdrant-footers")
+    threads = ThreadPoolExecutor(_FOOTERS_AT_ONCE, "msmarco-qdrant-footers")
     try:
         return [*threads.map(read_footer, paths)]
     finally:

@@ -12,6 +12,7 @@ import pytest
 from msmarco_qdrant.runtime.daemon_executor import (
     DaemonExecutor,
     call_in_daemon_thread,
+    finish_before_exit,
     has_running_calls,
 )
 
@@ -100,3 +101,33 @@ def test_a_running_call_is_noticed() -> None:
     assert waiting.result(60)
     executor.shutdown(wait=True)
     assert not any(thread.is_busy for thread in executor._threads)
+
+
+def test_a_call_in_a_daemon_thread_gets_a_thread_that_python_waits_for() -> None:
+    """One in any other thread stays in it."""
+    current = finish_before_exit(threading.current_thread)
+    assert threading.current_thread() is current()
+    found = call_in_daemon_thread(current, "loading").result(60)
+    assert "loading_0" == found.name
+
+
+@pytest.mark.parametrize(
+    "attempt", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in range(1, 10))]
+)
+def test_the_interpreter_does_not_end_during_a_call(attempt: int) -> None:  # noqa: ARG001
+    """Torch takes Python's lock after each product: after the end, that aborts the process."""
+    program = (
+        "import threading, torch\n"
+        "from msmarco_qdrant.runtime.daemon_executor import *\n"
+        "matrix, started = torch.ones(300, 300), threading.Event()\n"
+        "@finish_before_exit\n"
+        "def multiply():\n"
+        "    started.set()\n"
+        "    for _ in range(300):\n"
+        "        torch.mm(matrix, matrix)\n"
+        "    print('done')\n"
+        "call_in_daemon_thread(multiply, 'multiply')\n"
+        "started.wait()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
+    assert (0, b"done\n", b"") == (done.returncode, done.stdout, done.stderr)

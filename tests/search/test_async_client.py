@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import gc
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
@@ -33,6 +35,7 @@ from msmarco_qdrant.stores.connection import parse_address
 from msmarco_qdrant.stores.server.async_collection import AsyncServerCollection
 from msmarco_qdrant.stores.server.limits import StoredLimits
 from msmarco_qdrant.testing import HashingEncoder, WordOverlapReranker
+from tests.encoding.tiny_models import Recipe, save_tiny
 from tests.loopback import Cut, Fault, LoopbackServer, LostAnswer, Refused, Slow
 from tests.search.support import Gate, in_loop, near, refused, run, threads, turn
 
@@ -575,6 +578,27 @@ async def test_nobody_is_harmed_by_many_cancellations(place: Place) -> None:
         found = await asyncio.gather(*searches, return_exceptions=True)
     assert [expected] * 100 == found[1::2]
     assert all(isinstance(one, asyncio.CancelledError) or one == expected for one in found[::2])
+
+
+def test_a_program_may_end_while_a_client_is_opened(tmp_path: Path) -> None:
+    """Its end waits for the model that is being loaded: else native code aborts the process."""
+    model = save_tiny(tmp_path / "model", Recipe("bert"))
+    ingest_passages(_PASSAGES, tmp_path / "store", model=model)
+    program = (
+        "import asyncio, atexit, threading\n"
+        "from msmarco_qdrant import AsyncSearchClient\n"
+        "def is_loading():\n"
+        "    return any('open_' in one.name for one in threading.enumerate())\n"
+        "atexit.register(lambda: print('is loading:', is_loading()))\n"
+        "async def run():\n"
+        f"    opening = AsyncSearchClient.open({str(tmp_path / 'store')!r})\n"
+        "    task = asyncio.create_task(opening)\n"
+        "    while not is_loading():\n"
+        "        await asyncio.sleep(0)\n"
+        "asyncio.run(run())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
+    assert (0, b"is loading: False\n") == (done.returncode, done.stdout), done.stderr.decode()
 
 
 @pytest.mark.parametrize("own_place", ["edge"], indirect=True)
