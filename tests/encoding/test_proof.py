@@ -25,7 +25,6 @@ from msmarco_qdrant.encoding.backends import fused
 from msmarco_qdrant.encoding.backends.cache import mark_used, model_cache, prune
 from msmarco_qdrant.encoding.backends.fused import FusedBackend, FusedForward
 from msmarco_qdrant.encoding.backends.numpy_forward import NumpyForward
-from msmarco_qdrant.encoding.backends.processor import usable_cores
 from msmarco_qdrant.encoding.bi_encoder import BiEncoder
 from msmarco_qdrant.encoding.compact import CompactModel, read_compact
 from msmarco_qdrant.encoding.file_digests import code_sha256
@@ -465,19 +464,6 @@ def test_queries_do_not_wait_for_passages(count: int, compact: CompactModel) -> 
         assert (count, 32) == found.shape
     finally:
         busy.set()
-
-
-@pytest.mark.parametrize(
-    ("limit", "expected"), [("150000 100000", 2), ("max 100000", None), ("", None)]
-)
-def test_cores_are_those_of_the_cgroup(
-    limit: str, expected: int | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A quota of one core and a half is two workers; no limit leaves the affinity."""
-    monkeypatch.setattr("os.sched_getaffinity", lambda _pid: range(64), raising=False)
-    monkeypatch.setattr(Path, "read_text", lambda *_: limit)
-
-    assert (expected or 64) == usable_cores()
 
 
 def test_one_worker_per_core_that_torch_may_use(

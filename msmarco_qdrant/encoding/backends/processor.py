@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 _FAST_IN_BFLOAT16 = frozenset({"amx_bf16", "avx512_bf16"})
 _INT8 = frozenset({"amx_int8", "avx512_vnni", "avx_vnni"})
+_ROOT = Path("/")
 _AVX512_OF_ONEDNN = frozenset({"avx512_bw", "avx512_vl", "avx512_dq"})
 
 
@@ -72,12 +74,39 @@ def detect() -> Processor:
 
 
 def usable_cores() -> int:
-    """Return the number of cores that this process may use: affinity, and limit of its cgroup."""
+    """Return the number of cores that this process may use: affinity, and limits of its cgroups."""
     if hasattr(os, "sched_getaffinity"):
         cores = len(os.sched_getaffinity(0))
     else:
         cores = os.cpu_count() or 1
-    with suppress(OSError, ValueError):  # not Linux, or no limit ("max")
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text("ascii").split()
-        cores = min(cores, math.ceil(int(quota) / int(period)))
-    return max(cores, 1)
+    return max(math.ceil(min([cores, *_limits_of_cgroups()])), 1)
+
+
+def _limits_of_cgroups() -> Iterator[float]:
+    """Yield the cores that each limited cgroup of this process allows, in version 1 or 2.
+
+    In a container, the listed path may be one of the host that cannot be read; the container's own
+    limit is then in the top folder.
+    """
+    try:
+        lines = (_ROOT / "proc/self/cgroup").read_text("utf-8").splitlines()
+    except OSError:  # not Linux
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        top = _ROOT / "sys/fs/cgroup" / ("cpu" if controllers else "")
+        inner = PurePosixPath(path.lstrip("/"))
+        for folder in (inner, *inner.parents):
+            with suppress(OSError, ValueError):  # no such folder, or "max"
+                yield _limit_of(top / folder, is_first_version=bool(controllers))
+
+
+def _limit_of(folder: Path, *, is_first_version: bool) -> float:
+    if is_first_version:
+        quota = (folder / "cpu.cfs_quota_us").read_text("ascii")  # -1 for none
+        period = (folder / "cpu.cfs_period_us").read_text("ascii")
+    else:
+        quota, period = (folder / "cpu.max").read_text("ascii").split()
+    return int(quota) / int(period) if int(quota) > 0 else math.inf

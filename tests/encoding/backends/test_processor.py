@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -141,3 +142,66 @@ def test_detection_describes_this_machine() -> None:
     found, listed = detect_real(), torch.cpu.get_capabilities()
     assert found.architecture in ("x86_64", "aarch64", "arm64")
     assert {name for name, value in listed.items() if value is True} == found.features
+
+
+# ---- cores -----------------------------------------------------------------------------------
+
+_IN_VERSION_1 = "4:memory:/\n2:cpu,cpuacct:/user/job\n1:name=systemd:/\n0::/"
+
+
+@pytest.mark.parametrize(
+    ("listing", "files", "expected"),
+    [
+        pytest.param("0::/", {"cpu.max": "150000 100000"}, 2, id="part of a core"),
+        pytest.param("0::/", {"cpu.max": "max 100000"}, 64, id="no limit"),
+        pytest.param(
+            "0::/slice/job", {"slice/cpu.max": "300000 100000", "cpu.max": "max 100000"}, 3, id="up"
+        ),
+        pytest.param("0::/host/of/docker", {"cpu.max": "400000 100000"}, 4, id="container"),
+        pytest.param("0::/", {"cpu.max": "9900000 100000"}, 64, id="more than there are"),
+        pytest.param("0::/", {"cpu.max": "1000 100000"}, 1, id="less than one"),
+        pytest.param("0::/", {}, 64, id="no file"),
+        pytest.param(
+            _IN_VERSION_1,
+            {"cpu/user/job/cpu.cfs_quota_us": "500000", "cpu/user/job/cpu.cfs_period_us": "100000"},
+            5,
+            id="version 1",
+        ),
+        pytest.param(
+            _IN_VERSION_1,
+            {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"},
+            64,
+            id="version 1 without a limit",
+        ),
+        pytest.param(None, {}, 64, id="not Linux"),
+    ],
+)
+def test_cores_are_those_of_the_cgroups(
+    listing: str | None,
+    files: Mapping[str, str],
+    expected: int,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """Of a process that may run on 64; a quota of one core and a half is two workers."""
+    monkeypatch.setattr("os.sched_getaffinity", lambda _pid: range(64), raising=False)
+    monkeypatch.setattr(processor, "_ROOT", tmp_path)
+    found = {f"sys/fs/cgroup/{name}": content for name, content in files.items()}
+    if listing is not None:
+        found["proc/self/cgroup"] = listing
+    for name, content in found.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f"{content}\n")
+
+    assert expected == processor.usable_cores()
+
+
+def test_cores_are_those_of_the_affinity(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As `taskset` or `numactl` set it; all of the machine on systems without."""
+    monkeypatch.setattr(processor, "_ROOT", tmp_path)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _pid: {0, 1, 8}, raising=False)
+    assert 3 == processor.usable_cores()
+    monkeypatch.delattr("os.sched_getaffinity")
+    for count, expected in ((16, 16), (None, 1)):
+        monkeypatch.setattr("os.cpu_count", lambda count=count: count)
+        assert expected == processor.usable_cores()
