@@ -383,7 +383,7 @@ def test_one_query_of_a_proven_model_imports_neither_torch_nor_the_library(tiny:
     np.testing.assert_allclose(vector, expected[0], rtol=0, atol=1e-5)
     assert [] == early
     assert later
-    assert "; on cpu in float32" in shown
+    assert "; on cpu in " in shown  # a measurement chooses the precision
 
 
 def test_files_that_were_not_used_for_longest_are_pruned(tmp_path: Path) -> None:

@@ -2,8 +2,8 @@
 
 Queries, keys and values are one product; lengths are multiples at which attention is fast; the
 layers are in `fused_layers`. Each worker computes a batch of its own in one thread: threads that
-share a batch wait for the slowest of them, which other work on the machine delays. Workers share the
-weights and are not pinned: on several NUMA nodes, a process per node has both on its own.
+share a batch wait for the slowest of them, which other work on the machine delays. Workers share
+the weights and are not pinned: on several NUMA nodes, a process per node has both on its own.
 """
 
 from __future__ import annotations
