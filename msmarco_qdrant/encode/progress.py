@@ -10,5 +10,5 @@ class EncodeDisplay(ProgressDisplay):
     """Shows the progress of an encode; call it with each `EncodeProgress`."""
 
     def __call__(self, progress: EncodeProgress, /) -> None:
-        """Show the progress."""
-        self.show(progress.done, progress.fraction)
+        """Show the progress; its rate leaves out the start-up, as that of the report does."""
+        self.show(progress.done, progress.fraction, progress.report.seconds)

@@ -28,9 +28,9 @@ class IngestDisplay(ProgressDisplay):
         self._notices = {"prune": PRUNE_NOTICE, "index": index_notice}
 
     def __call__(self, progress: IngestProgress, /) -> None:
-        """Show the progress."""
+        """Show the progress; its rate leaves out the start-up, as that of the report does."""
         self.last = progress
         if progress.stage == "passages":
-            self.show(progress.done, progress.fraction)
+            self.show(progress.done, progress.fraction, progress.report.seconds)
         else:
             self.announce(self._notices[progress.stage])

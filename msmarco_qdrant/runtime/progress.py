@@ -42,8 +42,14 @@ class ProgressDisplay:
         self._started = clock()
         self._next_line = self._started + line_every_s
 
-    def show(self, done: int, fraction: float | None) -> None:
-        """Show the number of items done, and their share if the total is known."""
+    def show(self, done: int, fraction: float | None, elapsed_s: float | None = None) -> None:
+        """Show the number of items done, and their share if the total is known.
+
+        `elapsed_s` is how long they took: by default the time since this began or `announce` was
+        called.
+        """
+        if elapsed_s is not None:
+            self._started = self._clock() - elapsed_s
         if self._out.isatty() or self._is_in_notebook():
             self._draw(done, fraction)
         elif self._clock() >= self._next_line:
