@@ -11,11 +11,11 @@ too (benchmarks/onnx_peers.py). Each vector is held against the float32 one of
 Each run in a process of its own, the candidates in turn, model loading and a first small batch
 left out of the time; medians over the repeats. With `--together` all run in one process, which is
 for a machine under the load of others: the rounds are short, and the times as fast are medians of
-each round's, by the clock and by the processor's time. `--shape distilbert` takes a model of
-DistilBERT-base's shape with random weights instead of `--model`.
+each round's, by the clock and by the processor's time. `--shape distilbert` and `--shape mpnet`
+take a model of DistilBERT-base's or MPNet-base's shape with random weights instead of `--model`.
 
     python benchmarks/encode.py [--passages 2048] [--repeats 3] [--model all-MiniLM-L6-v2]
-        [--shape distilbert] [--only NAME ...] [--together] [--json FILE]
+        [--shape distilbert|mpnet] [--only NAME ...] [--together] [--json FILE]
 """
 
 from __future__ import annotations
@@ -33,7 +33,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import onnx_peers
-from distilbert_shape import save_distilbert
 from gemm_limit import Work, gemm_rate, work_of
 from harness import (
     PACKAGES,
@@ -49,6 +48,7 @@ from harness import (
     some_passages,
     spread,
 )
+from model_shapes import SHAPES
 from numpy.typing import NDArray
 
 MODEL = "all-MiniLM-L6-v2"
@@ -174,8 +174,8 @@ def worst_cosine(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
 def compare(options: argparse.Namespace, folder: Path) -> None:
     """Run the candidates in turn and print their table."""
     location = model_directory(options.model or MODEL)
-    if options.shape == "distilbert":
-        location = str(save_distilbert(folder / "distilbert", location))
+    if options.shape is not None:
+        location = str(SHAPES[options.shape](folder / options.shape, location))
     texts = [text for _, text in some_passages(options.passages)]
     work = work_of(location, texts)
     names = [BASE, *(name for name in options.only if name != BASE)]
@@ -187,7 +187,7 @@ def compare(options: argparse.Namespace, folder: Path) -> None:
         f"--model={location}",
         f"--reference={folder / 'reference.npy'}",
     )
-    model = f"DistilBERT-base's shape, {work.layers} layers" if options.shape else options.model
+    model = f"{options.shape}'s shape, {work.layers} layers" if options.shape else options.model
     tokens = sum(work.lengths) / len(texts)
     print(
         f"{len(texts):,} {data_name()} of {tokens:.1f} tokens on average, {model or MODEL}: "
@@ -199,8 +199,8 @@ def compare(options: argparse.Namespace, folder: Path) -> None:
 def compare_together(options: argparse.Namespace, folder: Path) -> None:
     """Run the candidates round after round in this process, and print their table."""
     location = model_directory(options.model or MODEL)
-    if options.shape == "distilbert":
-        location = str(save_distilbert(folder / "distilbert", location))
+    if options.shape is not None:
+        location = str(SHAPES[options.shape](folder / options.shape, location))
     texts = [text for _, text in some_passages(options.passages)]
     names = [BASE, *(name for name in options.only if name != BASE and name not in LIMITS)]
     loaded = {name: CANDIDATES[name](location) for name in names}
@@ -267,7 +267,7 @@ def main() -> None:
     parser.add_argument("--passages", type=int, default=2048)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--model", help=f"a name or a directory; {MODEL} by default")
-    parser.add_argument("--shape", choices=("distilbert",), help="random weights of that shape")
+    parser.add_argument("--shape", choices=SHAPES, help="random weights of that shape")
     known = (*CANDIDATES, *LIMITS)
     parser.add_argument("--only", nargs="+", choices=known, default=known)
     parser.add_argument("--candidate", choices=known, help="run one, here, and print JSON")

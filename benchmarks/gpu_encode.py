@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from distilbert_shape import save_distilbert
 from harness import Report, Row, json_option, model_directory, run_apart, some_passages
+from model_shapes import save_distilbert
 
 if TYPE_CHECKING:
     from msmarco_qdrant.encoding.options import Precision

@@ -21,9 +21,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from distilbert_shape import save_distilbert
 from gpu_encode import write_lines
 from harness import Report, Row, json_option, model_directory
+from model_shapes import save_distilbert
 
 PACKAGES = ("torch", "sentence-transformers", "ray")
 ALONE, RAY = "msmarco-qdrant encode", "msmarco-qdrant encode --ray local"
