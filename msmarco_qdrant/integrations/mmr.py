@@ -38,5 +38,5 @@ def select_by_mmr(
         return []
     vectors = np.array([hit.vector for hit in hits], np.float32)
     scores = (vectors @ np.asarray(query, np.float32)).astype(np.float64)
-    order = select_diverse(scores, vectors @ vectors.T, 1 - relevance, limit)
+    order = select_diverse(scores, vectors, 1 - relevance, limit)
     return [hits[index] for index in order]

@@ -172,6 +172,6 @@ def test_what_cannot_be_wanted(client: SearchClient, options: Any, message: str)
 
 def test_equal_candidates_keep_their_order() -> None:
     """Also where all have one vector."""
-    same = np.ones((4, 4), np.float32)
+    same = np.ones((4, 1), np.float32)
     assert [0, 1, 2, 3] == select_diverse(np.ones(4), same, 0.5, 10)
     assert [0, 1] == select_diverse(np.array([0.9, 0.8, 0.7, 0.6]), same, cast("Any", 0.5), 2)
