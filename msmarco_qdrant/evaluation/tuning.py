@@ -48,9 +48,10 @@ from msmarco_qdrant.evaluation.statistics import mean_interval
 from msmarco_qdrant.filters import SearchFilter
 from msmarco_qdrant.runtime.progress import ProgressDisplay, with_display
 from msmarco_qdrant.search.client import SearchClient
+from msmarco_qdrant.search.point_parts import QueryVectors
 from msmarco_qdrant.search.ranking import fuse
 from msmarco_qdrant.search.request import CONVEX, SearchRequest
-from msmarco_qdrant.search.retrieval import QueryVectors, Retriever
+from msmarco_qdrant.search.retrieval import Retriever
 from msmarco_qdrant.stores.filters import to_qdrant
 from msmarco_qdrant.stores.foreign import ForeignPoints
 from msmarco_qdrant.stores.payload import SPARSE_VECTOR, point_id

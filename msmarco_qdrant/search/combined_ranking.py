@@ -20,9 +20,9 @@ from msmarco_qdrant.search.combined_order import CombinedOrder, fuse_collections
 from msmarco_qdrant.search.content import add_content
 from msmarco_qdrant.search.diversity import CANDIDATES, candidate_request, diversify
 from msmarco_qdrant.search.pages import PageCursors, page_slice
+from msmarco_qdrant.search.point_parts import QueryVectors, with_parts
 from msmarco_qdrant.search.ranking import best_per_group
 from msmarco_qdrant.search.request import SearchRequest
-from msmarco_qdrant.search.retrieval import QueryVectors, with_parts
 from msmarco_qdrant.search.step import Encode, Steps, together
 from msmarco_qdrant.search.steps import Searcher, group_limits, renumber, rerank_hits
 from msmarco_qdrant.search.stored_vectors import StoredVectors, read_vectors, with_vectors

@@ -25,13 +25,6 @@ CANDIDATES = 100
 _ROUNDING = 1e-6  # of scores and cosines in float32
 
 
-def can_diversify(request: SearchRequest) -> bool:
-    """True if the engine can reorder the hits: candidates by their vectors alone."""
-    is_plain = request.rerank_depth is None and request.group_by is None
-    is_within = request.end <= CANDIDATES < request.max_limit
-    return request.mode == "dense" and is_plain and is_within and request.score_threshold is None
-
-
 def candidate_request(request: SearchRequest) -> SearchRequest:
     """Return the search for the candidates of a page, the most relevant first."""
     limit = min(max(request.end, CANDIDATES), request.max_limit)
@@ -79,7 +72,8 @@ def select_diverse(
     def similarity_to(one: int) -> NDArray[np.float64]:
         # Only the rows that are needed, and not by BLAS: on a busy processor its threads wait for
         # each other, longer than the engine takes for the search.
-        return np.einsum("ij,j->i", vectors, vectors[one]).astype(np.float64)
+        row: NDArray[np.float32] = np.einsum("ij,j->i", vectors, vectors[one])
+        return row.astype(np.float64)
 
     selected = [int(np.argmax(relevance))]
     nearest = similarity_to(selected[0])

@@ -16,13 +16,13 @@ from msmarco_qdrant.core.search_types import Fusion, Hit, ScoredPoint, SearchMod
 from msmarco_qdrant.search.combined_order import CombinedOrder, fuse_collections
 from msmarco_qdrant.search.combined_ranking import Part, encode_for
 from msmarco_qdrant.search.options import RankOptions
-from msmarco_qdrant.search.request import SearchRequest
-from msmarco_qdrant.search.retrieval import (
+from msmarco_qdrant.search.point_parts import (
     QueryVectors,
     payloads_of,
     retrieve_payloads,
     score_queries,
 )
+from msmarco_qdrant.search.request import SearchRequest
 from msmarco_qdrant.search.step import Steps, together
 from msmarco_qdrant.search.steps import Searcher, renumber, rerank_hits
 from msmarco_qdrant.search.ties import sort_by_pid

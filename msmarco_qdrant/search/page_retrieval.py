@@ -11,8 +11,9 @@ from collections.abc import Sequence
 
 from msmarco_qdrant.core.search_types import Hit, ScoredPoint
 from msmarco_qdrant.search.pages import cut_page, follows, page_bounds
+from msmarco_qdrant.search.point_parts import NO_PARTS, QueryVectors, with_parts
 from msmarco_qdrant.search.request import SearchRequest
-from msmarco_qdrant.search.retrieval import NO_PARTS, QueryVectors, Retriever, with_parts
+from msmarco_qdrant.search.retrieval import Retriever
 from msmarco_qdrant.search.step import Steps
 from msmarco_qdrant.search.ties import is_open, sort_by_pid, with_tied
 

@@ -5,31 +5,33 @@ Engines return points with equal scores in any order; here they are in the order
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import chain, islice
 from typing import Any, TypeVar
 
-from msmarco_qdrant.core.collection_types import PointId
 from msmarco_qdrant.core.fast_init import fast_init
 from msmarco_qdrant.core.metadata_types import CollectionMetadata
 from msmarco_qdrant.core.search_types import (
     Fusion,
     Hit,
-    Nearest,
     PointQuery,
     ScoredPoint,
-    SearchEffort,
+)
+from msmarco_qdrant.search.point_parts import (
+    ALL_PARTS,
+    NO_PARTS,
+    Parts,
+    QueryVectors,
+    send_queries,
+    with_parts,
 )
 from msmarco_qdrant.search.ranking import fuse
 from msmarco_qdrant.search.request import PAGES, SearchRequest
-from msmarco_qdrant.search.step import Query, Retrieve, Steps
+from msmarco_qdrant.search.step import Steps
 from msmarco_qdrant.search.ties import (
     ROUNDING,
     clip_cosines,
     complete_tie,
-    has_choice,
     is_open,
     is_ranking,
     merge_rounded,
@@ -42,34 +44,8 @@ from msmarco_qdrant.stores.foreign import ForeignPoints, pid_problem
 from msmarco_qdrant.stores.payload import HIT_FIELDS
 
 _T = TypeVar("_T")
-_EXACT = SearchEffort(exact=True)
-_new_hit, _new_query = fast_init(Hit), fast_init(PointQuery)
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """Parts of points to retrieve.
-
-    Attributes:
-        fields: Payload fields.
-        vector: Name of the dense vector, None for none.
-    """
-
-    fields: Sequence[str] = HIT_FIELDS
-    vector: str | None = None
-
-
-NO_PARTS = Parts(())
-_ALL_PARTS = Parts()
 _WITH_PID = Parts(("pid",))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class QueryVectors:
-    """Vectors of a query; None where its mode needs none or the query has none."""
-
-    dense: Nearest | None
-    bm25: Nearest | None
+_new_hit, _new_query = fast_init(Hit), fast_init(PointQuery)
 
 
 class Retriever:
@@ -162,46 +138,6 @@ class Retriever:
                 rankings[index] = sort_by_pid(points)[:limit]
         return rankings
 
-    def retrieve_diverse(
-        self, vectors: Sequence[QueryVectors], request: SearchRequest, depth: int
-    ) -> Steps[list[list[Hit]] | None]:
-        """Return the page of each query in the engine's order of maximal marginal relevance.
-
-        Returns:
-            The hits; None if the engine chose one of several candidates with equal scores, which
-            may be any of them, or if a point is not a passage, as it would count as a candidate.
-            For a page every candidate is looked at, so that all pages have the same ones.
-        """
-        effort = request.effort(depth, is_page=True)
-        parts = Parts(request.fields, self.vector_name if request.with_vectors else None)
-        looked_at = ("pid",) if request.is_page else ()
-        plans = [
-            [
-                PointQuery(
-                    one.dense,
-                    request.end - request.start,
-                    effort,
-                    request.meta_filter,
-                    depth=depth,
-                    fields=parts.fields,
-                    vector=parts.vector,
-                    offset=request.start,
-                    diversity=request.diversity,
-                ),
-                PointQuery(one.dense, depth + 1, effort, request.meta_filter, fields=looked_at),
-            ]
-            for one in vectors
-        ]
-        found = []
-        for points, candidates in (yield from _send(plans)):
-            hits = self.to_hits(clip_cosines(points), parts)
-            is_own = not request.is_page or len(self.own(candidates)) == len(candidates)
-            before = candidates if request.start else points  # pages before it have some
-            if len(hits) < len(points) or not is_own or has_choice(before, candidates, depth):
-                return None
-            found.append(hits)
-        return found
-
     def settle(
         self,
         vectors: Sequence[QueryVectors],
@@ -271,7 +207,7 @@ class Retriever:
         self, plans: Sequence[Sequence[PointQuery]]
     ) -> Steps[list[list[Sequence[ScoredPoint]]]]:
         """Query the engine; cosines are in [-1, 1], and ties in the order of point ids."""
-        answers = yield from _send(plans)
+        answers = yield from send_queries(plans)
         for plan, found in zip(plans, answers, strict=True):
             found[:] = map(self._tidy, plan, found)
         return answers
@@ -290,9 +226,9 @@ class Retriever:
         is_last = request.rerank_depth is None and not request.diversity
         vector = self.vector_name if request.with_vectors and is_last else None
         fields = request.fields
-        return _ALL_PARTS if fields is HIT_FIELDS and vector is None else Parts(fields, vector)
+        return ALL_PARTS if fields is HIT_FIELDS and vector is None else Parts(fields, vector)
 
-    def to_hits(self, points: Sequence[ScoredPoint], parts: Parts = _ALL_PARTS) -> list[Hit]:
+    def to_hits(self, points: Sequence[ScoredPoint], parts: Parts = ALL_PARTS) -> list[Hit]:
         """Convert points to hits, in the same order; those that are not passages are left out.
 
         Args:
@@ -381,68 +317,3 @@ def _point_queries(
 def _lower(threshold: float) -> float:
     """Return a slightly lower threshold, as the engine compares before scores are rounded."""
     return threshold - 4 * ROUNDING * max(1.0, abs(threshold))
-
-
-def score_queries(
-    vectors: QueryVectors, ids: Sequence[PointId], parts: Parts = _ALL_PARTS
-) -> list[PointQuery]:
-    """Make queries that score given points by each vector.
-
-    Payloads come with the scores of the model, so that both are of one collection.
-    """
-    both = ((vectors.dense, parts), (vectors.bm25, NO_PARTS))
-    return [
-        PointQuery(nearest, len(ids), _EXACT, ids=ids, fields=wanted.fields, vector=wanted.vector)
-        for nearest, wanted in both
-        if nearest is not None and ids
-    ]
-
-
-def _send(plans: Sequence[Sequence[PointQuery]]) -> Steps[list[list[Sequence[ScoredPoint]]]]:
-    """Send several lists of queries in one batch, and return the answers of each list."""
-    queries = [*chain.from_iterable(plans)]
-    answers: Iterator[Sequence[ScoredPoint]] = iter((yield Query(queries)) if queries else ())
-    return [[*islice(answers, len(plan))] for plan in plans]
-
-
-def with_parts(
-    vectors: Sequence[QueryVectors],
-    rankings: Sequence[Sequence[ScoredPoint]],
-    parts: Parts,
-) -> Steps[list[list[ScoredPoint]]]:
-    """Add parts to points; omit points deleted since the first query.
-
-    The query names the model's vectors, so that payloads and scores are of one collection. There
-    is none for "bm25", where the points get payloads alone.
-    """
-    ids = [[point.id for point in ranked] for ranked in rankings]
-    if all(one.dense is None for one in vectors):
-        stored = yield from retrieve_payloads(ids)
-        return [
-            [replace(p, payload=payloads[p.id]) for p in ranked if p.id in payloads]
-            for ranked, payloads in zip(rankings, stored, strict=True)
-        ]
-    plans = [
-        score_queries(replace(one, bm25=None), given, parts)
-        for one, given in zip(vectors, ids, strict=True)
-    ]
-    answers = yield from _send(plans)
-    found = [{point.id: point for plan in each for point in plan} for each in answers]
-    return [
-        [replace(points[p.id], score=p.score) for p in ranked if p.id in points]
-        for ranked, points in zip(rankings, found, strict=True)
-    ]
-
-
-def payloads_of(answer: Sequence[ScoredPoint] = ()) -> dict[PointId, dict[str, Any]]:
-    """Return the payload of each point."""
-    return {point.id: point.payload for point in answer}
-
-
-def retrieve_payloads(
-    ids: Sequence[Sequence[PointId]],
-) -> Steps[list[dict[PointId, dict[str, Any]]]]:
-    """Return for each list of ids the payloads of those that exist."""
-    wanted = list(dict.fromkeys(id_ for given in ids for id_ in given))
-    payloads: Mapping[PointId, dict[str, Any]] = (yield Retrieve(wanted)) if wanted else {}
-    return [{id_: payloads[id_] for id_ in given if id_ in payloads} for given in ids]

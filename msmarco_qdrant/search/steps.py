@@ -38,9 +38,9 @@ from msmarco_qdrant.errors import SchemaError, UsageError
 from msmarco_qdrant.filters import SearchFilter
 from msmarco_qdrant.search.content import add_content
 from msmarco_qdrant.search.cursor import parse_cursor
+from msmarco_qdrant.search.diverse_retrieval import retrieve_diverse
 from msmarco_qdrant.search.diversity import (
     CANDIDATES,
-    can_diversify,
     candidate_request,
     diversify,
 )
@@ -51,14 +51,10 @@ from msmarco_qdrant.search.pages import (
     cut_page,
     cut_points,
 )
+from msmarco_qdrant.search.point_parts import Parts, QueryVectors, with_parts
 from msmarco_qdrant.search.ranking import best_per_group
 from msmarco_qdrant.search.request import SearchRequest
-from msmarco_qdrant.search.retrieval import (
-    Parts,
-    QueryVectors,
-    Retriever,
-    with_parts,
-)
+from msmarco_qdrant.search.retrieval import Retriever
 from msmarco_qdrant.search.similar import Examples, check_found, find_target
 from msmarco_qdrant.search.step import Encode, Score, Steps, with_query
 from msmarco_qdrant.search.stored_vectors import own_points, read_vectors
@@ -259,10 +255,9 @@ class Searcher:
         self, queries: Sequence[str], vectors: Sequence[QueryVectors], request: SearchRequest
     ) -> Steps[list[list[Hit]]]:
         """Return the page of each query in the order of maximal marginal relevance."""
-        if can_diversify(request) and not self.retriever.foreign.count:  # they count as candidates
-            hits = yield from self.retriever.retrieve_diverse(vectors, request, CANDIDATES)
-            if hits is not None:
-                return hits
+        hits = yield from retrieve_diverse(vectors, request, self.retriever)
+        if hits is not None:
+            return hits
         found = yield from self._search(queries, vectors, candidate_request(request))
         heads = [point_id(hit.pid) for hits in found for hit in hits[:CANDIDATES]]
         stored = yield from read_vectors([*dict.fromkeys(heads)], self)

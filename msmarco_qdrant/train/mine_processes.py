@@ -28,8 +28,8 @@ from msmarco_qdrant.stores.foreign import ForeignPoints
 from msmarco_qdrant.train.mine_systems import MiningSystem
 
 if TYPE_CHECKING:
+    from msmarco_qdrant.search.point_parts import QueryVectors
     from msmarco_qdrant.search.request import SearchRequest
-    from msmarco_qdrant.search.retrieval import QueryVectors
     from msmarco_qdrant.stores import Collection
 
     Task: TypeAlias = tuple[Path, Sequence[QueryVectors], SearchRequest]

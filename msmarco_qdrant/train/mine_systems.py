@@ -17,8 +17,8 @@ from msmarco_qdrant.search.request import MAX_LIMIT
 if TYPE_CHECKING:
     from msmarco_qdrant.core.metadata_types import CollectionMetadata
     from msmarco_qdrant.search.options import SearchOptions
+    from msmarco_qdrant.search.point_parts import QueryVectors
     from msmarco_qdrant.search.request import SearchRequest
-    from msmarco_qdrant.search.retrieval import QueryVectors
 
 Clients: TypeAlias = SearchClient | Mapping[str, SearchClient]
 
