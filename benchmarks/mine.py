@@ -35,11 +35,8 @@ from msmarco_qdrant.core.search_types import (
     SearchMode,
 )
 from msmarco_qdrant.ingest.api import ingest_passages
-from msmarco_qdrant.search.session import SearchSession
-from msmarco_qdrant.search.step import Query as SearchQueries
-from msmarco_qdrant.search.step import Step
 from msmarco_qdrant.sources.corpus import read_queries
-from msmarco_qdrant.stores import Store
+from msmarco_qdrant.stores import AliasedCollection, Store
 from msmarco_qdrant.testing import HashingEncoder
 from msmarco_qdrant.train import Positives, mine_negatives, read_positives
 
@@ -183,16 +180,14 @@ def _ask(store: Store, encoder: Any, queries: Sequence[Query]) -> tuple[float, f
 # ---- memory --------------------------------------------------------------------------------
 
 
-class CannedSession(SearchSession):
-    """A session whose answers cost nothing: the same points for each query."""
+class CannedCollection(AliasedCollection):
+    """A collection whose answers cost nothing: the same points for each query."""
 
-    canned: Sequence[ScoredPoint]
+    canned: list[ScoredPoint]
 
-    def execute(self, step: Step) -> Any:
-        """Answer queries; execute other steps."""
-        if isinstance(step, SearchQueries):
-            return [self.canned[: query.limit] for query in step.queries]
-        return super().execute(step)
+    def query(self, queries: Sequence[PointQuery]) -> list[list[ScoredPoint]]:
+        """Answer queries."""
+        return [self.canned[: query.limit] for query in queries]
 
 
 class SyntheticPositives(Mapping[str, Sequence[str]]):
@@ -221,13 +216,13 @@ def mine_synthetic(count: int) -> dict[str, float]:
     ):
         ingest_passages(passages, store, encoder=encoder, optimize=False)
         client = SearchClient(store, "msmarco", encoder)
-        session = CannedSession(store, "msmarco", encoder, None, lambda _info: encoder)
+        collection = CannedCollection(store, "msmarco")
         (vector,) = encoder.encode_queries(["passage"])
         nearest = Nearest(vector, encoder.info.vector_name)
-        (session.canned,) = store.collection("msmarco").query(
+        (collection.canned,) = store.collection("msmarco").query(
             [PointQuery(nearest, DEPTH + 2, fields=("pid",))]
         )
-        client.session = session
+        client.session.searched = collection
         queries = (Query(str(number), f"query {number}") for number in range(count))
         out, started = Path(folder) / "out", time.perf_counter()
         mine_negatives(client, queries, SyntheticPositives(count), out, depth=DEPTH)

@@ -233,6 +233,11 @@ class Fusion:
             raise UsageError(f"the fusion depth must be 1 to 10,000, got {self.depth!r}")
         if not _is(Integral, self.k) or self.k < 1:
             raise UsageError(f"k must be 1 or more, got {self.k!r}")
+        # Equal fusions have one text: cursors contain a digest of it.
+        if weight is not None:
+            object.__setattr__(self, "dense_weight", float(weight))
+        object.__setattr__(self, "depth", int(self.depth))
+        object.__setattr__(self, "k", int(self.k))
 
     @property
     def weight(self) -> float:

@@ -48,6 +48,7 @@ from msmarco_qdrant.evaluation.statistics import mean_interval
 from msmarco_qdrant.filters import SearchFilter
 from msmarco_qdrant.runtime.progress import ProgressDisplay, with_display
 from msmarco_qdrant.search.client import SearchClient
+from msmarco_qdrant.search.driver import run_steps
 from msmarco_qdrant.search.point_parts import QueryVectors
 from msmarco_qdrant.search.ranking import fuse
 from msmarco_qdrant.search.request import CONVEX, SearchRequest
@@ -226,7 +227,7 @@ class _Trial:
                 for nearest, text in zip(dense, texts, strict=True)
             ]
             steps = retriever.fusion_inputs(vectors, request, _DEEPEST)
-            for query, answers in zip(batch, self._client.session.run(steps), strict=True):
+            for query, answers in zip(batch, run_steps(self._client.session, steps), strict=True):
                 self._keep(query.qid, answers, cutoff)
             self._search_graph(dense)
             done += len(batch)

@@ -12,6 +12,7 @@ from msmarco_qdrant.encoding import Encoder
 from msmarco_qdrant.encoding.checks import encode_queries, score_pairs
 from msmarco_qdrant.errors import SchemaError
 from msmarco_qdrant.runtime.micro_batcher import MicroBatcher
+from msmarco_qdrant.search.driver import execute_step
 from msmarco_qdrant.search.session import SearchSession
 from msmarco_qdrant.search.step import (
     Encode,
@@ -126,7 +127,7 @@ class AsyncDriver:
             case Refresh(used, True):
                 return await self._refresh(session, used)
             case _:
-                return await asyncio.to_thread(session.execute, step)
+                return await asyncio.to_thread(execute_step, session, step)
 
     async def _collection_of(self, session: SearchSession) -> AsyncCollection:
         """Return the collection of a session; a thread opens another than the client's own."""
@@ -155,7 +156,7 @@ class AsyncDriver:
         """Refresh in one thread for all searches that used the same searcher."""
         refresh = self._refreshes.get(used)
         if refresh is None:
-            refresh = asyncio.create_task(asyncio.to_thread(session.execute, Refresh(used)))
+            refresh = asyncio.create_task(asyncio.to_thread(execute_step, session, Refresh(used)))
             self._refreshes[used] = refresh
             refresh.add_done_callback(lambda done: self._end_refresh(used, done))
         return await asyncio.shield(refresh)  # the others wait on when one is cancelled

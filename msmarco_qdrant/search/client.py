@@ -36,6 +36,7 @@ from msmarco_qdrant.encoding.options import (
 )
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.filters import SearchFilter
+from msmarco_qdrant.search.driver import run_steps
 from msmarco_qdrant.search.options import (
     RankOptions,
     RerankDepth,
@@ -278,7 +279,7 @@ class SearchClient:
             "collections": collections,
             "merge": merge,
         }
-        (hits,) = self.session.run(self.session.search([query], options))
+        (hits,) = run_steps(self.session, self.session.search([query], options))
         return hits
 
     @suggest_keywords
@@ -340,7 +341,7 @@ class SearchClient:
             "collections": collections,
             "merge": merge,
         }
-        return self.session.run(self.session.search(queries, options))
+        return run_steps(self.session, self.session.search(queries, options))
 
     @suggest_keywords
     def similar(  # noqa: PLR0913  # all have defaults
@@ -427,7 +428,7 @@ class SearchClient:
             "collections": collections,
             "merge": merge,
         }
-        return self.session.run(self.session.similar(examples, options))
+        return run_steps(self.session, self.session.similar(examples, options))
 
     @suggest_keywords
     def rank(  # noqa: PLR0913  # most have defaults
@@ -503,7 +504,7 @@ class SearchClient:
             "merge": merge,
         }
         steps = self.session.rank(queries, pids, options)
-        found = self.session.run(steps)
+        found = run_steps(self.session, steps)
         return [Hits(hits) for hits in found]
 
     @suggest_keywords

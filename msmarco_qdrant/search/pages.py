@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from functools import cached_property, lru_cache
 from operator import attrgetter
 from typing import Any, Final
@@ -135,13 +135,11 @@ def digest_options(request: SearchRequest, metadata: CollectionMetadata, collect
     return _digest(collection, canonical, metadata.encoder.fingerprint, *_ordering(request))
 
 
-# Most searches of a client have the same options. Their types count: 1 equals 1.0, and is another
-# text in the digest.
-@lru_cache(maxsize=64, typed=True)
+@lru_cache(maxsize=64)  # most searches of a client have the same options
 def _digest(collection: str, conditions: str, model: str, *values: Any) -> str:
     options = dict(zip(_ORDERING, values, strict=True))
-    text = f"{collection} {options!r} {conditions} {model}"
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    text = json.dumps([collection, options, conditions, model], default=asdict)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _sort(value: Any) -> Any:

@@ -13,7 +13,7 @@ from typing import Any, get_args
 
 from msmarco_qdrant.collection.tenants import check_tenant
 from msmarco_qdrant.core.field_path import check_field
-from msmarco_qdrant.core.limits import NO_LIMITS, RequestLimits, at_most, exact_refusal
+from msmarco_qdrant.core.limits import NO_LIMITS, RequestLimits, at_most
 from msmarco_qdrant.core.search_types import (
     DEFAULT_EFFORT,
     Fusion,
@@ -95,6 +95,9 @@ class SearchRequest:
     is_plain: bool = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
+        for name in ("limit", "offset", "rerank_depth"):  # those of NumPy are not those of JSON
+            if _is_integer(count := getattr(self, name)):
+                object.__setattr__(self, name, int(count))
         check_count("limit", self.limit)
         check_count("ef", self.ef)
         if self.mode not in _MODES:
@@ -224,6 +227,7 @@ class SearchRequest:
         if self.diversity is not None:
             is_share = _is_number(self.diversity) and 0 <= self.diversity <= 1
             require(is_share, "diversity must be 0 to 1", self.diversity)
+            object.__setattr__(self, "diversity", float(self.diversity))
         for name in ("with_vectors", "with_text"):
             value = getattr(self, name)
             require(isinstance(value, bool), f"{name} must be True or False", value)
@@ -327,52 +331,6 @@ def breadth(least: int, limit: int) -> int:
     while least < limit:
         least *= 2
     return max(min(least, MAX_LIMIT), limit)
-
-
-def check_limits(request: SearchRequest, collection: str) -> None:
-    """Refuse numbers of a caller above the limits of the collection's strict mode.
-
-    Raises:
-        UsageError: With the bound, and the name of the setting.
-    """
-    limits = request.limits
-    if limits is NO_LIMITS:
-        return
-    if request.exact and not limits.exact:
-        raise UsageError(f"{exact_refusal(collection)}: omit exact=True")
-    points = None if limits.points is None else request.max_limit
-    setting = "max_query_limit"
-    if request.mode == "hybrid":
-        setting = "half of max_query_limit, as both rankings are scored at once"
-    _require_within("limit", request.limit, points, setting, collection)
-    if request.offset:
-        end = request.offset + request.limit
-        _require_within("offset + limit", end, points, setting, collection)
-    if request.after is not None and request.start >= request.max_limit:
-        raise UsageError(
-            f"this cursor is after hit {request.start:,}, and {request.max_limit:,} hits are the "
-            f"most by the strict mode of collection '{collection}' ({setting}): search with a "
-            "meta_filter"
-        )
-    _require_within("rerank_depth", request.rerank_depth, points, setting, collection)
-    if request.mode == "hybrid" and request.fusion.depth != CONVEX.depth:  # the default adapts
-        _require_within("fusion depth", request.fusion.depth, points, setting, collection)
-    if request.ef != request.default_ef:
-        _require_within("ef", request.ef, limits.ef, "search_max_hnsw_ef", collection)
-    if request.oversampling != DEFAULT_EFFORT.oversampling:
-        setting = "search_max_oversampling"
-        bound = limits.oversampling
-        _require_within("oversampling", request.oversampling, bound, setting, collection)
-
-
-def _require_within(
-    name: str, value: float | None, bound: float | None, setting: str, collection: str
-) -> None:
-    if value is not None and bound is not None and value > bound:
-        raise UsageError(
-            f"{name} must be at most {bound:g} by the strict mode of collection '{collection}' "
-            f"({setting}), got {value:g}"
-        )
 
 
 def check_count(name: str, count: int) -> None:

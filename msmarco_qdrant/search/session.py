@@ -1,26 +1,21 @@
-"""Search session of one collection: checks searches, and executes their steps.
+"""Search session of one collection: checks searches, and returns their steps.
 
-`searcher_refresh` has the part that follows a change of the collection's model.
+`driver` and `async_driver` execute them. `searcher_refresh` follows a change of the collection's
+model.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar, get_args
+from typing import TypeVar, get_args
 
 from msmarco_qdrant.core.hits import Hits
 from msmarco_qdrant.core.limits import NO_LIMITS
 from msmarco_qdrant.core.search_defaults import NO_DEFAULTS
 from msmarco_qdrant.core.search_types import Hit, SearchMode
 from msmarco_qdrant.encoding import Encoder, Reranker
-from msmarco_qdrant.encoding.checks import (
-    applies_sigmoid,
-    check_reranker,
-    encode_queries,
-    score_pairs,
-)
-from msmarco_qdrant.encoding.texts import encode_texts
-from msmarco_qdrant.errors import SchemaError, StoreError, UsageError
+from msmarco_qdrant.encoding.checks import applies_sigmoid, check_reranker
+from msmarco_qdrant.errors import StoreError, UsageError
 from msmarco_qdrant.filters import SearchFilter
 from msmarco_qdrant.search.combined import (
     different_models,
@@ -29,6 +24,7 @@ from msmarco_qdrant.search.combined import (
     similar_combined,
 )
 from msmarco_qdrant.search.given_passages import rank_passages
+from msmarco_qdrant.search.limit_checks import check_limits
 from msmarco_qdrant.search.options import (
     RankOptions,
     SearchOptions,
@@ -39,7 +35,7 @@ from msmarco_qdrant.search.options import (
     to_fusion,
     to_request,
 )
-from msmarco_qdrant.search.request import SearchRequest, check_limits
+from msmarco_qdrant.search.request import SearchRequest
 from msmarco_qdrant.search.searcher_refresh import (
     LoadEncoder,
     SearcherRefresh,
@@ -47,51 +43,19 @@ from msmarco_qdrant.search.searcher_refresh import (
 )
 from msmarco_qdrant.search.session_group import SessionGroup
 from msmarco_qdrant.search.similar import Examples
-from msmarco_qdrant.search.step import (
-    CountPoints,
-    Encode,
-    EncodePassages,
-    GetAliases,
-    GetPayloadIndexes,
-    OpenSession,
-    Query,
-    Refresh,
-    Retrieve,
-    Score,
-    Step,
-    Steps,
-    Together,
-)
+from msmarco_qdrant.search.step import GetPayloadIndexes, Steps
 from msmarco_qdrant.search.steps import Searcher
 from msmarco_qdrant.stores import (
     AliasedCollection,
     AsyncCollection,
-    Collection,
     Store,
     open_async_collection,
     redact_dsn,
 )
 from msmarco_qdrant.stores.filters import to_qdrant
 from msmarco_qdrant.stores.foreign import ForeignPoints
-from msmarco_qdrant.stores.payload import HIT_FIELDS
 
 _T = TypeVar("_T")
-
-
-def read_collection(
-    collection: Collection | AliasedCollection,
-    step: Query | Retrieve | GetPayloadIndexes | CountPoints,
-) -> Any:
-    """Execute a step that reads a collection, and return its result."""
-    match step:
-        case Query(point_queries):
-            return collection.query(point_queries)
-        case Retrieve(ids):
-            return collection.retrieve(ids, HIT_FIELDS)
-        case GetPayloadIndexes():
-            return collection.spec().payload_indexes
-        case CountPoints():
-            return collection.info(all_replicas=False).points
 
 
 class SearchSession:
@@ -100,6 +64,9 @@ class SearchSession:
     Arguments and errors are those of `SearchClient`.
 
     Attributes:
+        store: The store.
+        searched: The collection, also for searches that began before `close`.
+        group: The sessions of the same client.
         refresh: The searcher of new searches, which follows a change of the collection's model.
     """
 
@@ -112,16 +79,16 @@ class SearchSession:
         load_encoder: LoadEncoder,
         group: SessionGroup | None = None,
     ) -> None:
-        self._store = store
+        self.store = store
         self._name = collection
         self._load_encoder = load_encoder
         if reranker is not None:
             check_reranker(reranker)
-        self._group = group or SessionGroup(self, self._open_other)
+        self.group = group or SessionGroup(self, self._open_other)
         self.refresh = SearcherRefresh(
-            store, collection, encoder, load_encoder, self._group.encoder_of
+            store, collection, encoder, load_encoder, self.group.encoder_of
         )
-        self._collection = AliasedCollection(store, collection)
+        self.searched = AliasedCollection(store, collection)
         self._reranker = reranker
         self._closed = False
 
@@ -148,7 +115,7 @@ class SearchSession:
             StoreError: If the client was closed.
         """
         self.check_open()
-        return self._collection
+        return self.searched
 
     @property
     def foreign_points(self) -> int:
@@ -303,49 +270,9 @@ class SearchSession:
 
         return self._follow(search)
 
-    def execute(self, step: Step) -> Any:
-        """Execute one step of a search, and return its result."""
-        match step:
-            case Encode() | EncodePassages() | Score():
-                return self._run_model(step)
-            case Refresh(used, loads_model):
-                return self.refresh.update(used, loads_model=loads_model)
-            case OpenSession(name):
-                return self._group.session(name)
-            case GetAliases():
-                return self._store.aliases()
-            case Together(parts):
-                return [session.execute(part) for session, part in parts]
-            case _:
-                return read_collection(self._collection, step)
-
-    def _run_model(self, step: Encode | EncodePassages | Score) -> Any:
-        match step:
-            case Encode(encoder, queries):
-                return encode_queries(encoder, queries)
-            case EncodePassages(encoder, texts):
-                return encode_texts(encoder, texts)
-            case Score(pairs):
-                return score_pairs(self.reranker, pairs)
-
-    def run(self, steps: Steps[_T]) -> _T:
-        """Execute the steps of a search one after the other."""
-        try:
-            step = next(steps)
-            while True:
-                try:
-                    result = self.execute(step)
-                except SchemaError as exc:  # of another model: the search starts over
-                    step = steps.throw(exc)
-                else:
-                    step = steps.send(result)
-        except StopIteration as end:
-            found: _T = end.value
-            return found
-
     def open_async(self) -> AsyncCollection:
         """Return the collection for the running event loop; see `open_async_collection`."""
-        return open_async_collection(self._store, self._name)
+        return open_async_collection(self.store, self._name)
 
     def describe(self) -> str:
         """Return the collection, its store without secrets, and the models, in one line."""
@@ -353,7 +280,7 @@ class SearchSession:
         model = "bm25 only" if searcher.bm25_only else searcher.metadata.encoder.model
         reranker = f", reranked by {self._reranker.model}" if self._reranker is not None else ""
         closed = ", closed" if self._closed else ""
-        return f"'{self._name}' in {redact_dsn(self._store.dsn)}, {model}{reranker}{closed}"
+        return f"'{self._name}' in {redact_dsn(self.store.dsn)}, {model}{reranker}{closed}"
 
     def warm_up(self) -> None:
         """Run the first call of each model, and import what filters need."""
@@ -383,23 +310,23 @@ class SearchSession:
             CollectionNotFoundError: If the store has no collection of that name.
             ModelMismatchError: If it holds vectors of another model.
         """
-        theirs, current = self._store.metadata(name).encoder, self.current
+        theirs, current = self.store.metadata(name).encoder, self.current
         if not theirs.has_same_vectors_as(current.metadata.encoder):
             current = self.refresh.update(current)
         if not theirs.has_same_vectors_as(current.metadata.encoder):
             raise different_models({self._name: current.metadata.encoder, name: theirs})
         return SearchSession(
-            self._store,
+            self.store,
             name,
             None if current.bm25_only else current.encoder,
             self._reranker,
             self._load_encoder,
-            self._group,
+            self.group,
         )
 
     @property
     def _is_limited(self) -> bool:
-        return self._store.request_limits(self._name) is not NO_LIMITS
+        return self.store.request_limits(self._name) is not NO_LIMITS
 
     def within_limits(self, request: SearchRequest) -> Steps[SearchRequest]:
         """Return a request with the collection's limits, once checked by them.
@@ -418,7 +345,7 @@ class SearchSession:
 
     def _with_limits(self, request: SearchRequest) -> SearchRequest:
         """Return a request with the collection's limits as they were last read."""
-        limits = self._store.request_limits(self._name)
+        limits = self.store.request_limits(self._name)
         return request if limits is request.limits else request.copy(limits=limits)
 
     def _check_models(self, mode: SearchMode, *, rerank: bool) -> None:

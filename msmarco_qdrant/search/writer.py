@@ -15,6 +15,7 @@ from msmarco_qdrant.errors import CollectionReplacedError, ModelMismatchError
 from msmarco_qdrant.filters import SearchFilter
 from msmarco_qdrant.ingest.indexing import Indexing, IndexingSettings
 from msmarco_qdrant.ingest.upsert import Outcome, report_outcomes, upsert_rows
+from msmarco_qdrant.search.driver import execute_step
 from msmarco_qdrant.search.request import MAX_UNCHANGED
 from msmarco_qdrant.search.session import SearchSession
 from msmarco_qdrant.search.step import Refresh
@@ -116,7 +117,7 @@ class PassageWriter:
             try:
                 return upsert_rows(self._store, self._name, using(searcher.encoder), rows)
             except (CollectionReplacedError, ModelMismatchError):
-                newer = self._session.execute(Refresh(searcher))
+                newer = execute_step(self._session, Refresh(searcher))
                 unchanged = unchanged + 1 if newer is searcher else 0
                 if unchanged > MAX_UNCHANGED:
                     raise

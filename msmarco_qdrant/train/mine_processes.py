@@ -21,7 +21,7 @@ from msmarco_qdrant.core.metadata_types import CollectionMetadata
 from msmarco_qdrant.encoding.backends.processor import usable_cores
 from msmarco_qdrant.errors import MsmarcoQdrantError, UsageError
 from msmarco_qdrant.runtime.subprocesses import SubprocessPool
-from msmarco_qdrant.search.session import read_collection
+from msmarco_qdrant.search.driver import read_collection
 from msmarco_qdrant.search.steps import Searcher
 from msmarco_qdrant.stores import open_shared
 from msmarco_qdrant.stores.foreign import ForeignPoints

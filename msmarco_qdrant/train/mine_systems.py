@@ -11,6 +11,7 @@ from msmarco_qdrant.core.json_value import to_json_value
 from msmarco_qdrant.core.search_types import Fusion, SearchMode
 from msmarco_qdrant.errors import ModelMismatchError, UsageError
 from msmarco_qdrant.search.client import SearchClient
+from msmarco_qdrant.search.driver import run_steps
 from msmarco_qdrant.search.options import to_request
 from msmarco_qdrant.search.request import MAX_LIMIT
 
@@ -53,7 +54,7 @@ class MiningSystem:
             StoreError: If the engine fails.
         """
         session = self.client.session
-        found = session.run(session.find_pids(queries, self._options(limit)))
+        found = run_steps(session, session.find_pids(queries, self._options(limit)))
         self._check_model(self.client.metadata)
         return found
 
@@ -67,7 +68,7 @@ class MiningSystem:
             StoreError: If the engine fails.
         """
         session = self.client.session
-        vectors = session.run(session.current.encode(queries, self.mode))
+        vectors = run_steps(session, session.current.encode(queries, self.mode))
         self._check_model(self.client.store.metadata(self.client.collection))
         return vectors, to_request(self._options(limit))
 

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 
 from msmarco_qdrant import Fusion, Hits, Passage, SearchClient, ingest_passages
@@ -222,10 +223,21 @@ def test_a_cursor_belongs_to_its_search(client: SearchClient) -> None:
         client.search(_QUERY, cursor=other, **options)
 
 
-def test_a_cursor_does_not_depend_on_earlier_searches(client: SearchClient) -> None:
-    """Another process, which had none of them, makes the same one: 0 is not 0.0 in its digest."""
-    cursors = [client.search(_QUERY, limit=2, diversity=value).cursor for value in (0, 0.0)]
-    assert 2 == len({parse_cursor(cursor).search for cursor in cursors})
+@pytest.mark.parametrize(
+    ("option", "values"),
+    [
+        ("diversity", (1, 1.0, np.float32(1))),
+        ("rerank_depth", (20, np.int64(20))),
+        ("offset", (0, np.int64(0))),
+        ("group_by", ("group", np.str_("group"))),
+    ],
+)
+def test_equal_options_have_equal_cursors(
+    client: SearchClient, option: str, values: tuple[Any, ...]
+) -> None:
+    """Another caller may have the same number from NumPy, or an integer where a float is meant."""
+    cursors = [client.search(_QUERY, limit=2, **{option: value}).cursor for value in values]
+    assert 1 == len({parse_cursor(cursor).search for cursor in cursors})
 
 
 def _with_model(cursor: str, model: str) -> Any:

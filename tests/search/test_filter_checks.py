@@ -20,8 +20,11 @@ from msmarco_qdrant.core.search_types import Hit, PointQuery, ScoredPoint
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.filters import Exists, MetaFilter, Not, Range
 from msmarco_qdrant.migrate.indexes import add_index, list_indexes
+from msmarco_qdrant.search import driver
+from msmarco_qdrant.search.driver import execute_step
 from msmarco_qdrant.search.filter_checks import FilterChecks
-from msmarco_qdrant.search.step import CountPoints, GetPayloadIndexes, Query
+from msmarco_qdrant.search.session import SearchSession
+from msmarco_qdrant.search.step import CountPoints, GetPayloadIndexes, Query, Step
 from msmarco_qdrant.stores import Store
 from msmarco_qdrant.stores.filters import to_qdrant
 from msmarco_qdrant.testing import HashingEncoder
@@ -229,13 +232,12 @@ def test_s5_filters_that_match_ask_for_nothing_more(
 ) -> None:
     """The usual search costs no request; no warning of its fields is logged."""
     asked = []
-    execute = place.client.session.execute
 
-    def count(step: Any) -> Any:
+    def count(session: SearchSession, step: Step) -> Any:
         asked.append(step)
-        return execute(step)
+        return execute_step(session, step)
 
-    monkeypatch.setattr(place.client.session, "execute", count)
+    monkeypatch.setattr(driver, "execute_step", count)
     for wanted in ({"year": 2001}, {"year": Not(2001)}, {"year": Range(gte=2001)}):
         found(place, wanted)
         asked.clear()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import get_args
+from typing import Any, get_args
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -140,3 +141,12 @@ def test_what_means_nothing_is_refused(options: dict[str, object]) -> None:
     """When it is made, before anything is searched."""
     with pytest.raises(UsageError):
         Fusion(**options)  # type: ignore[arg-type]
+
+
+def test_equal_fusions_have_one_text() -> None:
+    """Cursors contain a digest of it, in every process: 1 is not 1.0 there, nor NumPy's 1."""
+    numbers: list[dict[str, Any]] = [
+        {"dense_weight": 1, "depth": np.int64(50), "k": np.int32(1)},
+        {"dense_weight": np.float32(1), "depth": 50, "k": 1},
+    ]
+    assert {repr(Fusion("rrf", 1.0, 50, 1))} == {repr(Fusion("rrf", **each)) for each in numbers}

@@ -30,6 +30,7 @@ from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.search.async_client import AsyncSearchClient
 from msmarco_qdrant.search.async_driver import _encode_queries
 from msmarco_qdrant.search.client import SearchClient
+from msmarco_qdrant.search.driver import execute_step
 from msmarco_qdrant.stores import Collection, Store
 from msmarco_qdrant.testing import HashingEncoder, WordOverlapReranker
 from tests.encoding.tiny_models import Recipe, save_tiny
@@ -378,7 +379,7 @@ def test_a_search_that_two_swaps_overtake(two: Two) -> None:
         told = None
         try:
             while told is None:
-                step = begun.send(client.session.execute(step))
+                step = begun.send(execute_step(client.session, step))
         except StopIteration as end:
             told = end.value
     assert [expected[0]] == told

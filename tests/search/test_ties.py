@@ -11,7 +11,10 @@ import pytest
 
 from msmarco_qdrant import Fusion, Passage, SearchClient, ingest_passages
 from msmarco_qdrant.core.search_types import FusionMethod, Hit, ScoredPoint, SearchMode
-from msmarco_qdrant.search.step import Query
+from msmarco_qdrant.search import driver
+from msmarco_qdrant.search.driver import execute_step
+from msmarco_qdrant.search.session import SearchSession
+from msmarco_qdrant.search.step import Query, Step
 from msmarco_qdrant.search.ties import (
     clip_cosines,
     has_choice,
@@ -86,16 +89,15 @@ def test_s9_given_passages_are_in_the_order_of_pids(client: SearchClient) -> Non
 
 
 @pytest.fixture
-def asked(client: SearchClient, monkeypatch: pytest.MonkeyPatch) -> list[Query]:
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[Query]:
     """The queries that the client sends to the engine."""
     sent: list[Query] = []
-    execute = client.session.execute
 
-    def count(step: Any) -> Any:
+    def count(session: SearchSession, step: Step) -> Any:
         sent.extend([step] if isinstance(step, Query) else [])
-        return execute(step)
+        return execute_step(session, step)
 
-    monkeypatch.setattr(client.session, "execute", count)
+    monkeypatch.setattr(driver, "execute_step", count)
     return sent
 
 
@@ -161,15 +163,14 @@ def test_s12_the_own_text_has_a_cosine_of_at_most_one(
     client: SearchClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In each way of searching, also if the engine answers more."""
-    execute = client.session.execute
 
-    def enlarge(step: Any) -> Any:
-        answer = execute(step)
+    def enlarge(session: SearchSession, step: Step) -> Any:
+        answer = execute_step(session, step)
         if not isinstance(step, Query):
             return answer
         return [[ScoredPoint(p.id, p.score * 1.5, p.payload) for p in points] for points in answer]
 
-    monkeypatch.setattr(client.session, "execute", enlarge)
+    monkeypatch.setattr(driver, "execute_step", enlarge)
     found: list[list[Hit]] = [
         client.search("a whale sings"),
         client.search("a whale sings", exact=True, limit=3),
