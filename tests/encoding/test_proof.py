@@ -399,6 +399,19 @@ def test_files_that_were_not_used_for_longest_are_pruned(tmp_path: Path) -> None
     assert ["0.json", "1.json", "4.json"] == sorted(path.name for path in tmp_path.iterdir())
 
 
+def test_proofs_of_former_models_are_removed(
+    tiny: Tiny, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But for the last ones."""
+    monkeypatch.setattr(proof, "_KEPT_FILES", 1)
+    load_encoder(tiny(Recipe("bert")), device="cpu")
+    (first,) = proofs(cache)
+    os.utime(first, (100, 100))
+    load_encoder(tiny(Recipe("roberta")), device="cpu")
+    assert 1 == len(proofs(cache))
+    assert [first] != proofs(cache)
+
+
 # ---- workers ---------------------------------------------------------------------------------
 
 

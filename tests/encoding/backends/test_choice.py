@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import weakref
 from collections.abc import Sequence
 from functools import partial
@@ -253,3 +254,24 @@ def test_an_explicit_precision_that_is_wrong_is_left_to_the_library(
     (backend,) = encoder._require_backends()
     assert isinstance(backend, TorchBackend)
     assert "bfloat16" == backend.precision
+
+
+def test_measurements_that_were_not_used_for_longest_are_removed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Choices and int8's calibrations of former models and versions: a recalled one is in use."""
+    monkeypatch.setattr(measured, "_KEPT_FILES", 2)
+    found = Choice("float32", {"float32": 1.0})
+    for age, name in enumerate(("a", "b")):
+        measured.recall_choice(name, BOTH, lambda: found)
+        os.utime(measured.locate_measurement("choices", f"{name}.json"), (age, age))
+    measured.recall_choice("a", BOTH, lambda: pytest.fail("it was measured before"))
+    measured.recall_choice("c", BOTH, lambda: found)
+    used = {measured.locate_measurement("choices", f"{name}.json") for name in "ac"}
+    assert used == {*folder.iterdir()}
+
+    calibrations = [folder.with_name("int8") / f"{name}.npz" for name in "abc"]
+    for age, path in enumerate(calibrations):
+        measured.save_measurement(path, b"")
+        os.utime(path, (age, age))
+    assert calibrations[1:] == sorted(calibrations[0].parent.iterdir())
