@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
 import random
 import subprocess
 import sys
@@ -34,6 +33,7 @@ from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.sources.rejects import reject_to_json
 from msmarco_qdrant.stores import open_store
 from msmarco_qdrant.testing import HashingEncoder
+from tests.distributed.ray_environment import ray_environment
 from tests.loopback import LoopbackServer
 
 NODES = 3
@@ -44,7 +44,6 @@ _SPLITS = 24
 _PER_REQUEST = 256  # Connection.batch_points
 _POLL_S = 0.2
 _PAGE = 1000
-_LONG_S = 3600.0
 _STARTS = 5
 
 
@@ -111,7 +110,7 @@ def drive(address: str, source: Path, url: str, rejects: Path) -> None:
         address=address,
         workers=NODES,
         cpus_per_worker=1,
-        split_bytes=max(20_000, source.stat().st_size // _SPLITS),
+        split_bytes=source.stat().st_size // _SPLITS,
         make_encoder=HashingEncoder,
         window=1024,
         on_reject=lambda reject: found.append(reject_to_json(reject)),
@@ -120,10 +119,57 @@ def drive(address: str, source: Path, url: str, rejects: Path) -> None:
     print(repr(report), flush=True)
 
 
+class KillCluster:
+    """A Ray cluster of three nodes, of which workers and nodes are killed."""
+
+    def __init__(self) -> None:
+        from ray.cluster_utils import Cluster
+
+        self._node = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
+        head = {**self._node, "include_dashboard": False}
+        self._cluster = started(lambda: Cluster(initialize_head=True, head_node_args=head))
+        self._nodes = [self._add_node() for _ in range(NODES - 1)]
+
+    @property
+    def address(self) -> str:
+        """The address for drivers."""
+        address: str = self._cluster.address
+        return address
+
+    def kill_worker(self, rng: random.Random) -> bool:
+        """Kill a worker; False if there is none."""
+        ours = psutil.Process().children(recursive=True)  # of the nodes, which we started
+        workers = [process for process in ours if _is_worker(process)]
+        if workers:
+            rng.choice(workers).kill()
+        return bool(workers)
+
+    def kill_node(self, rng: random.Random) -> None:
+        """End a node but the head without notice, and start another."""
+        lost = self._nodes.pop(rng.randrange(len(self._nodes)))
+        self._cluster.remove_node(lost, allow_graceful=False)
+        self._nodes.append(self._add_node())
+
+    def close(self) -> None:
+        """End the cluster."""
+        self._cluster.shutdown()
+
+    def _add_node(self) -> Any:
+        return started(lambda: self._cluster.add_node(**self._node))
+
+
+@contextmanager
+def kill_cluster() -> Iterator[KillCluster]:
+    """A cluster for the time of the block."""
+    with ray_environment(), closing(KillCluster()) as cluster:
+        yield cluster
+
+
 class Kills:
-    """A cluster, a driver, and what is killed.
+    """A driver on a cluster, and what is killed.
 
     Args:
+        cluster: The cluster.
         source: The source.
         passages: Number of its lines.
         server: The server.
@@ -133,24 +179,19 @@ class Kills:
 
     def __init__(
         self,
+        cluster: KillCluster,
         source: Path,
         passages: int,
         server: LoopbackServer,
         folder: Path,
         rng: random.Random,
     ) -> None:
-        from ray.cluster_utils import Cluster
-
-        self._source, self._server = source, server
+        self._cluster, self._source, self._server = cluster, source, server
         # Each split and each request's worth of passages is a write at least, of which half may be
         # of unchanged passages: the last kill is far from the end.
         self._writes_before_kills = max(_SPLITS, passages // _PER_REQUEST) // 2
         self._rejects = folder / "rejects.json"
         self._rng = rng
-        self._node = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
-        head = {**self._node, "include_dashboard": False}
-        self._cluster = started(lambda: Cluster(initialize_head=True, head_node_args=head))
-        self._nodes = [self._add_node() for _ in range(NODES - 1)]
         self.done: Counter[str] = Counter()
 
     def run(self, kills: int) -> list[dict[str, Any]]:
@@ -158,7 +199,7 @@ class Kills:
         begun = self._server.requests.count(_WRITE)
         driver = self._start()
         for writes in sorted(self._rng.sample(range(1, self._writes_before_kills), kills)):
-            self._server.requests.wait_for(_WRITE, begun + writes, timeout_s=_LONG_S)
+            self._wait_for(begun + writes, driver)
             killed: str | None = None
             while driver.poll() is None and not (killed := self._kill(driver)):
                 time.sleep(_POLL_S)  # no worker is there
@@ -168,33 +209,27 @@ class Kills:
         found: list[dict[str, Any]] = json.loads(self._rejects.read_text())
         return found
 
-    def close(self) -> None:
-        """End the cluster."""
-        self._cluster.shutdown()
+    def _wait_for(self, writes: int, driver: subprocess.Popen[bytes]) -> None:
+        """Wait until so many writes have come, or the driver has ended."""
+        while driver.poll() is None:
+            with suppress(TimeoutError):
+                self._server.requests.wait_for(_WRITE, writes, timeout_s=_POLL_S)
+                return
 
     def _start(self) -> subprocess.Popen[bytes]:
         place = [str(self._source), self._server.url, str(self._rejects)]
         command = [sys.executable, "-m", __spec__.name, "--drive", self._cluster.address, *place]
         return subprocess.Popen(command)
 
-    def _add_node(self) -> Any:
-        return started(lambda: self._cluster.add_node(**self._node))
-
     def _kill(self, driver: subprocess.Popen[bytes]) -> str | None:
         """Kill something, and return what; None if a worker is to be killed and none is there."""
         kind = self._rng.choice(["worker", "worker", "node", "driver"])
-        ours = psutil.Process().children(recursive=True)  # of the nodes, which we started
-        workers = [process for process in ours if _is_worker(process)]
-        if kind == "worker" and not workers:
+        if kind == "worker" and not self._cluster.kill_worker(self._rng):
             return None
         self.done[kind] += 1
-        if kind == "worker":
-            self._rng.choice(workers).kill()
-        elif kind == "node":
-            lost = self._nodes.pop(self._rng.randrange(len(self._nodes)))
-            self._cluster.remove_node(lost, allow_graceful=False)
-            self._nodes.append(self._add_node())
-        else:
+        if kind == "node":
+            self._cluster.kill_node(self._rng)
+        elif kind == "driver":
             driver.kill()
             driver.wait()
         return kind
@@ -215,7 +250,7 @@ def _is_worker(process: psutil.Process) -> bool:
     return False
 
 
-def compare(passages: int, kills: int, seed: int) -> Counter[str]:
+def compare(cluster: KillCluster, passages: int, kills: int, seed: int) -> Counter[str]:
     """Ingest with kills, and raise unless it ends as without; return the kills."""
     rng = random.Random(seed)
     with tempfile.TemporaryDirectory() as name, LoopbackServer() as server:
@@ -228,10 +263,8 @@ def compare(passages: int, kills: int, seed: int) -> Counter[str]:
                 ingest_here(before, store)
         with timed("ingest by one process"):
             rejects = ingest_here(source, expected)
-        with (
-            timed("ingest with kills"),
-            closing(Kills(source, passages, server, Path(name), rng)) as run,
-        ):
+        run = Kills(cluster, source, passages, server, Path(name), rng)
+        with timed("ingest with kills"):
             found = run.run(kills)
         assert sorted(map(json.dumps, rejects)) == sorted(map(json.dumps, found))
         with timed("comparison"):
@@ -247,18 +280,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=range(10))
     parser.add_argument("--drive", nargs=4, metavar=("ADDRESS", "SOURCE", "URL", "REJECTS"))
     given = parser.parse_args(arguments)
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     if given.drive:
         address, source, url, rejects = given.drive
         drive(address, Path(source), url, Path(rejects))
         return
-    for seed in given.seeds:
-        started = time.perf_counter()
-        done = compare(given.passages, given.kills, seed)
-        seconds = time.perf_counter() - started
-        print(
-            f"seed {seed}: same points and rejects after {dict(done)}, {seconds:.0f} s", flush=True
-        )
+    with kill_cluster() as cluster:
+        for seed in given.seeds:
+            begun = time.perf_counter()
+            done = compare(cluster, given.passages, given.kills, seed)
+            seconds = time.perf_counter() - begun
+            print(
+                f"seed {seed}: same points and rejects after {dict(done)}, {seconds:.0f} s",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

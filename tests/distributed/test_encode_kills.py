@@ -26,6 +26,7 @@ from msmarco_qdrant.sources.vector_shards import VectorShards
 from tests.distributed import encode_driver
 from tests.distributed.encode_driver import ALONE
 from tests.distributed.kills import write_source
+from tests.distributed.ray_environment import ray_environment
 from tests.distributed.s3_server import BUCKET, s3_server
 
 pytest.importorskip("ray", reason="needs the extra ray: make integrations")
@@ -41,8 +42,7 @@ def address() -> Iterator[str]:
     """A cluster of one node, whose workers find a server of S3 where its extra is installed."""
     from ray.cluster_utils import Cluster
 
-    with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    with ray_environment() as patch, ExitStack() as stack:
         if HAS_S3:
             for name, value in stack.enter_context(s3_server()).items():
                 patch.setenv(name, value)

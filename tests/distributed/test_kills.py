@@ -6,21 +6,27 @@ import pytest
 
 pytest.importorskip("ray", reason="needs the extra ray: make integrations")
 
+IGNORED = pytest.mark.filterwarnings("ignore")  # of Ray, whose processes end without notice
+
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")  # of Ray, whose processes end without notice
+@IGNORED
 def test_it_ends_the_same_after_kills() -> None:
-    """A few passages and kills."""
-    from tests.distributed.kills import compare
+    """A few passages, by three seeds on one cluster, which takes longer to start than an ingest."""
+    from tests.distributed.kills import compare, kill_cluster
 
-    assert 3 == sum(compare(passages=3000, kills=3, seed=2).values())
+    with kill_cluster() as cluster:
+        kills = [compare(cluster, passages=1200, kills=2, seed=seed) for seed in range(3)]
+    assert [2, 2, 2] == [done.total() for done in kills]
+    assert {"worker", "node", "driver"} == {kind for done in kills for kind in done}
 
 
 @pytest.mark.soak
-@pytest.mark.filterwarnings("ignore")
+@IGNORED
 @pytest.mark.parametrize("seed", range(10))
 def test_the_full_size_ends_the_same_after_kills(seed: int) -> None:
     """The whole counts; `python -m tests.distributed.kills` runs chosen seeds."""
-    from tests.distributed.kills import compare
+    from tests.distributed.kills import compare, kill_cluster
 
-    assert 20 == sum(compare(passages=200_000, kills=20, seed=seed).values())
+    with kill_cluster() as cluster:
+        assert 20 == compare(cluster, passages=200_000, kills=20, seed=seed).total()

@@ -29,6 +29,7 @@ from msmarco_qdrant.sources.corpus import Corpus
 from msmarco_qdrant.sources.file_path import FilePath, to_path
 from msmarco_qdrant.sources.vector_shards import VectorShards
 from msmarco_qdrant.testing import HashingEncoder
+from tests.distributed.ray_environment import ray_environment
 from tests.distributed.s3_server import BUCKET, SECRET, s3_server
 from tests.distributed.test_on_ray import ENCODE, ONE_CPU, points, write_lines
 from tests.loopback import LoopbackServer
@@ -54,8 +55,7 @@ def bucket() -> Iterator[None]:
 @pytest.fixture(scope="module", autouse=True)
 def cluster(bucket: None) -> Iterator[None]:  # noqa: ARG001  # its workers inherit the environment
     """A Ray cluster of one node, whatever else runs here."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    with ray_environment():
         size = {"num_cpus": 1, "num_gpus": 0, "object_store_memory": 80 * 2**20}
         ray.init("local", include_dashboard=False, **size)
         yield
