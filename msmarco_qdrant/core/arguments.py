@@ -21,17 +21,25 @@ _TYPES = {bool: "True or False", int: "an integer", float: "a number", str: "a s
 def suggest_keywords(function: _F) -> _F:
     """Decorate a function so that an unknown keyword argument is refused with the nearest name.
 
-    Python suggests a name from 3.13 on. The signature stays, also for editors and type checkers.
+    Python suggests a name from 3.13 on. None is refused for an argument whose default is another
+    value, unless its annotation has None. The signature stays, also for editors and type checkers.
     """
     parameters = inspect.signature(function).parameters
     if any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
         raise TypeError(f"{function.__qualname__}: write the parameters out, to check their names")
     names = parameters.keys() - {"self", "cls"}
+    name = function.__qualname__.removesuffix(".__init__")
+    never_none = {
+        one.name: one.default
+        for one in parameters.values()
+        if one.default not in (None, one.empty) and "None" not in str(one.annotation)
+    }
 
     @wraps(function)
     def checked(*args: Any, **kwargs: Any) -> Any:
         if kwargs and not kwargs.keys() <= names:
-            raise _unknown(function.__qualname__, [n for n in kwargs if n not in names], names)
+            raise _unknown(name, [n for n in kwargs if n not in names], names)
+        _refuse_none(never_none, {**dict(zip(parameters, args, strict=False)), **kwargs})
         return function(*args, **kwargs)
 
     if inspect.iscoroutinefunction(function):
@@ -75,6 +83,16 @@ def to_settings(kind: type[_T], value: object, name: str, plain: str | None = No
     )
 
 
+def check_fields(settings: object) -> None:
+    """Refuse a field of a plain type whose value has another one.
+
+    Raises:
+        UsageError: If one has.
+    """
+    values = {one.name: getattr(settings, one.name) for one in fields(cast("Any", settings))}
+    _check_types(type(settings), values)
+
+
 def check_counts(**counts: object) -> None:
     """Refuse anything but integers of 1 or more, or None.
 
@@ -87,15 +105,16 @@ def check_counts(**counts: object) -> None:
             raise UsageError(f"{name} must be an integer of 1 or more, got {value!r}")
 
 
-def _check_types(kind: type, values: Mapping[str, object], name: str) -> None:
+def _check_types(kind: type, values: Mapping[str, object], name: str | None = None) -> None:
     """Refuse a value of a plain type's field that has another type; `kind` checks the rest."""
+    of_name = "" if name is None else f" of {name}"
     hints = get_type_hints(kind)
     for field, value in values.items():
         expected = [one for one in get_args(hints[field]) or (hints[field],) if one in _TYPES]
         is_none = value is None and type(None) in get_args(hints[field])
         if expected and not is_none and not any(_is(one, value) for one in expected):
             article = " or ".join(_TYPES[one] for one in expected)
-            raise UsageError(f"{field} of {name} must be {article}, got {value!r}")
+            raise UsageError(f"{field}{of_name} must be {article}, got {value!r}")
 
 
 def _is(expected: type, value: object) -> bool:
@@ -103,6 +122,12 @@ def _is(expected: type, value: object) -> bool:
         number = Integral if expected is int else Real
         return isinstance(value, number) and not isinstance(value, bool)
     return isinstance(value, expected)
+
+
+def _refuse_none(defaults: Mapping[str, object], given: Mapping[str, object]) -> None:
+    for name, default in defaults.items():
+        if given.get(name, default) is None:
+            raise UsageError(f"{name} must not be None: omit it for its default, {default!r}")
 
 
 def _unknown(function: str, given: list[str], names: set[str]) -> UnknownArgumentError:

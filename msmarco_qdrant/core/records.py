@@ -6,6 +6,7 @@ Frozen and slotted, without logic. A vector is a NumPy array of `float32`.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from msmarco_qdrant.core.short_text import shorten
@@ -107,5 +108,5 @@ class PrunePolicy:
     allow_rejects: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 <= self.max_share <= 1:
+        if not (isinstance(self.max_share, Real) and 0 <= self.max_share <= 1):
             raise UsageError(f"max_share must be 0 to 1, got {self.max_share}")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, get_args
 
-from msmarco_qdrant.core.arguments import to_settings
+from msmarco_qdrant.core.arguments import check_fields, to_settings
 from msmarco_qdrant.errors import UsageError
 
 Precision: TypeAlias = Literal["float32", "bfloat16", "float16", "int8", "fp8"]
@@ -44,6 +44,7 @@ class EncoderOptions:
     compiled: bool = False
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.precision is not None:
             _require_one_of("precision", self.precision, get_args(Precision))
         if self.tokens_per_batch is not None and self.tokens_per_batch < 1:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from statistics import fmean, median, quantiles
 
 from msmarco_qdrant.core.advice import advised_command
+from msmarco_qdrant.core.arguments import suggest_keywords
 from msmarco_qdrant.core.batched import in_batches
 from msmarco_qdrant.core.collection_types import CollectionInfo, PointId
 from msmarco_qdrant.core.limits import exact_refusal
@@ -34,6 +35,7 @@ _QUANTIZED: Mapping[str, SearchEffort] = {
 _log = logging.getLogger(__name__)
 
 
+@suggest_keywords
 def sweep_ann(
     client: SearchClient,
     queries: Sequence[Query],

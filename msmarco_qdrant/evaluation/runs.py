@@ -19,6 +19,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO, overload
 
+from msmarco_qdrant.core.arguments import suggest_keywords
 from msmarco_qdrant.errors import SourceError, UsageError
 from msmarco_qdrant.evaluation.records import Ranking, Run
 from msmarco_qdrant.evaluation.text_lines import read_text_lines, shorten, split_columns
@@ -190,6 +191,7 @@ def _stem(source: str | PathLike[str]) -> str:
     return Path(os.fsencode(source).decode("utf-8", "replace").removesuffix(".gz")).stem
 
 
+@suggest_keywords
 def write_run(rankings: Iterable[tuple[str, Ranking]], file: TextIO, tag: str = RUN_TAG) -> int:
     """Write rankings as a TREC run, with a line per hit: ``qid Q0 pid rank score tag``.
 
@@ -220,6 +222,7 @@ def write_run(rankings: Iterable[tuple[str, Ranking]], file: TextIO, tag: str = 
     return len(qids)
 
 
+@suggest_keywords
 def save_run(path: Path, rankings: Iterable[tuple[str, Ranking]], tag: str = RUN_TAG) -> int:
     """Replace a file by a TREC run, atomically; as gzip if its name ends in .gz.
 

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING
 
+from msmarco_qdrant.core.arguments import suggest_keywords
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.evaluation.coverage import quoted_examples, relevant_pids, warn_unjudged
 from msmarco_qdrant.evaluation.measures import (
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from msmarco_qdrant.core.records import Query
 
 
+@suggest_keywords
 def evaluate_runs(
     queries: Collection[Query],
     qrels: Qrels,
@@ -174,6 +176,7 @@ def _compare(base: MeasuredRun, run: MeasuredRun, measure: str) -> RunComparison
     )
 
 
+@suggest_keywords
 def worst_queries(
     evaluation: Evaluation,
     run: Run,

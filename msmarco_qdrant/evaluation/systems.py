@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias, get_args
 
+from msmarco_qdrant.core.arguments import suggest_keywords
 from msmarco_qdrant.core.batched import in_batches
 from msmarco_qdrant.core.records import Query
 from msmarco_qdrant.core.search_defaults import NO_DEFAULTS, SearchDefaults
@@ -115,6 +116,7 @@ def _fusion_words(given: Fusion | FusionMethod | None) -> Iterator[str]:
         yield f"k={fusion.k}"
 
 
+@suggest_keywords
 def search_run(
     client: SearchClient,
     queries: Iterable[Query],
@@ -143,6 +145,7 @@ def search_run(
     return collect_run(system.name, _report_answers(answers, on_answer), _model(client, system))
 
 
+@suggest_keywords
 def rank_run(
     client: SearchClient,
     queries: Iterable[Query],

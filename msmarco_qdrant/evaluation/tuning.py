@@ -14,6 +14,7 @@ from dataclasses import replace
 from random import Random
 from statistics import fmean
 
+from msmarco_qdrant.core.arguments import suggest_keywords
 from msmarco_qdrant.core.batched import in_batches
 from msmarco_qdrant.core.collection_types import PointId
 from msmarco_qdrant.core.records import Query
@@ -79,6 +80,7 @@ _Answers = tuple[Sequence[ScoredPoint], Sequence[ScoredPoint]]
 _log = logging.getLogger(__name__)
 
 
+@suggest_keywords
 def tune_search(  # noqa: PLR0913  # all but three have defaults
     client: SearchClient,
     queries: Collection[Query],

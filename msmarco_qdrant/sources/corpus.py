@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, fields
 from os import PathLike
 from typing import TypeAlias, TypeVar, cast
 
+from msmarco_qdrant.core.arguments import suggest_keywords
 from msmarco_qdrant.core.batched import in_batches
 from msmarco_qdrant.core.records import Passage, Query, Reject
 from msmarco_qdrant.core.source_types import Format
@@ -181,6 +182,7 @@ class Corpus:
         MissingExtraError: For Parquet, Arrow or zstd without the extra `parquet`.
     """
 
+    @suggest_keywords
     def __init__(
         self,
         sources: str | PathLike[str] | Sequence[str | PathLike[str]],

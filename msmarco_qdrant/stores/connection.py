@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, field, replace
+from numbers import Real
 from pathlib import Path
 from typing import Literal, get_args
 from urllib.parse import SplitResult, urlsplit
@@ -59,9 +60,9 @@ class Connection:
             raise UsageError(f"grpc_port must be 1 to 65535, got {self.grpc_port}")
         for name in ("timeout_s", "batch_points", "batch_bytes", "in_flight"):
             value = getattr(self, name)
-            if not 0 < value < math.inf:
+            if not (isinstance(value, Real) and 0 < float(value) < math.inf):
                 raise UsageError(f"{name} must be a finite number above 0, got {value}")
-        if not self.retry_s >= 0:
+        if not (isinstance(self.retry_s, Real) and self.retry_s >= 0):
             raise UsageError(f"retry_s must be 0 or more, got {self.retry_s}")
         if self.api_key is not None and not _is_header(self.api_key):
             raise UsageError("the API key must be printable ASCII, one character or more")

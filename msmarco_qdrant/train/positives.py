@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from os import PathLike
 
+from msmarco_qdrant.core.arguments import suggest_keywords
 from msmarco_qdrant.core.records import Query
 from msmarco_qdrant.errors import SourceError, UsageError
 from msmarco_qdrant.evaluation.qrels import read_qrels
@@ -23,6 +24,7 @@ _MAX_GRADE = 100
 _QID_BYTES = 8
 
 
+@suggest_keywords
 def read_positives(source: str | PathLike[str], *, min_grade: int = 1) -> Positives:
     """Read the passages that answer each query.
 
@@ -88,6 +90,7 @@ def to_qrels(given: Qrels | Positives) -> Qrels:
     }
 
 
+@suggest_keywords
 def read_clicks(
     source: str | PathLike[str], *, min_count: int = 1
 ) -> tuple[list[Query], Positives]:

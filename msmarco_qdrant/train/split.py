@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from msmarco_qdrant.core.arguments import suggest_keywords
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.evaluation.scoring import check_qids, select_judged
 
@@ -34,6 +35,7 @@ class Split:
     test: tuple[Query, ...]
 
 
+@suggest_keywords
 def split_queries(
     queries: Collection[Query],
     qrels: Qrels,

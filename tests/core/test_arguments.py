@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,10 @@ import msmarco_qdrant
 from msmarco_qdrant import (
     AsyncSearchClient,
     Bm25Settings,
+    Connection,
+    Corpus,
     EncoderOptions,
+    Fusion,
     PrunePolicy,
     SearchClient,
     StorageSettings,
@@ -26,6 +30,7 @@ from msmarco_qdrant import (
     open_store,
     reembed_collection,
     rollback_collection,
+    train,
 )
 from msmarco_qdrant.core.arguments import to_settings
 from msmarco_qdrant.encoding.options import to_encoder_options
@@ -33,6 +38,7 @@ from msmarco_qdrant.errors import UnknownArgumentError, UsageError
 from msmarco_qdrant.ingest.prune import to_policy
 from msmarco_qdrant.testing import HashingEncoder
 
+_MODULES = (msmarco_qdrant, evaluation, train)
 # These read saved runs and judgments, and have few arguments.
 _EVALUATION = ("evaluate_search", "plan_evaluation", "run_evaluation")
 _FUNCTIONS = {
@@ -51,6 +57,54 @@ def test_every_function_refuses_an_unknown_name(name: str) -> None:
     wrong = right[:-1] + "_" + right[-1:]
     with pytest.raises(UnknownArgumentError, match=rf"'{wrong}': (did you mean|it takes)"):
         function(**{wrong: None})
+
+
+def _numbers() -> list[Any]:
+    """Numbers with a default: of public functions, and of methods of the classes with many."""
+    found = [getattr(module, one) for module in _MODULES for one in module.__all__]
+    classes = (SearchClient, AsyncSearchClient, Corpus)
+    found += [getattr(kind, one) for kind in classes for one in vars(kind)]
+    return [
+        pytest.param(function, one.name, id=f"{function.__qualname__}-{one.name}")
+        for function in found
+        if inspect.isroutine(function)
+        for one in inspect.signature(function).parameters.values()
+        if one.annotation in ("int", "float") and one.default not in (None, one.empty)
+    ]
+
+
+def await_if_needed(result: Any) -> None:
+    """Wait for a coroutine."""
+    if inspect.iscoroutine(result):
+        asyncio.run(result)
+
+
+@pytest.mark.parametrize(("function", "name"), _numbers())
+def test_none_is_refused_for_a_number_with_a_default(
+    function: Callable[..., Any], name: str
+) -> None:
+    """It would be a TypeError where it is compared, maybe late."""
+    with pytest.raises(UsageError, match=f"^{name} must not be None: omit it for its default, "):
+        await_if_needed(function(**{name: None}))
+
+
+@pytest.mark.parametrize("kind", [Connection, EncoderOptions, Fusion, PrunePolicy])
+def test_none_is_refused_for_a_number_of_settings(kind: type) -> None:
+    """By the rule of each."""
+    for one in fields(kind):
+        if one.type in ("int", "float"):
+            with pytest.raises(UsageError, match=f"{one.name} must be .*, got None$"):
+                kind(**{one.name: None})
+
+
+def test_none_is_refused_for_another_default() -> None:
+    """Also by its position; where None means something, it is accepted."""
+    with pytest.raises(UsageError, match=r"skip_field must not be None: omit it for its default"):
+        Corpus("a.tsv", skip_field=None)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=r"collection must not be None: omit .*, 'msmarco'"):
+        rollback_collection(":memory:", None)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=r"optimize must not be None: omit .*, True"):
+        ingest_passages([], ":memory:", prompts=None, optimize=None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
