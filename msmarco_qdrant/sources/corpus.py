@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from os import PathLike
@@ -23,6 +22,7 @@ from msmarco_qdrant.errors import SourceError, UsageError
 from msmarco_qdrant.sources.content import STDIN, named_source
 from msmarco_qdrant.sources.fields import PASSAGE, QUERY, Fields, passage_fields
 from msmarco_qdrant.sources.files import file_size, list_matching, open_source, read_text
+from msmarco_qdrant.sources.first_rows import unless_all_fail
 from msmarco_qdrant.sources.lines import Block, Line, read_blocks
 from msmarco_qdrant.sources.python_rows import PythonRows, Rows
 from msmarco_qdrant.sources.rows import RowError, decode_utf8, hashed_reason
@@ -42,7 +42,6 @@ _T = TypeVar("_T")
 MAX_LINE_BYTES = 1 << 20
 CHUNK_BYTES = 1 << 20
 CHUNK_ROWS = 1024
-_REJECTS_ALIKE = 1000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -273,10 +272,10 @@ class Corpus:
             form, fields = shape.lines, shape.fields
             blocks = read_blocks(shape.content.stream, CHUNK_BYTES, limit)
             chunks = (LineChunk(shape.source, form, block, limit, fields) for block in blocks)
-        return _unless_all_fail(shape, chunks, lambda chunk: chunk.parse())
+        return unless_all_fail(shape, chunks, lambda chunk: chunk.parse())
 
     def _rows(self, shape: Shape) -> Iterator[Passage | Reject]:
-        return _unless_all_fail(shape, shape.rows(self.reading.max_line_bytes), lambda row: [row])
+        return unless_all_fail(shape, shape.rows(self.reading.max_line_bytes), lambda row: [row])
 
 
 def check_first_rows(source: str, reading: Reading) -> None:
@@ -289,68 +288,9 @@ def check_first_rows(source: str, reading: Reading) -> None:
         try:
             shape = detect_shape(source, raw, reading.format, reading.fields)
             rows = shape.rows(reading.max_line_bytes)
-            next(_unless_all_fail(shape, rows, lambda row: [row]), None)
+            next(unless_all_fail(shape, rows, lambda row: [row]), None)
         except OSError as exc:
             raise SourceError(f"reading {source} failed: {exc}") from exc
-
-
-def _unless_all_fail(
-    shape: Shape, items: Iterator[_T], rows: Callable[[_T], Iterable[Passage | Reject]]
-) -> Iterator[_T]:
-    """Yield items, but none before one of their rows is a passage, or rejected differently.
-
-    Raises:
-        SourceError: If the first 1,000 rows fail alike, or all rows of a shorter source.
-    """
-    held: list[_T] = []
-    rejects = _FirstRejects(shape)
-    for item in items:
-        held.append(item)
-        if rejects.look_at(rows(item)):
-            break
-    else:
-        rejects.end()
-    yield from held
-    yield from items
-
-
-class _FirstRejects:
-    """The rejects at the start of a source, before its first passage."""
-
-    def __init__(self, shape: Shape) -> None:
-        self._shape = shape
-        self._first: Reject | None = None
-        self._count = 0
-
-    def look_at(self, rows: Iterable[Passage | Reject]) -> bool:
-        """Count the next rows; return True if the source has more than one kind of rows."""
-        for row in rows:
-            if isinstance(row, Passage):
-                return True
-            self._first = self._first or row
-            if _kind_of(row.reason) != _kind_of(self._first.reason):
-                return True
-            self._count += 1
-            if self._count == _REJECTS_ALIKE:
-                self._refuse(f"its first {self._count:,} rows")
-        return False
-
-    def end(self) -> None:
-        """Refuse a source of nothing else, unless it has only one row."""
-        if self._count > 1:
-            self._refuse(f"its {self._count:,} rows")
-
-    def _refuse(self, rows: str) -> None:
-        if self._first is not None:
-            raise SourceError(
-                f"{named_source(self._shape.source)} ({self._shape.description}): none of {rows} "
-                f"is a passage; line {self._first.line}: {self._first.reason}"
-            )
-
-
-def _kind_of(reason: str) -> str:
-    """Return a reason without what differs between rows: places and values."""
-    return re.split(r"[:,]", reason, maxsplit=1)[0]
 
 
 def read_queries(source: str | PathLike[str]) -> Iterator[Query]:
