@@ -20,8 +20,8 @@ from msmarco_qdrant.core.collection_types import (
     SparseVector,
 )
 from msmarco_qdrant.stores.convert import split_by_presence
-from msmarco_qdrant.stores.edge.collection import EdgeCollection, to_points
-from msmarco_qdrant.stores.edge.convert import change_config, payload_schema
+from msmarco_qdrant.stores.edge.collection import EdgeCollection
+from msmarco_qdrant.stores.edge.convert import change_config, payload_schema, to_points
 from msmarco_qdrant.stores.payload import (
     LEAST_SEQ,
     SPARSE_VECTOR,

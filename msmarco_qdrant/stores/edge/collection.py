@@ -13,7 +13,6 @@ import json
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +37,8 @@ from msmarco_qdrant.stores.edge.convert import (
     payload_selector,
     shard_config,
     spec_of,
+    to_order_by,
+    to_points,
 )
 from msmarco_qdrant.stores.edge.filters import edge_filter
 from msmarco_qdrant.stores.edge.index_build import require_free_space
@@ -47,7 +48,6 @@ from msmarco_qdrant.stores.edge.shared_files import SharedFiles
 from msmarco_qdrant.stores.error_mapping import lacks_facet_index, lacks_range_index
 from msmarco_qdrant.stores.filters import to_qdrant
 from msmarco_qdrant.stores.payload import (
-    SPARSE_VECTOR,
     page_size,
     seq_bound,
     to_ordered,
@@ -211,7 +211,7 @@ class EdgeCollection:
             limit=limit,
             filter=_filter(meta_filter),
             with_payload=payload_selector(fields),
-            order_by=_order_by(order),
+            order_by=to_order_by(order),
         )
         try:
             with self.use_shard("reading points") as shard:
@@ -394,13 +394,6 @@ def _filter(given: SearchFilter | None) -> qdrant_edge.Filter | None:
     return None if given is None else edge_filter(to_qdrant(given))
 
 
-def _order_by(order: PointOrder) -> qdrant_edge.OrderBy:
-    ways = qdrant_edge.Direction
-    direction = ways.Desc if order.is_descending else ways.Asc
-    start = order.start.isoformat() if isinstance(order.start, datetime) else order.start
-    return qdrant_edge.OrderBy(order.key, direction, start)
-
-
 def _last_seq(shard: qdrant_edge.EdgeShard) -> int:
     """Return the highest `seq` in use, from its index."""
     order = qdrant_edge.OrderBy("seq", qdrant_edge.Direction.Desc)
@@ -408,23 +401,6 @@ def _last_seq(shard: qdrant_edge.EdgeShard) -> int:
         qdrant_edge.ScrollRequest(limit=1, order_by=order, with_payload=["seq"])
     )
     return int(records[0].payload["seq"]) if records and records[0].payload else 0
-
-
-def to_points(batch: PointBatch) -> list[qdrant_edge.Point]:
-    """Convert a batch for Edge."""
-    return [
-        qdrant_edge.Point(
-            id=point,
-            vector={
-                batch.using: vector,
-                SPARSE_VECTOR: qdrant_edge.SparseVector(sparse.indices, sparse.values),
-            },
-            payload=payload,
-        )
-        for point, vector, sparse, payload in zip(
-            batch.ids, batch.dense, batch.sparse, batch.payloads, strict=True
-        )
-    ]
 
 
 def fork_error(place: str) -> StoreError:

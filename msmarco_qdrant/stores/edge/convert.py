@@ -1,8 +1,9 @@
-"""Conversion of specs and queries to Qdrant Edge's types."""
+"""Conversion of specs, points and queries to Qdrant Edge's types."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -12,16 +13,18 @@ from msmarco_qdrant.core.collection_types import (
     CollectionSpec,
     HnswSettings,
     PayloadIndex,
+    PointBatch,
     Quantization,
     SettingsChange,
     SparseVector,
     StorageSettings,
 )
 from msmarco_qdrant.core.encoder_types import Similarity
-from msmarco_qdrant.core.search_types import PointQuery, SearchEffort
+from msmarco_qdrant.core.search_types import PointOrder, PointQuery, SearchEffort
 from msmarco_qdrant.stores.convert import apply_change, final_effort, only_given, search_params
 from msmarco_qdrant.stores.edge.filters import edge_filter
 from msmarco_qdrant.stores.filters import to_qdrant
+from msmarco_qdrant.stores.payload import SPARSE_VECTOR
 
 if TYPE_CHECKING:
     from qdrant_edge import PayloadIndexInfo  # only in its stubs
@@ -199,6 +202,31 @@ def _without(point: Any, chosen: qdrant_edge.Filter | None) -> qdrant_edge.Filte
     """Return a filter that also leaves out a point."""
     others: list[Any] = [qdrant_edge.HasIdCondition({point})]
     return qdrant_edge.Filter(must=None if chosen is None else [chosen], must_not=others)
+
+
+def to_order_by(order: PointOrder) -> qdrant_edge.OrderBy:
+    """Convert an order."""
+    ways = qdrant_edge.Direction
+    direction = ways.Desc if order.is_descending else ways.Asc
+    start = order.start.isoformat() if isinstance(order.start, datetime) else order.start
+    return qdrant_edge.OrderBy(order.key, direction, start)
+
+
+def to_points(batch: PointBatch) -> list[qdrant_edge.Point]:
+    """Convert a batch for Edge."""
+    return [
+        qdrant_edge.Point(
+            id=point,
+            vector={
+                batch.using: vector,
+                SPARSE_VECTOR: qdrant_edge.SparseVector(sparse.indices, sparse.values),
+            },
+            payload=payload,
+        )
+        for point, vector, sparse, payload in zip(
+            batch.ids, batch.dense, batch.sparse, batch.payloads, strict=True
+        )
+    ]
 
 
 def payload_selector(fields: Sequence[str]) -> list[str] | bool:
