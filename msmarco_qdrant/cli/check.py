@@ -6,14 +6,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from msmarco_qdrant.cli.command_settings import open_configured_store
 from msmarco_qdrant.cli.completion import complete_collections
 from msmarco_qdrant.cli.help import Command
-from msmarco_qdrant.cli.options import (
-    json_option,
-    open_configured_store,
-    refuse_unused,
-    settings_options,
-)
+from msmarco_qdrant.cli.options import json_option, refuse_unused, settings_options
 from msmarco_qdrant.cli.output import print_result
 from msmarco_qdrant.core.json_value import to_json_value
 

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from msmarco_qdrant.cli.command_settings import index_notice, open_configured_store
 from msmarco_qdrant.cli.completion import complete_collections
 from msmarco_qdrant.cli.help import Command
 from msmarco_qdrant.cli.options import (
     collection_option,
-    index_notice,
     json_option,
-    open_configured_store,
     settings_options,
     wait_index_option,
 )

@@ -52,7 +52,7 @@ def _models(kind: ModelKind, incomplete: str) -> list[str | CompletionItem]:
 
 
 def _collections(ctx: click.Context) -> list[str]:
-    from msmarco_qdrant.cli.options import load_command_settings
+    from msmarco_qdrant.cli.command_settings import load_command_settings
     from msmarco_qdrant.stores import open_store
     from msmarco_qdrant.stores.connection import is_url
 

@@ -14,6 +14,7 @@ import click
 from click.core import ParameterSource
 
 from msmarco_qdrant import __version__
+from msmarco_qdrant.cli.command_settings import open_search_client
 from msmarco_qdrant.cli.completion import complete_collections, complete_files
 from msmarco_qdrant.cli.evaluate_options import EvaluateInput, EvaluateOptions, read_input
 from msmarco_qdrant.cli.help import Command
@@ -23,7 +24,6 @@ from msmarco_qdrant.cli.options import (
     json_option,
     limit_option,
     model_option,
-    open_search_client,
     ranking_options,
     settings_options,
     tenant_option,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from msmarco_qdrant.cli.command_settings import open_search_client
 from msmarco_qdrant.cli.help import Command
 from msmarco_qdrant.cli.judged_files import (
     check_source,
@@ -21,7 +22,6 @@ from msmarco_qdrant.cli.options import (
     ENCODER,
     json_option,
     model_option,
-    open_search_client,
     settings_options,
     tenant_option,
 )

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from msmarco_qdrant.cli.command_settings import open_configured_store
 from msmarco_qdrant.cli.group import CommandGroup
-from msmarco_qdrant.cli.options import json_option, open_configured_store, settings_options
+from msmarco_qdrant.cli.options import json_option, settings_options
 from msmarco_qdrant.cli.output import print_result
 
 if TYPE_CHECKING:

@@ -8,6 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from msmarco_qdrant.cli.command_settings import (
+    command_with,
+    load_command_settings,
+    open_search_client,
+)
 from msmarco_qdrant.cli.completion import complete_files
 from msmarco_qdrant.cli.help import Command
 from msmarco_qdrant.cli.ingest_options import (
@@ -25,12 +30,9 @@ from msmarco_qdrant.cli.ingest_options import (
 from msmarco_qdrant.cli.options import (
     ENCODER,
     READING,
-    command_with,
     json_option,
-    load_command_settings,
     log_shapes,
     model_option,
-    open_search_client,
     refuse_unused,
     settings_options,
     shard_options,

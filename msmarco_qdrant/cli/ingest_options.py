@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from msmarco_qdrant.cli.options import chain_options, index_notice
+from msmarco_qdrant.cli.command_settings import index_notice
+from msmarco_qdrant.cli.options import chain_options
 from msmarco_qdrant.cli.output import echo, error_json, print_rejects, print_result, report_json
 from msmarco_qdrant.core.escape import escape_controls
 from msmarco_qdrant.errors import MsmarcoQdrantError, PruneRefusedError

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 import click
 
+from msmarco_qdrant.cli.command_settings import open_search_client
 from msmarco_qdrant.cli.completion import complete_files
 from msmarco_qdrant.cli.help import Command
 from msmarco_qdrant.cli.judged_files import file_option, out_option, read_judged
@@ -19,7 +20,6 @@ from msmarco_qdrant.cli.options import (
     LocalPath,
     json_option,
     model_option,
-    open_search_client,
     settings_options,
     tenant_option,
 )

@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from msmarco_qdrant.cli.command_settings import command_env_file, refuse_memory
 from msmarco_qdrant.cli.help import Command
 from msmarco_qdrant.cli.options import (
     collection_option,
-    command_env_file,
     encoder_options,
     model_option,
-    refuse_memory,
     refuse_unused,
     store_option,
     tenant_option,

@@ -10,14 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from msmarco_qdrant.cli.command_settings import open_configured_store
 from msmarco_qdrant.cli.completion import complete_collections
 from msmarco_qdrant.cli.group import CommandGroup
-from msmarco_qdrant.cli.options import (
-    LocalPath,
-    json_option,
-    open_configured_store,
-    settings_options,
-)
+from msmarco_qdrant.cli.options import LocalPath, json_option, settings_options
 from msmarco_qdrant.cli.output import echo, print_json, print_result
 from msmarco_qdrant.cli.reembed import prune, reembed, rollback
 from msmarco_qdrant.cli.signals import exit_on_sigterm

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from msmarco_qdrant.cli.command_settings import open_search_client
 from msmarco_qdrant.cli.completion import complete_collections
 from msmarco_qdrant.cli.help import Command
 from msmarco_qdrant.cli.judged_files import (
@@ -25,7 +26,6 @@ from msmarco_qdrant.cli.options import (
     LIMIT,
     json_option,
     model_option,
-    open_search_client,
     refuse_unused,
     settings_options,
     tenant_option,

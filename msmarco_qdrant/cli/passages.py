@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
+from msmarco_qdrant.cli.command_settings import open_configured_store
 from msmarco_qdrant.cli.completion import complete_files
 from msmarco_qdrant.cli.filters import filter_option, parse_filters, parse_for
 from msmarco_qdrant.cli.help import Command
@@ -18,7 +19,6 @@ from msmarco_qdrant.cli.options import (
     FILE,
     json_option,
     limit_option,
-    open_configured_store,
     refuse_unused,
     settings_options,
     tenant_option,

@@ -9,16 +9,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from msmarco_qdrant.cli.command_settings import command_with, open_configured_store
 from msmarco_qdrant.cli.completion import complete_encoders
 from msmarco_qdrant.cli.help import Command
-from msmarco_qdrant.cli.options import (
-    ENCODER,
-    command_with,
-    json_option,
-    model_option,
-    open_configured_store,
-    settings_options,
-)
+from msmarco_qdrant.cli.options import ENCODER, json_option, model_option, settings_options
 from msmarco_qdrant.cli.output import echo, print_json, print_result
 from msmarco_qdrant.cli.ray_options import ray_options, refuse_with_ray
 from msmarco_qdrant.cli.signals import advise_resume, exit_on_sigterm

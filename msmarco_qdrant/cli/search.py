@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from msmarco_qdrant.cli.command_settings import open_search_client
 from msmarco_qdrant.cli.filters import filter_option, parse_filters, parse_for
 from msmarco_qdrant.cli.help import Command
 from msmarco_qdrant.cli.hit_options import (
@@ -28,7 +29,6 @@ from msmarco_qdrant.cli.options import (
     json_option,
     limit_option,
     model_option,
-    open_search_client,
     page_options,
     ranking_options,
     refuse_unused,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from msmarco_qdrant.cli.command_settings import open_search_client
 from msmarco_qdrant.cli.filters import filter_option, parse_filters, parse_for
 from msmarco_qdrant.cli.help import Command
 from msmarco_qdrant.cli.hit_options import (
@@ -23,7 +24,6 @@ from msmarco_qdrant.cli.options import (
     json_option,
     limit_option,
     model_option,
-    open_search_client,
     page_options,
     refuse_unused,
     settings_options,

@@ -8,12 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from msmarco_qdrant.cli.command_settings import command_env_file
 from msmarco_qdrant.cli.group import CommandGroup
-from msmarco_qdrant.cli.options import (
-    LocalPath,
-    command_env_file,
-    json_option,
-)
+from msmarco_qdrant.cli.options import LocalPath, json_option
 from msmarco_qdrant.cli.output import echo, print_json, print_result
 from msmarco_qdrant.core.json_value import to_json_value
 from msmarco_qdrant.errors import UsageError

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 from click.core import ParameterSource
 
+from msmarco_qdrant.cli.command_settings import open_search_client
 from msmarco_qdrant.cli.completion import complete_files
 from msmarco_qdrant.cli.help import Command
 from msmarco_qdrant.cli.judged_files import (
@@ -21,7 +22,6 @@ from msmarco_qdrant.cli.options import (
     LocalPath,
     json_option,
     model_option,
-    open_search_client,
     refuse_unused,
     settings_options,
     tenant_option,

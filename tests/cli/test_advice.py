@@ -486,7 +486,7 @@ CASES: dict[str, Case] = {
         engine="loopback",
     ),
     "the notice of an index build": Case(
-        ("cli.options:index_notice", "cli.ingest_options:run_ingest"),
+        ("cli.command_settings:index_notice", "cli.ingest_options:run_ingest"),
         lambda world: world.run("ingest", world.source, "--model", world.models.old).err,
         _searchable,
         engine="loopback",
@@ -634,7 +634,7 @@ NOT_PROVOKED = {
             "core.advice:advised_command",
             "collection.generations:reembed_command",
             "collection.generations:abandon_command",
-            "cli.options:command_with",
+            "cli.command_settings:command_with",
         ),
         "it makes the command for the others",
     ),
