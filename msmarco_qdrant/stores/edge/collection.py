@@ -83,9 +83,8 @@ class EdgeCollection:
             last_seq = _last_seq(shard) if "seq" in info.payload_schema else 0
             spec = self._spec(info)
             indexed = info.indexed_vectors_count
-            if not index_build.has_graph(
-                self.path
-            ):  # each is a sparse vector, also of a deleted point
+            # Without a graph each is a sparse vector, also of a deleted point.
+            if not index_build.has_graph(self.path):
                 indexed = min(indexed, info.points_count)
         return CollectionInfo(
             name=self.path.name,
@@ -131,10 +130,10 @@ class EdgeCollection:
         with self.use_shard("searching") as shard:
             answers = search_points(shard, queries)
         # Its numbers are those of float32. An answer by `Mmr` has vectors that nobody asked for.
-        found = []
-        for query, points in zip(queries, answers, strict=True):
-            found.append(to_scored(points, None if query.vector is None else tuple))
-        return found
+        return [
+            to_scored(points, None if query.vector is None else tuple)
+            for query, points in zip(queries, answers, strict=True)
+        ]
 
     def count(self, meta_filter: SearchFilter | None = None, *, exact: bool = True) -> int:
         """Count the points, or those that match a filter."""
@@ -233,9 +232,7 @@ class EdgeCollection:
         Readers wait only while the new segments are loaded; writers wait until the end. `close`
         ends the child process.
         """
-        with self._writing:
-            with self.use_shard("flushing") as shard:
-                shard.flush()
+        with self.freeze():
             try:
                 index_build.build(self.path, self._lock_fd, self._note_build)
                 self._swap()
