@@ -159,7 +159,7 @@ class ServerCollection:
         """
         offset: models.ExtendedPointId | None = None if start is None else from_id(start)
         options = self._read_options(() if all_replicas else fields, all_replicas=False)
-        chosen = None if meta_filter is None else self._to_filter(meta_filter)
+        chosen = self._to_filter(meta_filter)
 
         def read(limits: RequestLimits) -> Any:
             limit, where = at_most(page_size(fields), limits.points), self._where(chosen, limits)
@@ -190,7 +190,7 @@ class ServerCollection:
         options["order_by"] = models.OrderBy(
             key=order.key, direction=direction, start_from=order.start
         )
-        chosen = None if meta_filter is None else self._to_filter(meta_filter)
+        chosen = self._to_filter(meta_filter)
 
         def read(limits: RequestLimits) -> Any:
             page, scroll = at_most(limit, limits.points), self._client.scroll
@@ -279,15 +279,17 @@ class ServerCollection:
 
     def count(self, meta_filter: SearchFilter | None = None, *, exact: bool = True) -> int:
         """Count the points, or those that match a filter."""
-        chosen = None if meta_filter is None else self._to_filter(meta_filter)
+        chosen = self._to_filter(meta_filter)
         return self._count(None, chosen, exact)
 
-    def _to_filter(self, meta_filter: SearchFilter) -> models.Filter:
-        """Convert a filter of a read.
+    def _to_filter(self, meta_filter: SearchFilter | None) -> models.Filter | None:
+        """Convert a filter of a read; None without one.
 
         Raises:
             UsageError: If the server would compare its words wrongly.
         """
+        if meta_filter is None:
+            return None
         chosen = to_qdrant(meta_filter)
         if self._server.words_need_index and has_words(chosen):
             indexes, place = self.spec().payload_indexes, self._server.place
@@ -315,7 +317,7 @@ class ServerCollection:
         """Return the most frequent values of a payload key; None without an index for it."""
         if not self._server.is_remote:  # it has no indexes
             return None
-        chosen = None if meta_filter is None else self._to_filter(meta_filter)
+        chosen = self._to_filter(meta_filter)
 
         def call(limits: RequestLimits) -> list[Facet]:
             options = {
