@@ -19,9 +19,13 @@ ENCODE_PER_GPU = 65_831
 """Passages per second of one H200, DistilBERT's shape: RESULTS, "Encoding on a GPU"."""
 WRITES_PER_CORE = 23_000
 """Points per second that Qdrant's engine takes in one thread of Edge, with payload and BM25."""
-INDEX_MINUTES = {384: 22, 768: 36}
-"""Core minutes of a graph per million vectors, measured at 40,000: docs/operations.md, "Sizing"."""
-INDEX_MEASURED_AT = 40_000
+INDEX_MINUTES = 41
+"""Core minutes of a graph of a million vectors: RESULTS, "A million passages in a directory".
+
+The larger of two machines: 384 dimensions on one, 768 took 28 on the other.
+"""
+INDEX_MEASURED_AT = 1_000_000
+DIMENSIONS = (384, 768)
 BYTES_PER_DIMENSION = {"int8": 1.0, "turbo4": 0.5}
 MEMORY_PER_PASSAGE, DISK_PER_PASSAGE = 270, 1_900
 MEMORY_SHARE = 0.75
@@ -94,7 +98,7 @@ class Plan:
     def index_hours(self) -> float:
         """Hours of the graphs, with all cores; a graph of more vectors takes longer for each."""
         growth = math.log(self.passages / self.shards) / math.log(INDEX_MEASURED_AT)
-        minutes = INDEX_MINUTES[self.dimension] * self.passages * self.replication / 1e6 * growth
+        minutes = INDEX_MINUTES * self.passages * self.replication / 1e6 * growth
         return minutes / (self.nodes * self.node_cores) / 60
 
 
@@ -141,7 +145,7 @@ def main() -> None:
     rows = [
         to_row(Plan(passages, dimension, quantization, *of))
         for passages in options.passages
-        for dimension in INDEX_MINUTES
+        for dimension in DIMENSIONS
         for quantization in BYTES_PER_DIMENSION
     ]
     Report(options.json, ()).table(HEAD, rows)
