@@ -8,7 +8,7 @@ score threshold against Qdrant Edge's own query for the same hits, by turns, on 
 With `--costless` the vectors are hashes of words instead of the model's: no model is needed.
 
     python benchmarks/pages.py --work DIR [--costless] [--passages N] [--queries N] [--calls N]
-        [--json FILE]
+        [--only NAME] [--json FILE]
 """
 
 from __future__ import annotations
@@ -59,6 +59,7 @@ def main() -> None:
     parser.add_argument("--passages", type=int, metavar="N")
     parser.add_argument("--queries", type=int, metavar="N")
     parser.add_argument("--calls", type=int, default=500, metavar="N")
+    parser.add_argument("--only", default="", metavar="NAME", help="searches with this in the name")
     json_option(parser)
     given = parser.parse_args()
     from msmarco_qdrant import SearchClient
@@ -73,7 +74,7 @@ def main() -> None:
         print(f"{client.count():,} passages, {encoder.info.model}, {len(queries):,} queries\n")
         report.table(
             ["search", "queries", "pages by offset differ", "pages by cursor differ"],
-            (compare(client, queries, name) for name in SEARCHES),
+            (compare(client, queries, name) for name in SEARCHES if given.only in name),
         )
         (folder,) = (store / "collections").iterdir()
         with copied_shard(folder) as engine:
