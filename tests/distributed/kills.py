@@ -19,6 +19,7 @@ import random
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -31,17 +32,17 @@ import psutil
 
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.sources.rejects import reject_to_json
-from msmarco_qdrant.stores import open_store
+from msmarco_qdrant.stores import Connection, open_store
 from msmarco_qdrant.testing import HashingEncoder
 from tests.distributed.ray_environment import ray_environment
 from tests.loopback import LoopbackServer
+from tests.loopback.faults import Held
 
 NODES = 3
 COLLECTION = "msmarco"
 _WORKER = "ray::IngestWorker"
 _WRITE = "Points.Upsert"
 _SPLITS = 24
-_PER_REQUEST = 256  # Connection.batch_points
 _POLL_S = 0.2
 _PAGE = 1000
 _STARTS = 5
@@ -98,7 +99,7 @@ def timed(phase: str) -> Iterator[None]:
     print(f"{phase}: {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
 
 
-def drive(address: str, source: Path, url: str, rejects: Path) -> None:
+def drive(address: str, source: Path, url: str, rejects: Path, batch_points: int) -> None:
     """The driver: it ingests, and writes the rejects at the end."""
     from msmarco_qdrant.distributed import ingest_dataset
 
@@ -113,6 +114,7 @@ def drive(address: str, source: Path, url: str, rejects: Path) -> None:
         split_bytes=source.stat().st_size // _SPLITS,
         make_encoder=HashingEncoder,
         window=1024,
+        connection=Connection(batch_points=batch_points),
         on_reject=lambda reject: found.append(reject_to_json(reject)),
     )
     rejects.write_text(json.dumps(found))
@@ -187,9 +189,9 @@ class Kills:
         rng: random.Random,
     ) -> None:
         self._cluster, self._source, self._server = cluster, source, server
-        # Each split and each request's worth of passages is a write at least, of which half may be
-        # of unchanged passages: the last kill is far from the end.
-        self._writes_before_kills = max(_SPLITS, passages // _PER_REQUEST) // 2
+        # Half of the passages are written at least, so that each kill has its write.
+        self._batch_points = min(256, passages // 48)
+        self._writes_before_kills = passages // self._batch_points // 2
         self._rejects = folder / "rejects.json"
         self._rng = rng
         self.done: Counter[str] = Counter()
@@ -199,25 +201,37 @@ class Kills:
         begun = self._server.requests.count(_WRITE)
         driver = self._start()
         for writes in sorted(self._rng.sample(range(1, self._writes_before_kills), kills)):
-            self._wait_for(begun + writes, driver)
-            killed: str | None = None
-            while driver.poll() is None and not (killed := self._kill(driver)):
-                time.sleep(_POLL_S)  # no worker is there
+            with self._held_write(begun + writes, driver):
+                while not (killed := self._kill(driver)):
+                    time.sleep(_POLL_S)  # no worker is there
             if killed == "driver":
                 driver = self._start()
         assert 0 == driver.wait()
         found: list[dict[str, Any]] = json.loads(self._rejects.read_text())
         return found
 
-    def _wait_for(self, writes: int, driver: subprocess.Popen[bytes]) -> None:
-        """Wait until so many writes have come, or the driver has ended."""
-        while driver.poll() is None:
-            with suppress(TimeoutError):
-                self._server.requests.wait_for(_WRITE, writes, timeout_s=_POLL_S)
-                return
+    @contextmanager
+    def _held_write(self, number: int, driver: subprocess.Popen[bytes]) -> Iterator[None]:
+        """Hold the write of a number, so that the ingest does not end during the block."""
+        released = threading.Event()
+
+        def hold(rpc: str, call: int) -> Held | None:
+            return Held(released) if rpc == _WRITE and call >= number else None
+
+        self._server.faults.use(hold)
+        try:
+            while True:
+                assert driver.poll() is None, "the driver ended before its last kill"
+                with suppress(TimeoutError):
+                    self._server.requests.wait_for(_WRITE, number, timeout_s=_POLL_S)
+                    break
+            yield
+        finally:
+            self._server.faults.use(None)
+            released.set()
 
     def _start(self) -> subprocess.Popen[bytes]:
-        place = [str(self._source), self._server.url, str(self._rejects)]
+        place = [str(self._source), self._server.url, str(self._rejects), str(self._batch_points)]
         command = [sys.executable, "-m", __spec__.name, "--drive", self._cluster.address, *place]
         return subprocess.Popen(command)
 
@@ -278,11 +292,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--passages", type=int, default=200_000)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seeds", type=int, nargs="+", default=range(10))
-    parser.add_argument("--drive", nargs=4, metavar=("ADDRESS", "SOURCE", "URL", "REJECTS"))
+    names = ("ADDRESS", "SOURCE", "URL", "REJECTS", "BATCH")
+    parser.add_argument("--drive", nargs=5, metavar=names)
     given = parser.parse_args(arguments)
     if given.drive:
-        address, source, url, rejects = given.drive
-        drive(address, Path(source), url, Path(rejects))
+        address, source, url, rejects, batch_points = given.drive
+        drive(address, Path(source), url, Path(rejects), int(batch_points))
         return
     with kill_cluster() as cluster:
         for seed in given.seeds:

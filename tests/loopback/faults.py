@@ -43,6 +43,16 @@ class Slow:
 
 
 @dataclass(frozen=True, slots=True)
+class Held:
+    """The server waits until `released` is set before it applies the call, without the lock.
+
+    Set it before the server stops.
+    """
+
+    released: threading.Event
+
+
+@dataclass(frozen=True, slots=True)
 class LostAnswer:
     """The server applies the call, and the client never hears of it.
 
@@ -65,7 +75,7 @@ class Cut:
     after_bytes: int = 0
 
 
-Fault = Refused | Slow | LostAnswer | Cut
+Fault = Refused | Slow | Held | LostAnswer | Cut
 Schedule = Callable[[str, int], Fault | None]
 
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, NoReturn, Protocol
 import grpc  # type: ignore[import-untyped]
 
 from tests.loopback.access import Access, Rights, is_read
-from tests.loopback.faults import Cut, Fault, FaultPlan, LostAnswer, Refused, Slow
+from tests.loopback.faults import Cut, Fault, FaultPlan, Held, LostAnswer, Refused, Slow
 from tests.loopback.names import rpc_name, rpc_of_path
 from tests.loopback.proxy import CuttingProxy
 from tests.loopback.statuses import Mistake, RefusalError, refusal_in_trouble
@@ -244,6 +244,8 @@ class Gate(grpc.ServerInterceptor):  # type: ignore[misc]  # grpc is untyped
             raise refusal_in_trouble(fault.code, fault.message, fault.retry_after_s)
         if isinstance(fault, Slow):
             self._wait(fault, caller)
+        if isinstance(fault, Held):
+            fault.released.wait()
         answer = self._apply(call, rpc, message)
         if isinstance(fault, LostAnswer):
             if fault.code is not None:
