@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, get_args
+from typing import Any, TypeVar, get_args
 
 import click
 from click.core import ParameterSource
@@ -20,9 +20,6 @@ from msmarco_qdrant.cli.completion import (
 )
 from msmarco_qdrant.core.search_types import Fusion, FusionMethod
 from msmarco_qdrant.core.source_types import Format
-
-if TYPE_CHECKING:
-    pass
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _log = logging.getLogger(__name__)
