@@ -49,7 +49,8 @@ def diversify(hits: Sequence[Hit], stored: StoredVectors, request: SearchRequest
         return [*head, *hits[CANDIDATES:]][page]
     vectors = np.stack([stored[point_id(hit.pid)] for hit in head])
     if request.mode != "dense" or request.rerank_depth is not None:
-        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+        np.divide(vectors, lengths, out=vectors, where=lengths > 0)  # of zeros: similar to none
     relevance = np.asarray(_scale([hit.score for hit in head], request))
     order = select_diverse(relevance, vectors, request.diversity or 0.0, page.stop)
     chosen = [head[index] for index in order]

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, cast, get_args
 
 import numpy as np
 import pytest
 
 from msmarco_qdrant.collection.create import drop_collection
+from msmarco_qdrant.core.encoder_types import EncodedBatch
+from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.core.search_types import SearchMode
+from msmarco_qdrant.encoding import Tokenized
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.search.async_client import AsyncSearchClient
@@ -168,6 +172,25 @@ def test_what_cannot_be_wanted(client: SearchClient, options: Any, message: str)
     """Refused with the rule and the value."""
     with pytest.raises(UsageError, match=message):
         client.search("castle", **options)
+
+
+def test_zero_vectors_are_hits_once() -> None:
+    """They are similar to nothing: by a cosine of 0 / 0 the first hit was selected again."""
+    passages = [Passage(str(number), f"castle {number}") for number in range(4)]
+    with new_store("memory", Path()) as store:
+        ingest_passages(passages[:2], store, encoder=ENCODER)
+        ingest_passages(passages, store, encoder=_Zeros())
+        with SearchClient.open(store, encoder=ENCODER) as searched:
+            hits = searched.search("castle", mode="bm25", diversity=0.5)
+    assert ["0", "2", "3", "1"] == [hit.pid for hit in hits]
+
+
+class _Zeros(HashingEncoder):
+    """An encoder for which no passage has a meaning."""
+
+    def _batches(self, passages: Tokenized) -> Iterator[EncodedBatch]:
+        for batch in super()._batches(passages):
+            yield EncodedBatch(batch.positions, np.zeros_like(batch.vectors))
 
 
 def test_equal_candidates_keep_their_order() -> None:
