@@ -201,9 +201,9 @@ class Copier:
                 if waiting >= _WRITE_BATCH or isinstance(step, WindowDiff):
                     self._write(batch, pending, stats, verify=verify)
                     batch.clear()
+                    stats.int8_loss = target.int8_loss if stats.copied else None
                     self._job.on_progress(stats)
         self._target.flush()
-        stats.int8_loss = target.int8_loss if stats.copied else None
         return stats
 
     def remove_strays(self) -> int:

@@ -76,7 +76,6 @@ class ReembedResult:
     retried: int = 0
     without_vector: frozenset[str] = frozenset()
     comparison: ModelComparison | None = None
-    int8_loss: Int8Loss | None = None
 
     def add(self, stats: CopyStats) -> None:
         """Add a pass; each pass tries passages without a vector again."""
@@ -84,7 +83,6 @@ class ReembedResult:
         self.removed += stats.removed
         self.retried += stats.retried
         self.without_vector = frozenset(stats.without_vector)
-        self.int8_loss = worst_loss([self.int8_loss, stats.int8_loss])
 
 
 class ReembedRun:
@@ -111,6 +109,7 @@ class ReembedRun:
         self._source = store.collection(copying.source)
         self._target = store.collection(copying.target)
         self._result = ReembedResult()
+        self._kept_loss: Int8Loss | None = None
 
     def run(self) -> ReembedResult:
         """Do all remaining stages."""
@@ -298,10 +297,7 @@ class ReembedRun:
         previous = None if is_rollback else source
         metadata = self._store.metadata(target)
         self._lock.check()
-        loss = worst_loss([metadata.int8_loss, self._result.int8_loss])
-        metadata = replace(
-            metadata, copied_from=None, previous=previous, only_copies=False, int8_loss=loss
-        )
+        metadata = replace(metadata, copied_from=None, previous=previous, only_copies=False)
         self._store.put_metadata(target, metadata)
 
     def _remove_hidden(self, up_to_seq: int, *, in_flight_s: float | None) -> None:
@@ -323,6 +319,7 @@ class ReembedRun:
         def on_progress(stats: CopyStats) -> None:
             if not is_swapped:  # a wrong model is refused early, not after hours of copying
                 self._require_vectors(stats, at_most=_MAX_WITHOUT_VECTOR)
+            self._keep_loss(stats.int8_loss)
             self._report(stage, stats.compared, max(stats.compared, total))
 
         return CopyJob(
@@ -332,6 +329,16 @@ class ReembedRun:
             encoder=self._encoder,
             on_progress=on_progress,
         )
+
+    def _keep_loss(self, loss: Int8Loss | None) -> None:
+        """Keep the loss with the target at once: another run may write the remaining vectors."""
+        if worst_loss([self._kept_loss, loss]) == self._kept_loss:
+            return
+        target = self._copying.target
+        metadata = self._store.metadata(target)
+        self._kept_loss = worst_loss([metadata.int8_loss, loss])
+        self._lock.check()
+        self._store.put_metadata(target, replace(metadata, int8_loss=self._kept_loss))
 
     def _report(self, stage: ReembedStage, done: int, total: int) -> None:
         if self._options.on_progress is not None:

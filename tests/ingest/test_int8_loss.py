@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from msmarco_qdrant import Passage, SearchClient, VectorShards, encode_corpus, ingest_passages
 from msmarco_qdrant.core.encoder_types import EncodedBatch, Int8Loss
+from msmarco_qdrant.core.reports import ReembedProgress
 from msmarco_qdrant.encoding import Tokenized, load_encoder
 from msmarco_qdrant.encoding.backends import int8
 from msmarco_qdrant.ingest.upsert import upsert_rows
@@ -98,6 +99,34 @@ def test_a_re_embedding_in_int8_keeps_its_own(store: Store, passages: Sequence[P
         store, "msmarco", encoder=InInt8(SMALL, salt="new"), load_old=lambda _: HashingEncoder()
     )
     assert SMALL == kept(store)
+
+
+def test_a_re_embedding_that_was_interrupted_keeps_it(
+    store: Store, passages: Sequence[Passage]
+) -> None:
+    """The run that continues it may not encode in int8, and finds the vectors written."""
+    ingest_passages(passages, store, encoder=HashingEncoder())
+
+    def interrupt(progress: ReembedProgress) -> None:
+        if progress.done:
+            raise KeyboardInterrupt
+
+    def reembed(
+        encoder: HashingEncoder, on_progress: Callable[[ReembedProgress], None] | None = None
+    ) -> None:
+        reembed_collection(
+            store,
+            "msmarco",
+            encoder=encoder,
+            load_old=lambda _: HashingEncoder(),
+            on_progress=on_progress,
+        )
+
+    with pytest.raises(KeyboardInterrupt):
+        reembed(InInt8(LARGE, salt="new"), interrupt)
+    assert kept(store) is None
+    reembed(HashingEncoder(salt="new"))
+    assert LARGE == kept(store)
 
 
 def test_an_ingest_does_not_wait_to_keep_it(store: Store, passages: Sequence[Passage]) -> None:
