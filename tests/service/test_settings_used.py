@@ -125,6 +125,7 @@ def test_r4_a_command_uses_its_settings(
     """From the environment, without any option."""
     monkeypatch.setenv("MSMARCO_QDRANT_STORE", "here")
     monkeypatch.setenv("MSMARCO_QDRANT_MODEL", models[0])
+    monkeypatch.setenv("MSMARCO_QDRANT_WINDOW", "512")  # its default depends on the machine's GPUs
     Path("one.tsv").write_text("1\tlondon is big\n2\tparis\n")
     assert 0 == command("ingest", "one.tsv").status
     monkeypatch.setattr(settings_module, "Settings", RecordingSettings)

@@ -193,7 +193,7 @@ Call = Callable[[Path], object]
         (lambda out: choose_negatives(MANY, out, number=0), UsageError, "number must be 1 or"),
         (lambda out: choose_negatives(MANY, out, number=True), UsageError, "number must be 1 or"),
         (lambda out: choose_negatives(MANY, out, seed=-1), UsageError, "seed must be 0 or more"),
-        (lambda out: choose_negatives(MANY, out, seed=None), UsageError, "seed must be 0 or"),  # type: ignore[arg-type]
+        (lambda out: choose_negatives(MANY, out, seed=None), UsageError, "seed must not be None"),  # type: ignore[arg-type]
         (lambda out: choose_negatives([], out), UsageError, "one query or more, got none"),
         (lambda out: choose_negatives([1], out), UsageError, "list of MinedQuery, got list"),  # type: ignore[list-item]
         (lambda out: choose_negatives({}, out), UsageError, "list of MinedQuery, got dict"),
